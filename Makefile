@@ -1,0 +1,71 @@
+# SPEAR's workspace on a machine without ROS. With apt ROS 2 Jazzy use rosdep and colcon; see README.md.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+POLICY ?= scripted
+TRIALS ?= 5
+OUT ?= out/demo
+# One test file or folder, and further pytest options: make test TESTS=test/test_lint.py PYTEST_ARGS=-x
+TESTS ?=
+PYTEST_ARGS ?=
+
+# The caller's shell may have another workspace sourced; ours starts from nothing.
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH PYTHONHOME
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+ACTIVATE := . .venv/setup.sh
+SOURCE := . install/setup.bash
+PYTEST := python3 -m pytest -rs $(PYTEST_ARGS)
+
+# What makes a build necessary: other Python files are linked, not copied.
+PARTS := package.xml setup.py setup.cfg colcon.pkg
+DATA := launch config env rviz foxglove resource
+INPUTS := colcon.meta $(shell find spear_msgs -type f) \
+	$(wildcard $(foreach part,$(PARTS),spear_*/$(part) test/$(part)))
+LINKED := $(shell find $(wildcard $(addprefix spear_*/,$(DATA))) -type f -not -path '*/__pycache__/*' | sort)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test test-slow lint shell clean always
+
+help:
+	@echo 'make setup      Debian packages, Python environment in .venv'
+	@echo 'make build      colcon build; then ". install/setup.bash" is all a shell needs'
+	@echo 'make demo       simulated trials and their report (POLICY=$(POLICY) TRIALS=$(TRIALS) OUT=$(OUT))'
+	@echo 'make test       all quick tests (TESTS=path PYTEST_ARGS=...);  make test-slow: the others'
+	@echo 'make lint       ruff and the ament linters'
+	@echo 'make shell      a shell with everything sourced'
+	@echo 'make clean      remove what was built; .venv and out stay'
+
+setup: .venv/.ready
+
+.venv/.ready: $(wildcard requirements/*)
+	@$(PYTHON) requirements/bootstrap.py .venv && touch $@
+
+build: build/.ready
+
+# A list of the linked data files, rewritten only when a file comes or goes.
+build/.linked: always
+	@mkdir -p build && echo '$(LINKED)' | cmp -s - $@ || echo '$(LINKED)' > $@
+
+build/.ready: .venv/.ready build/.linked $(INPUTS)
+	@$(ACTIVATE) && colcon --log-base build/log build --symlink-install --event-handlers summary+
+	@touch $@
+
+demo: build
+	@$(SOURCE) && POLICY='$(POLICY)' TRIALS='$(TRIALS)' OUT='$(OUT)' \
+		install/spear_bringup/lib/spear_bringup/demo
+
+test: build
+	@$(SOURCE) && $(PYTEST) -m 'not slow' --junitxml=build/test.xml $(TESTS)
+
+test-slow: build
+	@$(SOURCE) && $(PYTEST) -m slow --junitxml=build/test-slow.xml $(TESTS)
+
+lint: setup
+	@$(ACTIVATE) && .ci/lint
+
+shell: build
+	@bash --rcfile <(echo '[ -f ~/.bashrc ] && . ~/.bashrc; . install/setup.bash; PS1="(spear) $$PS1"')
+
+clean:
+	rm -rf build install log .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,109 @@
+"""What every test gets: a ROS domain of its own, checked messages, and a look at what it left.
+
+pytest reads this file for `make test` and for `colcon test` alike.
+"""
+
+import importlib
+import os
+import subprocess
+import tempfile
+import time
+import uuid
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent
+SHARED_MEMORY = Path("/dev/shm")
+TAG = "SPEAR_TEST_TAG"
+# Helpers that Python and torch keep for the life of the test process.
+LASTING_HELPERS = ("resource_tracker", "forkserver", "compile_worker")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
+
+# pytest names a test file spear_policy.test.test_x. It would make up a module spear_policy for
+# that, out of the folder of this name, unless the real one is there already.
+for _package in ("spear_policy", "spear_bringup", "spear_training"):
+    with suppress(ImportError):
+        importlib.import_module(_package)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ros_logs():
+    """Send the log files of all nodes to a folder that goes away."""
+    with tempfile.TemporaryDirectory(prefix="spear_test_log_") as folder:
+        os.environ["ROS_LOG_DIR"] = folder
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros_domain(request):
+    """Give this test file a free ROS domain id; fail it for processes and memory it leaves."""
+    os.environ[TAG] = uuid.uuid4().hex
+    with ExitStack() as stack:
+        try:
+            from domain_coordinator import domain_id
+        except ImportError:  # a Python without ROS: tests of pure logic only
+            yield None
+            return
+        domain = stack.enter_context(domain_id())
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        yield domain
+        if request.node.get_closest_marker("kills_processes"):
+            _remove_dead_shared_memory()
+        left = _left_behind(domain)
+        deadline = time.monotonic() + 3.0
+        while left and time.monotonic() < deadline:
+            time.sleep(0.1)
+            left = _left_behind(domain)
+    if left:
+        _remove_dead_shared_memory()
+        pytest.fail("left behind by this test file: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def bridge_rlds_dir():
+    """Return the folder of real BridgeData episodes, or skip."""
+    folder = ROOT / os.environ.get("SPEAR_TEST_DATA", "../shared/data") / "bridge_rlds"
+    if not folder.is_dir():
+        pytest.skip(
+            "no real BridgeData episodes here: set SPEAR_TEST_DATA to the folder above them"
+        )
+    return folder.resolve()
+
+
+def _left_behind(domain):
+    """Name the processes started by this test file and the DDS ports of its domain."""
+    return _processes() + _dds_ports(domain)
+
+
+def _processes():
+    tag = f"{TAG}={os.environ[TAG]}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(folder.name) == os.getpid() or tag not in (folder / "environ").read_bytes():
+                continue
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except OSError:
+            continue  # it has just ended, or is not ours to look at
+        if command and not any(helper in command for helper in LASTING_HELPERS):
+            found.append(f"process {folder.name} ({command[:120]})")
+    return found
+
+
+def _dds_ports(domain):
+    first = 7400 + 250 * domain  # the RTPS rule for the ports of a domain
+    numbers = [
+        int(path.name.removeprefix("fastrtps_port"))
+        for path in SHARED_MEMORY.glob("fastrtps_port*[0-9]")
+    ]
+    return [f"shared memory of DDS port {n}" for n in numbers if first <= n < first + 250]
+
+
+def _remove_dead_shared_memory():
+    """Remove what no living process holds; a killed process leaves up to 17 MB."""
+    subprocess.run(["fastdds", "shm", "clean"], stdout=subprocess.DEVNULL, check=False)

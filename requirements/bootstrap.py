@@ -1,0 +1,120 @@
+"""Make the workspace's environment on a machine without ROS.
+
+    python3 requirements/bootstrap.py .venv
+
+Checks the Debian packages, makes a virtual environment with the ROS 2 Jazzy wheels and
+everything else SPEAR imports, and writes the environment file that plays the part of
+/opt/ros/jazzy/setup.bash. Running it again repairs what is missing and is otherwise quick.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LISTS = ("ros.txt", "apps.txt", "dev.txt")
+OLDEST, NEWEST = (3, 11), (3, 12)
+
+
+def check_python():
+    """Stop when the pinned wheels do not exist for this Python or this machine."""
+    version = sys.version_info[:2]
+    if not OLDEST <= version <= NEWEST:
+        sys.exit(
+            f"SPEAR needs Python {OLDEST[0]}.{OLDEST[1]} or {NEWEST[0]}.{NEWEST[1]}, this is "
+            f"{version[0]}.{version[1]}: say `make setup PYTHON=/path/to/python3.11`."
+        )
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        sys.exit("The ROS 2 wheels exist for x86_64 Linux only; elsewhere use apt ROS 2 Jazzy.")
+
+
+def missing_debian_packages():
+    """Return the Debian packages that are needed and not installed."""
+    lines = (HERE / "debian.txt").read_text().splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    states = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
+        capture_output=True,
+        text=True,
+    ).stdout
+    present = {line.split()[0] for line in states.splitlines() if line.endswith(" installed")}
+    missing = [name for name in wanted if name not in present]
+    # A Python that did not come from Debian may bring its own venv module and headers.
+    if not has_module("ensurepip"):
+        missing.append("python3-venv")
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        missing.append("python3-dev")
+    return missing
+
+
+def has_module(name):
+    """Tell whether this Python can import the module."""
+    return (
+        subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True).returncode
+        == 0
+    )
+
+
+def install_debian_packages():
+    """Install missing Debian packages when we may, otherwise name them all and stop."""
+    if shutil.which("dpkg-query") is None:
+        print("Not a Debian system: see requirements/debian.txt for the packages it would need.")
+        return
+    missing = missing_debian_packages()
+    if not missing:
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+    if os.geteuid() != 0:
+        sys.exit("These Debian packages are needed. Please run:\n    sudo " + " ".join(command))
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    print("Installing Debian packages:", *missing, flush=True)
+    subprocess.run(["apt-get", "update", "-q"], env=environment)
+    if subprocess.run(command, env=environment).returncode or missing_debian_packages():
+        sys.exit("Could not install: " + " ".join(missing_debian_packages()))
+
+
+def fingerprint():
+    """Return a hash of everything the environment is made from."""
+    digest = hashlib.sha256(f"{sys.base_prefix} {sys.version}".encode())
+    for path in sorted(HERE.glob("*.txt")) + sorted(HERE.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def make_venv(venv):
+    """Make the virtual environment, anew when the one that is there does not run."""
+    python = venv / "bin" / "python"
+    if python.exists() and subprocess.run([python, "-c", ""]).returncode == 0:
+        return python
+    subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+    return python
+
+
+def main():
+    """Run every step that is not done yet."""
+    venv = Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parent / ".venv").absolute()
+    check_python()
+    install_debian_packages()
+    done = venv / ".fingerprint"
+    if done.exists() and done.read_text() == fingerprint():
+        return
+    done.unlink(missing_ok=True)
+    python = make_venv(venv)
+    (venv / "COLCON_IGNORE").touch()
+    pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    lists = [argument for name in LISTS for argument in ("-r", HERE / name)]
+    print("Installing Python packages (about 2.5 GB in all) ...", flush=True)
+    install = [*pip, "-qq", "-c", HERE / "constraints.txt", *lists]
+    if subprocess.run(install).returncode:
+        sys.exit("pip failed; its message is above. Run the same command again to go on.")
+    subprocess.run([python, HERE / "environment.py", venv], check=True)
+    done.write_text(fingerprint())
+    print(f"Environment ready in {venv}")
+
+
+if __name__ == "__main__":
+    main()

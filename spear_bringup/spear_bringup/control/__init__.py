@@ -1,0 +1,1 @@
+"""The command path in numpy: chunk player, command gate, gripper logic. No rclpy, no torch."""

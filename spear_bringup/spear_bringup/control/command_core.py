@@ -1,0 +1,222 @@
+"""The one way from a chunk to the robot: gate, player and latch behind one object.
+
+The ROS driver and the in-process simulation both play chunks through it. It holds no clock and no
+thread: every call says what time it is.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spear_bringup.control import chunk_gate
+from spear_bringup.control.chunk_player import ChunkPlayer
+from spear_bringup.control.gripper_logic import GripperLogic
+from spear_bringup.control.limit_monitor import LimitMonitor
+from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.control.path import Path
+from spear_bringup.control.path_gate import judge_path
+from spear_bringup.control.segments import Start
+from spear_bringup.control.sources import Sources
+from spear_bringup.control.verdicts import Judgement, Reason, Verdict
+from spear_policy.geometry.chunks import Chunk
+from spear_policy.geometry.pose_history import PoseHistory
+from spear_policy.geometry.poses import Pose
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What to do now: send `path`, or command a stop, or neither; and what to publish of it."""
+
+    judgement: Judgement
+    path: Path | None = None
+    stop: bool = False
+    seam_m: float = 0.0
+    seam_rad: float = 0.0
+    observation_age_s: float = 0.0
+    time_slip_s: float = 0.0
+
+
+class CommandCore:
+    """Judges chunks, keeps the running reference, times out, latches. Not thread-safe: lock it.
+
+    Attributes:
+        counts: verdicts since construction, indexed by Verdict.
+        latched: the STOPPED judgement in force, or None.
+        busy: a word for why chunks are held (such as "homing"), or None.
+    """
+
+    def __init__(self, limits: Limits, timing: Timing, gripper: GripperLogic | None = None):
+        self.limits, self.timing = limits, timing
+        self.player = ChunkPlayer(timing.blend_s, timing.min_lead_s)
+        self.gripper = gripper or GripperLogic()
+        self.monitor = LimitMonitor(limits)
+        self.counts = [0] * len(Verdict)
+        self.latched: Judgement | None = None
+        self.busy: str | None = None
+        self._sources = Sources(timing.source_release_s)
+        self._chunk: Chunk | None = None
+        self._received_s = 0.0
+        self._timed_out = True
+
+    def on_chunk(
+        self,
+        chunk: Chunk,
+        *,
+        hold: bool,
+        now_s: float,
+        received_age_s: float,
+        measured: Pose,
+        commanded: Pose,
+        history: PoseHistory,
+    ) -> Decision:
+        """Judge a chunk whole and plan its path.
+
+        Args:
+            chunk: what came; its numbers may be hostile.
+            hold: it is of kind HOLD; only its ids count.
+            now_s: node clock. received_age_s: steady time since it was received.
+            measured, commanded: the arm now, base frame. history: the arm's last seconds.
+        """
+        judgement = self._judge_source(chunk, hold, now_s)
+        if judgement is None:
+            judgement = self._judge_soundness(chunk, now_s, received_age_s, history)
+        if judgement is not None:
+            stop = judgement.verdict is Verdict.HELD and judgement.reason is not Reason.LATE
+            return self._decide(judgement, chunk, now_s, stop=stop)
+        plan = self.player.plan(chunk, now_s, commanded)
+        facts = {
+            "seam_m": plan.seam_m,
+            "seam_rad": plan.seam_rad,
+            "observation_age_s": now_s - chunk.stamp_s,
+            "time_slip_s": self.player.time_slip_s(now_s, commanded),
+        }
+        judgement = chunk_gate.judge_jumps(
+            plan.path.positions_m,
+            plan.path.orientations_xyzw,
+            plan.skipped,
+            measured,
+            self.limits,
+        )
+        path = plan.path
+        if judgement is None:
+            judgement, path = judge_path(path, plan.start, self.limits, measured.position_m)
+        if not judgement.moves:
+            return self._decide(judgement, chunk, now_s, **facts)
+        self.player.commit(path, plan.start, now_s)
+        self._chunk, self._received_s, self._timed_out = chunk, now_s, False
+        return self._decide(judgement, chunk, now_s, path=path, **facts)
+
+    def _judge_source(self, chunk: Chunk, hold: bool, now_s: float) -> Judgement | None:
+        if self.latched is not None:
+            return replace(self.latched)
+        if hold:
+            text = "the policy asked for a hold"
+            return Judgement(Verdict.HELD, Reason.HOLD_REQUESTED, text)
+        heard = self._sources.hear(chunk.source_id, now_s)
+        if len(heard) > 1:
+            names = " and ".join(source[:8] for source in heard)
+            text = f"{len(heard)} publishers of action_chunk ({names}); stop all but one"
+            return Judgement(Verdict.HELD, Reason.DUPLICATE_SOURCE, text, len(heard), 1)
+        if not self._sources.in_order(chunk.source_id, chunk.chunk_id):
+            text = f"chunk {chunk.chunk_id} came after a newer one"
+            return Judgement(Verdict.REJECTED, Reason.OUT_OF_ORDER, text)
+        if self.busy is not None:
+            return Judgement(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {self.busy}")
+        return None
+
+    def _judge_soundness(
+        self, chunk: Chunk, now_s: float, received_age_s: float, history: PoseHistory
+    ) -> Judgement | None:
+        return (
+            chunk_gate.judge_form(chunk)
+            or chunk_gate.judge_age(chunk, now_s, received_age_s, self.timing)
+            or chunk_gate.judge_anchor(chunk, history, self.timing)
+        )
+
+    def _decide(self, judgement: Judgement, chunk: Chunk, now_s: float, **facts) -> Decision:
+        age_s = now_s - chunk.stamp_s
+        judgement = replace(
+            judgement,
+            source_id=chunk.source_id,
+            chunk_id=chunk.chunk_id,
+            chunk_age_s=age_s if np.isfinite(age_s) else 0.0,
+        )
+        self.counts[judgement.verdict] += 1
+        if facts.get("stop"):
+            # While busy the motion is the driver's own (homing), not the policy's to stop.
+            facts["stop"] = self.busy is None and self.player.running is not None
+            self._halt()
+        return Decision(judgement, **facts)
+
+    def tick(
+        self,
+        now_s: float,
+        *,
+        measured: Pose,
+        commanded: Pose,
+        moving: bool,
+        robot_time_s: float | None = None,
+    ) -> Decision | None:
+        """What time alone decides: the chunk timeout and the limit monitor; None when nothing is due.
+
+        `moving` says that the robot executes a motion; `robot_time_s` is the stamp of `commanded`
+        on the robot's clock (the node clock by default).
+        """
+        if self.latched is not None:
+            return None
+        broken = self.monitor.observe(now_s if robot_time_s is None else robot_time_s, commanded)
+        if broken is not None and moving:
+            text, seen, allowed = broken
+            return self.latch(Reason.LIMIT_MONITOR, text, now_s, seen, allowed)
+        running = self.player.running
+        if self._timed_out or running is None:
+            return None
+        if now_s < max(self._received_s + self.timing.chunk_timeout_s, running.end_s):
+            return None
+        self._timed_out = True
+        text = f"no good chunk for {now_s - self._received_s:.2f} s; look at policy_status"
+        return self.hold(Reason.CHUNK_TIMEOUT, text, now_s)
+
+    def hold(self, reason: Reason, text: str, now_s: float) -> Decision:
+        """Stop and rest until a good chunk comes; resumes by itself."""
+        return self._own(Judgement(Verdict.HELD, reason, text))
+
+    def latch(
+        self, reason: Reason, text: str, now_s: float, asked: float = 0.0, allowed: float = 0.0
+    ) -> Decision:
+        """Stop for good: every chunk is refused until `release()`. The first reason stays."""
+        if self.latched is None:
+            text = f"{text}; call ~/recover when the cause is mended"
+            self.latched = Judgement(Verdict.STOPPED, reason, text, asked, allowed)
+        return self._own(self.latched)
+
+    def release(self) -> None:
+        """A person called ~/recover and the robot is fine."""
+        self.latched = None
+        self.monitor.reset()
+        self._halt()
+
+    def _own(self, judgement: Judgement) -> Decision:
+        chunk = self._chunk
+        if chunk is not None:
+            judgement = replace(judgement, source_id=chunk.source_id, chunk_id=chunk.chunk_id)
+        self.counts[judgement.verdict] += 1
+        self._halt()
+        return Decision(judgement, stop=True)
+
+    def _halt(self) -> None:
+        self.player.halt()
+        self._timed_out = True
+        self._chunk = None
+
+    def gripper_opening(self, now_s: float) -> float | None:
+        """The firm gripper target (0.0 closed, 1.0 open) due now; None before any was asked for."""
+        if self._chunk is not None:
+            due = int(np.searchsorted(self._chunk.due_times_s(), now_s, side="right"))
+            if due:
+                return self.gripper.update(float(self._chunk.gripper_openings[due - 1]), now_s)
+        return self.gripper.target
+
+    def reference(self, now_s: float, commanded: Pose) -> Start:
+        """Pose and velocity of the running reference; rest at `commanded` when there is none."""
+        return self.player.reference(now_s, commanded)

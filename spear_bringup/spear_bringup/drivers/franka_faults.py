@@ -1,0 +1,127 @@
+"""Every way in which franky says no, classed in one place.
+
+Two traps of franky 2.0 shape this file. A failed plan is a bare RuntimeError, told from others by
+its text alone. And franky has its own `Exception`: a star import would shadow the builtin one, and
+`except Exception` would then miss those RuntimeErrors.
+"""
+
+import franky
+
+from spear_bringup.drivers.protocol import FaultKind, RobotFault
+
+MOVING_MODES = ("Idle", "Move")
+PLANNER_TEXT = "Motion planner failed"
+PREEMPTED_TEXT = "Move command preempted!"
+
+_MENDS = {
+    "UserStopped": "release the user stop (or the emergency stop), then call ~/recover",
+    "Guiding": "end hand guiding, then call ~/recover",
+    "Reflex": "look at the robot and clear what it met, then call ~/recover",
+    "AutomaticErrorRecovery": "wait until the robot has recovered, then call ~/recover",
+    "Other": "unlock the joints and activate FCI in Desk, then call ~/recover",
+}
+
+
+def fault_of(error: BaseException, address: str, mode: str = "") -> RobotFault:
+    """The RobotFault that says what `error` means and what a person has to do.
+
+    Args:
+        error: what franky raised.
+        address: the robot's address, for the sentence.
+        mode: the robot's last known mode, franky's word ("" when unknown).
+    """
+    text = _plain(error)
+    if isinstance(error, RobotFault):
+        return error
+    if isinstance(error, franky.NetworkException) or "Net Exception" in text:
+        return RobotFault(
+            FaultKind.NETWORK,
+            f"the connection to the robot at {address} broke ({text}); check cable, power and FCI, "
+            "then call ~/recover",
+        )
+    if isinstance(error, RuntimeError) and PLANNER_TEXT in text:
+        return RobotFault(
+            FaultKind.PLANNER,
+            f"the robot's planner refused the motion ({text}); send a motion that starts where "
+            "the robot is and keeps its limits",
+        )
+    if isinstance(error, franky.InvalidMotionTypeException | franky.MotionReuseException):
+        return RobotFault(FaultKind.PLANNER, f"the motion does not follow the running one: {text}")
+    if "reflex" in text.lower() or mode == "Reflex":
+        return RobotFault(FaultKind.REFLEX, f"the robot stopped itself ({text}); {_MENDS['Reflex']}")
+    if isinstance(error, franky.ControlException | franky.CommandException):
+        mend = _MENDS.get(mode, "see the robot's lights and Desk, then call ~/recover")
+        return RobotFault(FaultKind.MODE, f"the robot does not move ({text}); {mend}")
+    # What is left (I/O errors, broken protocol) comes from a link that cannot be trusted any more.
+    return RobotFault(
+        FaultKind.NETWORK,
+        f"the connection to the robot at {address} is unusable ({type(error).__name__}: {text}); "
+        "call ~/recover",
+    )
+
+
+def fault_of_state(mode: str, errors: tuple[str, ...]) -> RobotFault | None:
+    """The fault that a state reports by itself, without any motion having failed."""
+    if mode == "Reflex" or (errors and mode in MOVING_MODES):
+        names = ", ".join(errors) or "no error named"
+        return RobotFault(FaultKind.REFLEX, f"the robot is in reflex ({names}); {_MENDS['Reflex']}")
+    if mode in MOVING_MODES:
+        return None
+    mend = _MENDS.get(mode, _MENDS["Other"])
+    return RobotFault(FaultKind.MODE, f"the robot is in mode {mode} and does not move; {mend}")
+
+
+def connect_fault(error: BaseException, what: str, address: str) -> RobotFault:
+    """The RobotFault of a connection that did not come about."""
+    text = _plain(error)
+    if isinstance(error, TimeoutError):
+        mend = (
+            f"no answer from the {what} at {address} ({text}): check power, cable and the parameter "
+            "robot_host; if another program is connected to it, end that one"
+        )
+    elif isinstance(error, franky.RealtimeException):
+        mend = (
+            f"realtime is 'enforce' and this kernel is not real-time ({text}): boot a PREEMPT_RT "
+            "kernel, or set the parameter realtime to 'ignore' for a simulated robot"
+        )
+    elif isinstance(error, franky.IncompatibleVersionException):
+        mend = (
+            f"the {what} at {address} speaks another protocol version than this franky ({text}): "
+            "install the franky wheel built for the robot's firmware"
+        )
+    elif "refused" in text:
+        mend = (
+            f"the {what} at {address} refuses the connection: activate FCI in Desk, or mend the "
+            "parameter robot_host"
+        )
+    elif "not found" in text.lower():
+        mend = f"there is no host {address}: mend the parameter robot_host ({text})"
+    else:
+        mend = f"no connection to the {what} at {address} ({text}): check cable, power and FCI"
+    return RobotFault(FaultKind.NETWORK, mend)
+
+
+def is_planner_failure(error: BaseException) -> bool:
+    """Whether a fresh motion, sent at once, may well succeed."""
+    return isinstance(error, RuntimeError) and PLANNER_TEXT in str(error)
+
+
+def is_preemption(error: BaseException) -> bool:
+    """Whether the error only says that a motion ended because we stopped it."""
+    return isinstance(error, franky.ControlException) and PREEMPTED_TEXT in str(error)
+
+
+def _plain(error: BaseException) -> str:
+    return str(error).removeprefix("libfranka: ").strip() or type(error).__name__
+
+
+def gripper_fault_of(error: BaseException, address: str, what: str) -> RobotFault:
+    """The RobotFault of a gripper call: `what` says what it should have done."""
+    text = _plain(error)
+    if isinstance(error, franky.CommandException):
+        mend = "look between the fingers; home the hand in Desk if it was never homed"
+        return RobotFault(FaultKind.MODE, f"the gripper did not {what} ({text}); {mend}")
+    return RobotFault(
+        FaultKind.NETWORK,
+        f"the connection to the gripper at {address} broke ({text}); call ~/recover",
+    )

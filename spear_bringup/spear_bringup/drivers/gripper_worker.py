@@ -1,0 +1,169 @@
+"""A gripper on threads of its own: its calls may block for seconds, its callers never do."""
+
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from spear_bringup.drivers.protocol import Gripper, RobotFault
+
+
+@dataclass(frozen=True)
+class GripperReport:
+    """What is known of the gripper now.
+
+    Attributes:
+        width_m: distance between the fingers; opening: the same over the largest width, 0..1.
+        holding: it has closed and something keeps the fingers apart.
+        busy_s: for how long the running command has been under way; 0.0 when there is none.
+        fault: what is wrong, in a sentence; None when nothing is.
+    """
+
+    width_m: float = 0.0
+    opening: float = 0.0
+    holding: bool = False
+    busy_s: float = 0.0
+    fault: str | None = None
+
+
+class GripperWorker:
+    """Runs the newest wanted opening; a wish that comes during a command replaces older ones.
+
+    Args:
+        gripper: what to drive; connected by the caller.
+        min_dwell_s: least steady time between the starts of two commands.
+        holding_width_m: fingers further apart than this after closing hold something.
+        read_period_s: between two readings of the width.
+        stuck_after_s: a command that runs for longer is reported as a fault.
+    """
+
+    def __init__(
+        self,
+        gripper: Gripper,
+        min_dwell_s: float = 0.5,
+        holding_width_m: float = 0.005,
+        read_period_s: float = 0.05,
+        stuck_after_s: float = 4.0,
+    ):
+        self._gripper = gripper
+        self._min_dwell_s, self._holding_width_m = min_dwell_s, holding_width_m
+        self._read_period_s, self._stuck_after_s = read_period_s, stuck_after_s
+        self._condition = threading.Condition()
+        self._wanted: bool | None = None  # open?
+        self._done: bool | None = None
+        self._failed: bool | None = None
+        self._began_s: float | None = None
+        self._next_s = 0.0
+        self._report = GripperReport()
+        self._closing = False
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Read the width once, then serve. Raises RobotFault when the gripper does not answer."""
+        self._closing = False
+        self._read()
+        # A gripper that can be read during a command gets a thread for it, so that the reported
+        # width follows the fingers; others are read between commands.
+        reads_while_moving = getattr(self._gripper, "reads_while_moving", False)
+        works = [lambda: self._work(reads=not reads_while_moving)]
+        if reads_while_moving:
+            works.append(self._keep_reading)
+        self._threads = [
+            threading.Thread(target=work, name="gripper", daemon=True) for work in works
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """End the threads; one that is stuck in a call is left behind."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            thread.join(timeout_s)
+        self._threads = []
+
+    def want(self, opening: float) -> None:
+        """Open (>= 0.5) or close; returns at once. Repeating a wish costs nothing."""
+        wanted = opening >= 0.5
+        with self._condition:
+            if wanted != self._wanted:
+                self._wanted, self._failed = wanted, None
+                self._condition.notify_all()
+
+    def retry(self) -> None:
+        """Forget a fault and do what is wanted again: after a person mended it."""
+        with self._condition:
+            self._failed = None
+            self._report = replace(self._report, fault=None)
+            self._condition.notify_all()
+
+    @property
+    def report(self) -> GripperReport:
+        """The newest state; never waits for the gripper."""
+        with self._condition:
+            report, began_s = self._report, self._began_s
+        if began_s is None:
+            return report
+        busy_s = time.monotonic() - began_s
+        if busy_s > self._stuck_after_s and report.fault is None:
+            text = f"the gripper has not answered for {busy_s:.0f} s; look at it, then call ~/recover"
+            return replace(report, busy_s=busy_s, fault=text)
+        return replace(report, busy_s=busy_s)
+
+    def _work(self, reads: bool) -> None:
+        while True:
+            with self._condition:
+                if not self._closing and not self._due():
+                    self._condition.wait(self._read_period_s)
+                if self._closing:
+                    return
+                wanted = self._wanted if self._due() else None
+                if wanted is not None:
+                    self._began_s = time.monotonic()
+                    self._next_s = self._began_s + self._min_dwell_s
+                    self._done = None
+            if wanted is not None:
+                self._command(wanted)
+            elif reads:
+                self._try_read()
+
+    def _due(self) -> bool:
+        """Whether a command waits for its time. Hold the condition."""
+        if self._wanted is None or self._wanted == self._done or self._wanted == self._failed:
+            return False
+        return time.monotonic() >= self._next_s
+
+    def _command(self, wanted: bool) -> None:
+        fault = None
+        try:
+            (self._gripper.open if wanted else self._gripper.close)()
+        except RobotFault as error:
+            fault = str(error)
+        with self._condition:
+            self._began_s = None
+            self._done = wanted if fault is None else None
+            self._failed = wanted if fault is not None else None
+            self._report = replace(self._report, fault=fault)
+        self._try_read()
+
+    def _keep_reading(self) -> None:
+        while not self._closing:
+            self._try_read()
+            time.sleep(self._read_period_s)
+
+    def _try_read(self) -> None:
+        try:
+            self._read()
+        except RobotFault as error:
+            with self._condition:
+                self._report = replace(self._report, fault=str(error))
+
+    def _read(self) -> None:
+        width_m = self._gripper.width_m()
+        opening = min(max(width_m / self._gripper.max_width_m, 0.0), 1.0)
+        with self._condition:
+            closed = self._done is False
+            holding = closed and width_m > self._holding_width_m
+            self._report = replace(
+                self._report, width_m=width_m, opening=opening, holding=holding
+            )

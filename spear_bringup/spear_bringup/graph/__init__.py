@@ -1,0 +1,1 @@
+"""One description of the node graph, for launch files and the supervisor."""

@@ -1,0 +1,218 @@
+"""Starts the processes of a node graph, brings them up, and leaves nothing behind.
+
+For machines without the launch packages, for the demo and for tests. `ros2 launch` does the same
+from the same list of nodes.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import rclpy
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from spear_bringup.graph.processes import NodeProcess, mapped_shared_memory, remove_shared_memory
+from spear_bringup.graph.spec import NodeSpec, check_graph
+from spear_bringup.nodes.lifecycle_client import TransitionFailed
+from spear_bringup.nodes.managed_nodes import ManagedNodes, Timeouts
+
+
+class GraphError(Exception):
+    """The graph is broken; the text names the process, what happened and its last log lines."""
+
+
+class RunningGraph:
+    """The processes of a graph while the `with` block runs.
+
+        with RunningGraph(sim_graph(...), log_dir="out/logs", domain_id=7) as graph:
+            graph.wait_active(120.0)
+
+    Args:
+        specs: the graph, in order of activation.
+        log_dir: one log file per process goes here.
+        domain_id: ROS domain of the processes and of `node`.
+        environment: added to this program's environment.
+        timeouts: of the lifecycle transitions.
+        say: takes one sentence about what is happening.
+
+    `node` is a ROS node in that domain, spun by a thread of its own: subscribe and call with it.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[NodeSpec],
+        log_dir: Path | str,
+        domain_id: int,
+        environment: Mapping[str, str] | None = None,
+        timeouts: Timeouts | None = None,
+        say=lambda sentence: None,
+    ):
+        self.specs = list(specs)
+        check_graph(self.specs)
+        self.log_dir = Path(log_dir)
+        self.domain_id = domain_id
+        self.processes: dict[str, NodeProcess] = {}
+        self.shared_memory: set[Path] = set()
+        self._environment = dict(environment or {})
+        self._timeouts, self._say = timeouts or Timeouts(), say
+        self._spin_ended = threading.Event()
+
+    def __enter__(self) -> "RunningGraph":
+        commands = [self._command(spec) for spec in self.specs]
+        self._start_node()
+        try:
+            for spec, command in zip(self.specs, commands, strict=True):
+                log_path = self.log_dir / f"{spec.name}.log"
+                process = NodeProcess(spec.full_name, command, log_path, self._child_environment())
+                self.processes[spec.name] = process
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def wait_active(self, timeout_s: float = 300.0) -> None:
+        """Configure and activate every node, in order.
+
+        Raises:
+            GraphError: a process ended, a node refused, or it took longer than `timeout_s`.
+        """
+        self._deadline_s = time.monotonic() + timeout_s
+        try:
+            self.managed.bring_up()
+        except TransitionFailed as failure:
+            name = next(s.name for s in self.specs if s.full_name == failure.full_name)
+            raise GraphError(self._with_log(str(failure), name)) from failure
+        finally:
+            self._deadline_s = None
+
+    def check(self) -> None:
+        """Raise GraphError when a process has ended that nobody ended with `kill`."""
+        for name, process in self.processes.items():
+            if process.ended and name not in self._killed:
+                raise GraphError(self._with_log(f"{process.name} {process.ended}", name))
+        if self._deadline_s is not None and time.monotonic() > self._deadline_s:
+            states = ", ".join(f"{name} {state}" for name, state in self.managed.states.items())
+            raise GraphError(f"the graph is not active in time ({states}); logs: {self.log_dir}")
+
+    def states(self) -> dict[str, str]:
+        """Lifecycle state of every managed node now, by name: "active", ... or "silent"."""
+        return {
+            spec.name: self.managed.clients[spec.full_name].state(self._timeouts.watch_s) or "silent"
+            for spec in self.specs
+            if spec.managed
+        }
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to one process, for tests of faults; `check` then does not mind its end."""
+        self._note_shared_memory()
+        self._killed.add(name)
+        self.processes[name].send(number)
+
+    def close(self) -> None:
+        """End everything: deactivate in reverse order, then end the processes in that order."""
+        self._deadline_s = None
+        self._note_shared_memory()
+        self._killed.update(self.processes)
+        for complaint in self.managed.bring_down() if self.managed.all_active else []:
+            self._say(complaint)
+        try:
+            for complaint in self.managed.bring_down() if self.managed.all_active else []:
+                self._say(complaint)
+            for name, process in reversed(self.processes.items()):
+                took = process.end()
+                if took not in ("SIGINT", "already ended"):
+                    self._say(f"{name} ended only on {took}")
+        finally:  # a second Ctrl-C while ending must not leave a process behind either
+            for process in self.processes.values():
+                process.end(0.0, 0.0)
+            self._stop_node()
+            remove_shared_memory(self.shared_memory)
+
+    # Parts -------------------------------------------------------------------------------
+
+    def _start_node(self) -> None:
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self._killed: set[str] = set()
+        self._deadline_s: float | None = None
+        self.context = Context()
+        rclpy.init(
+            args=[],
+            context=self.context,
+            domain_id=self.domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self.node = Node("supervisor", context=self.context, enable_rosout=False)
+        self.managed = ManagedNodes(
+            self.node,
+            [spec.full_name for spec in self.specs if spec.managed],
+            self._timeouts,
+            self._say,
+            self.check,
+        )
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._spin_ended.is_set():
+            try:
+                self._executor.spin_once(timeout_sec=0.1)
+            except Exception as error:  # one bad callback must not stop the supervisor
+                self._say(f"callback failed: {type(error).__name__}: {error}")
+
+    def _stop_node(self) -> None:
+        self.shared_memory |= mapped_shared_memory(os.getpid())
+        self._spin_ended.set()
+        self._thread.join(timeout=10.0)
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def _command(self, spec: NodeSpec) -> list[str]:
+        try:
+            prefix = get_package_prefix(spec.package)
+        except PackageNotFoundError as error:
+            raise GraphError(
+                f"package {spec.package} is not installed here; source install/setup.bash"
+            ) from error
+        executable = Path(prefix) / "lib" / spec.package / spec.executable
+        if not executable.is_file():
+            raise GraphError(
+                f"{spec.package} has no executable {spec.executable} ({executable}); build it first"
+            )
+        folder = self.log_dir / "parameters"
+        folder.mkdir(parents=True, exist_ok=True)
+        parameters = folder / f"{spec.name}.yaml"
+        parameters.write_text(spec.parameter_file_text() if spec.parameters else "")
+        given = parameters if spec.parameters else None
+        return [str(executable), *spec.ros_arguments(given)]
+
+    def _child_environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(self.domain_id),
+            "ROS_LOG_DIR": str(self.log_dir / "ros"),
+            "PYTHONUNBUFFERED": "1",
+            "RCUTILS_COLORIZED_OUTPUT": "0",
+            **self._environment,
+        }
+
+    def _note_shared_memory(self) -> None:
+        for process in self.processes.values():
+            self.shared_memory |= process.shared_memory()
+
+    def _with_log(self, sentence: str, name: str) -> str:
+        process = self.processes[name]
+        lines = process.last_lines() or "(it wrote nothing)"
+        return f"{sentence}\nThe last lines of {process.log_path}:\n{lines}"

@@ -1,0 +1,180 @@
+"""franky-sim's FR3 with its defects mended from outside, and cheaper to step.
+
+Written against franky-sim 1.0.4; the tests of this package fail when a later version differs.
+"""
+
+import numpy as np
+import pinocchio as pin
+from franky_sim.base_simulator import InnerRobotState
+from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
+from numpy.typing import NDArray
+
+JOINT_NAMES = tuple(f"fr3_joint{i}" for i in range(1, 8))
+# Gripper straight down, TCP at (0.45, 0, 0.38) m, every joint well inside its limits.
+READY_RAD = (0.0, -0.3313, 0.0, -2.2884, 0.0, 1.9571, np.pi / 4)
+MAX_WIDTH_M = 0.08
+# The stock damping (stiffness / 10) makes the arm trail its command by 100 ms, these by 25 ms.
+DAMPING_NM_S_RAD = (90.0, 90.0, 70.0, 70.0, 40.0, 40.0, 40.0)
+# Beyond this difference the commanded joints no longer say where the arm is.
+_TRUSTED_LAG_RAD = 0.1
+
+
+def add_mended_robot(sim: MujocoSimulator) -> "MendedRobot":
+    """Add an FR3 in the ready pose, gripper open, to a simulation that was not started yet."""
+    robot = sim.add_robot(
+        initial_q=READY_RAD, initial_hand_width=MAX_WIDTH_M, kv=DAMPING_NM_S_RAD
+    )
+    # add_robot() names the class it makes, so the robot becomes ours afterwards.
+    robot.__class__ = MendedRobot
+    robot.inner = robot.last_solution = robot.known_tool = None
+    fingers = sim.scene.find(".//default[@class='finger']/joint")
+    # The fingers inherit the arm's motor inertia and friction, which stop them 2 mm off.
+    fingers.attrib.update(armature="0.1", frictionloss="0", damping="1")
+    return robot
+
+
+class MendedRobot(FrankaMujocoRobot):
+    """An FR3 whose measured pose is measured. Made by `add_mended_robot` only."""
+
+    inner: InnerRobotState | None
+    last_solution: NDArray | None
+    known_tool: tuple[float, ...] | None
+
+    def kinematics(self, q: NDArray) -> pin.SE3:
+        """TCP pose of joints `q` (7,) [rad]: a copy, where the original is overwritten later.
+
+        Without the copy the measured, desired and commanded poses of a state are all the last
+        one computed, and the arm seems to follow without error.
+        """
+        return super().kinematics(q).copy()
+
+    def cartesian_position_control(self, target_pose, target_elbow_config, has_new_command=True):
+        """Follow `target_pose` (7,) xyz + xyzw with the joints that were commanded before it.
+
+        The original solves anew from the measured joints, which costs up to five iterations a
+        tick and lets the elbow drift with the tracking error.
+        """
+        if target_elbow_config is not None:
+            self.last_solution = None
+            return super().cartesian_position_control(
+                target_pose, target_elbow_config, has_new_command
+            )
+        target = pin.XYZQUATToSE3(target_pose)
+        self._tracked_state_components["O_T_EE_c"].set(
+            self._time_s, target, call_observers=has_new_command
+        )
+        self.joint_position_control(self._solve(target), has_new_command)
+
+    def _solve(self, target: pin.SE3) -> NDArray:
+        q = np.array(self._get_state().q)
+        if self.last_solution is not None:
+            if np.abs(self.last_solution - q).max() < _TRUSTED_LAG_RAD:
+                q = self.last_solution
+        for _ in range(5):
+            jacobian = pin.computeFrameJacobian(self._pin, self._pin_data, q, self._tcp)
+            pose = pin.updateFramePlacement(self._pin, self._pin_data, self._tcp)
+            error = pin.log6(pose.actInv(target)).vector
+            # Damped least squares: near a singularity the arm slows down and does not jump.
+            square = jacobian @ jacobian.T
+            square.flat[::7] += 1e-4
+            q = q + jacobian.T @ np.linalg.solve(square, error)
+            if error @ error < 4e-6:  # what is left after this step is below a micrometre
+                break
+        self.last_solution = q
+        return q
+
+    def _joint_position_control(self, target_q: NDArray) -> None:
+        state = self._get_state()
+        q, dq = np.array(state.q), np.array(state.dq)
+        bias = pin.nonLinearEffects(self._pin, self._pin_data, q, dq).copy()
+        gravity = pin.computeGeneralizedGravity(self._pin, self._pin_data, q)
+        self.torque_control(self.kp * (target_q - q) - self.kv * dq + bias - gravity)
+
+    def joint_position_control(self, target_q, has_new_command=True):
+        """Hold or follow joints `target_q` (7,) [rad]."""
+        self.last_solution = np.asarray(target_q, float)
+        super().joint_position_control(target_q, has_new_command)
+
+    def _torque_control(self, torques: NDArray) -> None:
+        self._applied_torques = np.clip(torques, self.torque_limit_low, self.torque_limit_high)
+        self._data.qfrc_applied[self._dof_addrs[0] : self._dof_addrs[0] + 7] = self._applied_torques
+        self.inner = None
+
+    def _pre_step(self) -> None:
+        goal = self._hand_goal_width / 2
+        limit = self._hand_goal_force
+        for joint, dof in zip(self._finger_qpos_addrs, self._finger_dof_addrs):
+            speed = float(self._data.qvel[dof])
+            force = 1000.0 * (goal - float(self._data.qpos[joint])) - 50.0 * speed
+            if abs(speed) > self._hand_goal_velocity and force * speed > 0:
+                force = -50.0 * speed
+            self._data.qfrc_applied[dof] = min(max(force, -limit), limit)
+
+    def _post_step(self) -> None:
+        self.inner = None
+        super()._post_step()
+
+    def _get_state(self) -> InnerRobotState:
+        """Joints as they are now; read from MuJoCo once a step where the original asks each time."""
+        if self._data is None:
+            return super()._get_state()
+        if self.inner is None:
+            joint, dof = self._qpos_addrs[0], self._dof_addrs[0]
+            self.inner = InnerRobotState(
+                q=tuple(self._data.qpos[joint : joint + 7].tolist()),
+                dq=tuple(self._data.qvel[dof : dof + 7].tolist()),
+                tau_j=tuple(self._applied_torques.tolist()),
+            )
+        return self.inner
+
+    def set_load(self, *args) -> None:
+        """Payload at the flange, as in the original."""
+        self.known_tool = None
+        super().set_load(*args)
+
+    def set_NE_T_EE(self, *args) -> None:
+        """Tool frame, as in the original."""
+        self.known_tool = None
+        super().set_NE_T_EE(*args)
+
+    def set_EE_T_K(self, *args) -> None:
+        """Stiffness frame, as in the original."""
+        self.known_tool = None
+        super().set_EE_T_K(*args)
+
+    @property
+    def tool(self) -> tuple[float, ...]:
+        """Frames and masses of tool and load, in the state's order; they change by command only."""
+        if self.known_tool is None:
+            s = self.state
+            masses = (s.m_ee, *s.I_ee, *s.F_x_Cee[:3], s.m_load, *s.I_load, *s.F_x_Cload[:3])
+            self.known_tool = (*s.F_T_EE, *s.EE_T_K, *s.F_T_NE, *s.NE_T_EE, *masses)
+        return self.known_tool
+
+    @property
+    def components(self) -> dict:
+        """The tracked parts of the state, by libfranka's names."""
+        return self._tracked_state_components
+
+    # Names that franky-sim keeps private, in one place.
+
+    @property
+    def _time_s(self) -> float:
+        return self._BaseRobot__t
+
+    @property
+    def state_time_s(self) -> float:
+        """Robot time of the last finished step [s]."""
+        return self._BaseRobot__prev_t
+
+    @property
+    def _pin(self) -> pin.Model:
+        return self._BaseRobot__model
+
+    @property
+    def _pin_data(self) -> pin.Data:
+        return self._BaseRobot__data
+
+    @property
+    def _tcp(self) -> int:
+        return self._BaseRobot__tcp_frame_id

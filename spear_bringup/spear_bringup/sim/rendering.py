@@ -1,0 +1,139 @@
+"""Pictures of the world, drawn by a thread of their own from a private copy of the state."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from spear_bringup.sim import cameras
+from spear_bringup.sim.cameras import View
+from spear_bringup.sim.mesh_thinning import thinned
+from spear_bringup.sim.scene import COLLISION_GROUP
+
+Images = dict[str, NDArray[np.uint8]]
+_log = logging.getLogger(__name__)
+
+
+class RenderingError(RuntimeError):
+    """No picture can be drawn on this machine; the text says what is missing."""
+
+
+class Painter:
+    """Draws the views of a model. Belongs to the thread that made it, as OpenGL demands."""
+
+    def __init__(self, model, views: tuple[View, ...], shadows: bool, detail_m: float):
+        """
+        Args:
+            views: cameras of the model, with the sizes to draw.
+            shadows: three times as slow with them.
+            detail_m: size of the smallest mesh detail to draw; 0 draws everything.
+
+        Raises:
+            RenderingError: OpenGL cannot be used.
+        """
+        self._views = views
+        self._model = thinned(model, detail_m)
+        self._model.vis.global_.offwidth = max(view.width_px for view in views)
+        self._model.vis.global_.offheight = max(view.height_px for view in views)
+        self._data = mujoco.MjData(self._model)
+        self._groups = mujoco.MjvOption()
+        self._groups.geomgroup[COLLISION_GROUP] = 0
+        try:
+            self._renderers = [
+                mujoco.Renderer(self._model, view.height_px, view.width_px) for view in views
+            ]
+        except Exception as error:  # each OpenGL platform fails with a class of its own
+            raise RenderingError(
+                f"no OpenGL for the cameras ({error}): install libegl1, libegl-mesa0 and "
+                f"libgl1-mesa-dri and set MUJOCO_GL=egl, or run with `cameras` false"
+            ) from error
+        for renderer in self._renderers:
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+
+    def draw(self, joints: NDArray) -> Images:
+        """Every view by name, (height, width, 3) RGB, of generalised positions `joints` (nq,)."""
+        self._data.qpos[:] = joints
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        images = {}
+        for view, renderer in zip(self._views, self._renderers):
+            renderer.update_scene(self._data, view.name, self._groups)
+            images[view.name] = renderer.render()
+        return images
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        for renderer in self._renderers:
+            renderer.close()
+
+
+class RenderThread:
+    """Draws the states it is given and hands the pictures on, one state at a time."""
+
+    # A client of the robot gives up after a second without a state, so physics never waits longer.
+    BUSY_LIMIT_S = 0.5
+
+    def __init__(self, make_painter: Callable[[], Painter], on_images: Callable[[float, Images], None]):
+        """Start the thread. Raises RenderingError when the painter cannot be made."""
+        self._on_images = on_images
+        self._states: queue.SimpleQueue = queue.SimpleQueue()
+        self._idle = threading.Event()
+        self._failure: BaseException | None = None
+        self.skipped = 0
+        self.processor_s = 0.0
+        self._thread = threading.Thread(
+            target=self._run, args=(make_painter,), name="render", daemon=True
+        )
+        self._thread.start()
+        self._idle.wait()
+        if self._failure:
+            raise self._failure
+
+    def offer(self, time_s: float, joints: NDArray) -> None:
+        """Have the state of simulated time `time_s` drawn.
+
+        Waits while the one before is still in work: a slow machine shows the same frames later,
+        and a picture is never older than one camera period of simulated time when it goes out.
+        """
+        if not self._idle.wait(self.BUSY_LIMIT_S):
+            self.skipped += 1
+            return
+        self._idle.clear()
+        self._states.put((time_s, joints.copy()))
+
+    def stop(self) -> None:
+        """End the thread after the picture in work."""
+        self._states.put(None)
+        self._thread.join()
+
+    def _run(self, make_painter) -> None:
+        try:
+            painter = make_painter()
+        except BaseException as error:
+            self._failure = error
+            self._idle.set()
+            return
+        self._idle.set()
+        while (item := self._states.get()) is not None:
+            started = time.thread_time()
+            try:
+                self._on_images(item[0], painter.draw(item[1]))
+            except Exception:  # the next picture may be fine, and physics waits for this thread
+                _log.exception("could not draw or hand on a picture")
+            self.processor_s += time.thread_time() - started
+            self._idle.set()
+        painter.close()
+
+
+def camera_pose(data: mujoco.MjData, view: View) -> tuple[NDArray, NDArray]:
+    """Position (3,) [m] and optical axes (3, 3) of a view in the world, from the current state."""
+    camera = data.camera(view.name)
+    axes = cameras.optical_from_mujoco(camera.xmat.reshape(3, 3))
+    return camera.xpos.copy(), axes

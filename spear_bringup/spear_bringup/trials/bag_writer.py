@@ -1,0 +1,226 @@
+"""One rosbag2 MCAP bag, written by a thread of its own.
+
+The callers never wait for the disk: they queue raw CDR bytes, and a full queue counts what it
+drops. MCAP is written in chunks, each readable by itself; one is closed at least twice a second,
+so a killed process loses half a second and not the trial (`bag_repair` finishes the file).
+"""
+
+import errno
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosbags.interfaces import Connection, Qos
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.errors import WriterError
+
+from spear_bringup.trials.bag_repair import CannotRepair, repair
+from spear_bringup.trials.message_definitions import MessageDefinition
+
+Encode = Callable[[bytes], bytes]
+
+
+class BagRefused(Exception):
+    """A bag cannot be begun; the text says why and the mend."""
+
+
+@dataclass(frozen=True)
+class BagTopic:
+    """A topic in a bag: its full name, its type and the QoS that its publishers offer."""
+
+    name: str
+    definition: MessageDefinition
+    qos: tuple[Qos, ...] = ()
+
+
+class BagWriter:
+    """Write one bag until `close`, or until the disk refuses.
+
+    Args:
+        folder: the bag; it must not exist.
+        on_fault: called from the writer thread with one sentence, as soon as a write fails.
+        queue_bytes: how much may wait for the disk before messages are dropped.
+        flush_period_s: steady time between two chunk ends [s].
+
+    Attributes:
+        counts: messages handed to the file, by topic name.
+        dropped: messages lost before the file, by topic name (full queue, encoding, fault).
+        fault: the sentence of the write error; None while all is well.
+        complaints: the newest encoding error, by topic name.
+
+    Raises:
+        BagRefused: the folder exists or cannot be made.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        on_fault: Callable[[str], None] = lambda text: None,
+        queue_bytes: int = 64 << 20,
+        flush_period_s: float = 0.5,
+    ):
+        self.folder = Path(folder)
+        self.counts: dict[str, int] = {}
+        self.dropped: dict[str, int] = {}
+        self.complaints: dict[str, str] = {}
+        self.fault: str | None = None
+        self._on_fault = on_fault
+        self._queue_bytes = queue_bytes
+        self._flush_period_s = flush_period_s
+        self._custom_data: dict[str, str] = {}
+        self._connections: dict[tuple[str, str], Connection] = {}
+        self._waiting: deque = deque()
+        self._waiting_bytes = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._writer = _open(self.folder)
+        self._thread = threading.Thread(target=self._run, name="bag_writer", daemon=True)
+        self._thread.start()
+
+    def write(
+        self, topic: BagTopic, time_ns: int, data: bytes, encode: Encode | None = None
+    ) -> bool:
+        """Queue one message; False when it was dropped.
+
+        Args:
+            topic: where it belongs; a new topic is added to the bag by its first message.
+            time_ns: receive time, node clock [ns].
+            data: CDR bytes.
+            encode: turns `data` into the bytes to be written, in the writer thread; a ValueError
+                drops this message only.
+        """
+        with self._changed:
+            full = self._waiting_bytes + len(data) > self._queue_bytes
+            if full or self.fault or self._closing:
+                self._drop(topic.name)
+                return False
+            self._waiting.append((topic, time_ns, data, encode))
+            self._waiting_bytes += len(data)
+            self._changed.notify()
+        return True
+
+    def close(self, custom_data: Mapping[str, str] | None = None, timeout_s: float = 60.0) -> None:
+        """Write what waits, then the index and metadata.yaml; a fault is left in `fault`.
+
+        Args:
+            custom_data: words for metadata.yaml that are known only now.
+            timeout_s: how long a disk that does not answer is waited for.
+        """
+        with self._changed:
+            self._custom_data.update(custom_data or {})
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive() and self.fault is None:
+            self._report(f"{self.folder}: the disk did not answer within {timeout_s:.0f} s")
+
+    @property
+    def messages(self) -> int:
+        """Messages in the file so far."""
+        return sum(self.counts.values())
+
+    def _run(self) -> None:
+        try:
+            self._write_until_closed()
+            for key, value in self._custom_data.items():
+                self._writer.set_custom_data(key, value)
+            self._writer.close()
+        except Exception as error:  # whatever it is, a dead writer must not look like a live one
+            self._fail(error)
+
+    def _write_until_closed(self) -> None:
+        flushed = time.monotonic()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing, self._flush_period_s)
+                batch, self._waiting = self._waiting, deque()
+            for topic, time_ns, data, encode in batch:
+                self._write_one(topic, time_ns, data, encode)
+                with self._changed:
+                    self._waiting_bytes -= len(data)
+                if time.monotonic() - flushed > self._flush_period_s:
+                    self._end_chunk()
+                    flushed = time.monotonic()
+            if not batch:
+                self._end_chunk()
+                flushed = time.monotonic()
+                if self._closing:
+                    return
+
+    def _write_one(self, topic: BagTopic, time_ns: int, data: bytes, encode: Encode | None) -> None:
+        if encode is not None:
+            try:
+                data = encode(data)
+            except ValueError as error:
+                self.complaints[topic.name] = str(error)
+                self._drop(topic.name)
+                return
+        key = (topic.name, topic.definition.msgtype)
+        connection = self._connections.get(key)
+        if connection is None:
+            connection = self._connections[key] = self._writer.add_connection(
+                topic.name,
+                topic.definition.msgtype,
+                msgdef=topic.definition.text,
+                rihs01=topic.definition.type_hash,
+                offered_qos_profiles=topic.qos,
+            )
+        self._writer.write(connection, time_ns, data)
+        self.counts[topic.name] = self.counts.get(topic.name, 0) + 1
+
+    def _end_chunk(self) -> None:
+        storage = self._writer.storage
+        if storage.chunk.msgs:
+            storage.close_chunk()
+            storage.bio.flush()
+
+    def _drop(self, name: str) -> None:
+        self.dropped[name] = self.dropped.get(name, 0) + 1
+
+    def _fail(self, error: Exception) -> None:
+        self._report(f"recording to {self.folder} broke: {_cause(error)}")
+        with suppress(OSError):
+            self._writer.abort()
+        try:
+            report = repair(self.folder, self._custom_data)
+        except (CannotRepair, OSError) as trouble:
+            self.fault += f"; the part before it could not be finished: {trouble}"
+            return
+        self.counts = dict(report.counts)
+        self.fault += f"; the {report.messages} messages before it are readable"
+
+    def _report(self, text: str) -> None:
+        with self._changed:
+            self.fault = text
+            for topic, *_ in self._waiting:
+                self._drop(topic.name)
+            self._waiting.clear()
+        self._on_fault(text)
+
+
+def _cause(error: Exception) -> str:
+    mend = "make room and repeat the trial"
+    match getattr(error, "errno", None):
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"the disk is full; {mend}"
+        case errno.EFBIG:
+            return f"the file reached its size limit; {mend}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _open(folder: Path) -> Writer:
+    try:
+        writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+        writer.open()
+        writer.storage.bio.flush()
+    except WriterError:
+        raise BagRefused(
+            f"a bag {folder} exists already; give another trial_id or move it away"
+        ) from None
+    except OSError as error:
+        raise BagRefused(f"cannot make the bag {folder}: {error.strerror or error}") from None
+    return writer

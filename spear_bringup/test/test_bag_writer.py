@@ -1,0 +1,290 @@
+"""A bag is readable by independent readers, whole or after its writer was killed or ran out."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import yaml
+from geometry_msgs.msg import Pose, Quaternion
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from rclpy.serialization import serialize_message
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
+
+from spear_bringup.trials.bag_repair import CannotRepair, repair
+from spear_bringup.trials.bag_writer import BagRefused, BagTopic, BagWriter
+from spear_bringup.trials.message_definitions import UnknownType, definition_of
+from spear_msgs.msg import EndEffectorCommand
+
+COMMAND = BagTopic("/command", definition_of("spear_msgs/msg/EndEffectorCommand"))
+IMAGE = BagTopic("/external/image_raw/compressed", definition_of("sensor_msgs/msg/CompressedImage"))
+TEXT = BagTopic("/instruction", definition_of("std_msgs/msg/String"))
+NOISE = np.random.default_rng(0).bytes(60_000)
+
+
+def command(number):
+    """Return an EndEffectorCommand whose fields follow from `number`, as CDR."""
+    message = EndEffectorCommand(seam_translation=number * 1e-3, gripper_opening=0.5)
+    message.header.frame_id = "franka_base"
+    message.gate.text = f"number {number}"
+    message.gate.counts = [number, 1, 2, 3, 4]
+    message.knots = [Pose(orientation=Quaternion(x=1.0, w=0.0))] * (number % 3)
+    return serialize_message(message)
+
+
+def image(number):
+    """Return an image message of 60 kB, as CDR."""
+    message = CompressedImage(format="jpeg")
+    message.header.stamp.sec = number
+    message.data.frombytes(NOISE)
+    return serialize_message(message)
+
+
+def write_trial(writer, count):
+    """Write `count` images and three times as many commands, 100 ms apart, from 1 s on."""
+    for number in range(count):
+        writer.write(IMAGE, 10**9 + number * 10**8, image(number))
+        for k in range(3):
+            writer.write(COMMAND, 10**9 + number * 10**8 + k, command(3 * number + k))
+
+
+def counts_by_rosbags(folder):
+    """Return messages by topic, every one read and decoded by rosbags."""
+    with AnyReader([folder]) as reader:
+        counts = Counter()
+        for connection, _, raw in reader.messages():
+            reader.deserialize(raw, connection.msgtype)
+            counts[connection.topic] += 1
+        assert counts == Counter({c.topic: c.msgcount for c in reader.connections if c.msgcount})
+    return counts
+
+
+def counts_by_mcap(folder):
+    """Return messages by topic, every one read and decoded by the MCAP project's own reader."""
+    with (folder / f"{folder.name}.mcap").open("rb") as file:
+        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        counts = Counter(m.channel.topic for m in reader.iter_decoded_messages())
+        summary = reader.get_summary()
+        told = summary.statistics.channel_message_counts
+        topics = {channel.topic: told.get(key, 0) for key, channel in summary.channels.items()}
+    assert counts == Counter({topic: count for topic, count in topics.items() if count})
+    return counts
+
+
+def custom_data(folder):
+    """Return the words that the recorder left in metadata.yaml."""
+    metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
+    return metadata["rosbag2_bagfile_information"]["custom_data"]
+
+
+def test_two_independent_readers_see_the_same_counts_and_fields(tmp_path):
+    writer = BagWriter(tmp_path / "trial")
+    write_trial(writer, 40)
+    writer.close({"trial_id": "trial"})
+    assert writer.fault is None and not writer.dropped
+
+    folder = tmp_path / "trial"
+    expected = Counter({"/command": 120, IMAGE.name: 40})
+    assert counts_by_rosbags(folder) == counts_by_mcap(folder) == expected == writer.counts
+
+    with (folder / "trial.mcap").open("rb") as file:
+        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        by_mcap = [m.decoded_message for m in reader.iter_decoded_messages(topics=["/command"])]
+    with AnyReader([folder]) as reader:
+        connections = [c for c in reader.connections if c.topic == "/command"]
+        by_rosbags = [
+            reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)
+        ]
+        assert reader.start_time == 10**9
+    assert custom_data(folder) == {"trial_id": "trial"}
+    for number, messages in enumerate(zip(by_mcap, by_rosbags, strict=True)):
+        for message in messages:
+            assert message.seam_translation == pytest.approx(number * 1e-3)
+            assert message.gate.text == f"number {number}"
+            assert list(message.gate.counts) == [number, 1, 2, 3, 4]
+            assert len(message.knots) == number % 3
+            assert all(knot.orientation.x == 1.0 for knot in message.knots)
+
+
+@pytest.mark.parametrize(
+    "msgtype",
+    [
+        "spear_msgs/msg/ActionChunk",
+        "spear_msgs/msg/EndEffectorCommand",
+        "sensor_msgs/msg/CameraInfo",
+        "diagnostic_msgs/msg/DiagnosticArray",
+        "visualization_msgs/msg/MarkerArray",
+    ],
+)
+def test_the_definition_text_hashes_to_the_hash_beside_it(msgtype):
+    definition = definition_of(msgtype)
+    store = get_typestore(Stores.EMPTY)
+    store.register(get_types_from_msg(definition.text, msgtype))
+    assert store.hash_rihs01(msgtype) == definition.type_hash
+
+
+def test_a_type_that_is_not_installed_is_named():
+    with pytest.raises(UnknownType, match="no_such_msgs is not installed"):
+        definition_of("no_such_msgs/msg/Thing")
+    with pytest.raises(UnknownType, match="std_msgs/msg/Nothing"):
+        definition_of("std_msgs/msg/Nothing")
+
+
+def test_an_existing_bag_is_refused_and_left_alone(tmp_path):
+    writer = BagWriter(tmp_path / "trial")
+    writer.write(TEXT, 1, serialize_message(String(data="first")))
+    writer.close()
+    before = (tmp_path / "trial/trial.mcap").read_bytes()
+    with pytest.raises(BagRefused, match="exists already; give another trial_id"):
+        BagWriter(tmp_path / "trial")
+    assert (tmp_path / "trial/trial.mcap").read_bytes() == before
+
+
+def test_a_full_queue_counts_what_it_drops_and_the_rest_is_written(tmp_path):
+    slow = []
+
+    def encode(data):
+        while not slow:  # the disk thread stands still until the queue is known to be full
+            time.sleep(0.001)
+        return data
+
+    writer = BagWriter(tmp_path / "trial", queue_bytes=200_000)
+    accepted = [writer.write(IMAGE, number, image(number), encode) for number in range(10)]
+    slow.append("go on")
+    writer.close()
+    assert 1 <= sum(accepted) < 10
+    assert writer.dropped == {IMAGE.name: 10 - sum(accepted)}
+    assert writer.counts == {IMAGE.name: sum(accepted)}
+    assert counts_by_mcap(tmp_path / "trial") == writer.counts
+
+
+def test_an_image_that_cannot_be_encoded_costs_that_message_only(tmp_path):
+    def refuse(data):
+        raise ValueError("encoding yuv422 is not known")
+
+    writer = BagWriter(tmp_path / "trial")
+    writer.write(IMAGE, 1, image(1), refuse)
+    writer.write(IMAGE, 2, image(2))
+    writer.close()
+    assert writer.complaints == {IMAGE.name: "encoding yuv422 is not known"}
+    assert writer.dropped == {IMAGE.name: 1} and writer.counts == {IMAGE.name: 1}
+
+
+FILL = textwrap.dedent("""
+    import resource, sys, time
+    sys.path.insert(0, {here!r})
+    from pathlib import Path
+    from importlib import util
+    spec = util.spec_from_file_location("bags", {file!r})
+    bags = util.module_from_spec(spec); spec.loader.exec_module(bags)
+    faults = []
+    writer = bags.BagWriter(Path(sys.argv[1]), lambda text: faults.append((time.monotonic(), text)))
+    if sys.argv[2] == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
+    number = 0
+    while not faults:
+        filled = time.monotonic()
+        writer.write(bags.IMAGE, number * 10**7, bags.image(number))
+        number += 1
+        time.sleep(0.005)
+        if number == 30:
+            print("going", flush=True)
+    print(f"{{faults[0][0] - filled:.3f}}", faults[0][1], flush=True)
+    writer.close()
+    print(writer.fault, flush=True)
+""")
+
+
+def run_writer(folder, mode):
+    """Start a process that records images into `folder` for ever, or up to 3 MB of file."""
+    script = FILL.format(here=os.path.dirname(__file__), file=__file__)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), mode], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_file_that_may_not_grow_faults_at_once_and_keeps_what_it_has(tmp_path):
+    process = run_writer(tmp_path / "trial", "limit")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "the file reached its size limit; make room and repeat the trial" in output
+    assert "messages before it are readable" in output.splitlines()[-1]
+    counts = counts_by_mcap(tmp_path / "trial")
+    assert counts == counts_by_rosbags(tmp_path / "trial")
+    assert counts[IMAGE.name] >= 30  # of the 49 that fit into 3 MB
+    assert (tmp_path / "trial/trial.mcap").stat().st_size <= 3_000_000
+
+
+def test_a_killed_writer_leaves_a_bag_that_repair_finishes(tmp_path):
+    folder = tmp_path / "trial"
+    process = run_writer(folder, "for ever")
+    assert process.stdout.readline() == "going\n"
+    deadline = time.monotonic() + 30
+    while (folder / "trial.mcap").stat().st_size < 2_000_000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+    assert not (folder / "metadata.yaml").exists()
+    report = repair(folder, {"trial_id": "trial"})
+    assert not report.was_whole and report.messages >= 20
+    assert counts_by_rosbags(folder) == counts_by_mcap(folder) == Counter(report.counts)
+    with AnyReader([folder]) as reader:
+        assert reader.connections[0].digest == IMAGE.definition.type_hash
+    assert custom_data(folder) == {"trial_id": "trial"}
+    assert repair(folder).was_whole
+
+
+@pytest.mark.parametrize("cut", [1, 40, 1000, 61_000, 700_000])
+def test_a_bag_cut_at_any_byte_keeps_its_whole_chunks(tmp_path, cut):
+    folder = tmp_path / "trial"
+    writer = BagWriter(folder)
+    write_trial(writer, 60)
+    writer.close()
+    (folder / "metadata.yaml").unlink()
+    os.truncate(folder / "trial.mcap", (folder / "trial.mcap").stat().st_size - cut)
+    report = repair(folder)
+    assert counts_by_rosbags(folder) == counts_by_mcap(folder) == Counter(report.counts)
+    assert report.counts[IMAGE.name] >= (60 if cut < 60_000 else 30)
+
+
+def test_repair_gives_up_the_last_chunk_when_the_index_has_no_room(tmp_path):
+    folder = tmp_path / "trial"
+    writer = BagWriter(folder)
+    write_trial(writer, 60)
+    writer.close()
+    whole = Counter(writer.counts)
+    (folder / "metadata.yaml").unlink()
+    data = (folder / "trial.mcap").read_bytes()
+    data_end = data.index(b"\x07\x00\x00\x00rosbag2") - 9  # where the metadata record begins
+    os.truncate(folder / "trial.mcap", data_end)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (data_end, before[1]))
+    try:
+        report = repair(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    counts = counts_by_mcap(folder)
+    assert counts == counts_by_rosbags(folder) == Counter(report.counts)
+    assert 0 < counts[IMAGE.name] < whole[IMAGE.name]
+
+
+def test_repair_says_when_there_is_nothing_to_mend(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CannotRepair, match="nothing was recorded"):
+        repair(tmp_path / "empty")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/other.mcap").write_text("something else")
+    with pytest.raises(CannotRepair, match="does not begin like an MCAP file"):
+        repair(tmp_path / "other")

@@ -1,0 +1,118 @@
+"""Whatever comes in, nothing that breaks a limit goes out: 10,000 random chunks, hostile ones too."""
+
+import numpy as np
+from chunk_factory import DOWN, random_chunk, resting_history
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import CubicHermiteSpline
+from scipy.spatial.transform import Rotation
+
+from spear_bringup.control.command_core import CommandCore
+from spear_bringup.control.limits import Limits, Timing
+from spear_policy.geometry.poses import Pose
+
+LIMITS = Limits()
+SLACK = 1 + 1e-6
+CHUNKS_A_RUN = 10
+
+
+def assert_within_limits(path, start):
+    """An independent check of every segment, by scipy's own Hermite spline."""
+    norms = np.linalg.norm(path.orientations_xyzw, axis=1)
+    assert np.all(np.abs(norms - 1) < 1e-6)
+    assert np.all(path.linear_m_s[-1] == 0) and np.all(path.angular_rad_s[-1] == 0)
+    assert np.all(path.durations_s > 0)
+    orientations = [
+        Rotation.from_quat(q) for q in (start.pose.orientation_xyzw, *path.orientations_xyzw)
+    ]
+    positions = np.vstack([start.pose.position_m, path.positions_m])
+    assert np.all(positions[1:] >= np.array(LIMITS.workspace_min_m) - 1e-9)
+    assert np.all(positions[1:] <= np.array(LIMITS.workspace_max_m) + 1e-9)
+    reach = np.linalg.norm(positions[1:] - np.array(LIMITS.reach_center_m), axis=1)
+    assert np.all(reach <= LIMITS.reach_radius_m + 1e-9)
+    linear = np.vstack([start.linear_m_s, path.linear_m_s])
+    angular = np.vstack([start.angular_rad_s, path.angular_rad_s])
+    for i, duration in enumerate(path.durations_s):
+        turn = (orientations[i + 1] * orientations[i].inv()).as_rotvec()
+        for end, v0, v1, limits in (
+            (positions[i + 1] - positions[i], linear[i], linear[i + 1], linear_limits()),
+            (turn, angular[i], angular[i + 1], angular_limits()),
+        ):
+            curve = CubicHermiteSpline([0, duration], [np.zeros(3), end], [v0, v1])
+            times = np.linspace(0, duration, 33)
+            for order, limit in enumerate(limits, start=1):
+                values = np.linalg.norm(curve(times, order), axis=1)
+                # A dense scan may find a speed between the gate's nine points.
+                assert values.max() <= limit * (1.01 if order == 1 else SLACK)
+
+
+def linear_limits():
+    return (
+        LIMITS.max_linear_speed_m_s,
+        LIMITS.max_linear_acceleration_m_s2,
+        LIMITS.max_linear_jerk_m_s3,
+    )
+
+
+def angular_limits():
+    return (
+        LIMITS.max_angular_speed_rad_s,
+        LIMITS.max_angular_acceleration_rad_s2,
+        LIMITS.max_angular_jerk_rad_s3,
+    )
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_ten_thousand_random_chunks_never_make_a_knot_or_segment_break_a_limit(seed):
+    rng = np.random.default_rng(seed)
+    core = CommandCore(LIMITS, Timing())
+    history = resting_history()
+    now_s, pose = 10.0, DOWN
+    for chunk_id in range(1, CHUNKS_A_RUN + 1):
+        stamp_s = now_s - float(rng.uniform(0.0, 0.15))
+        chunk = random_chunk(rng, pose, stamp_s, chunk_id)
+        before = core.reference(now_s, pose)
+        decision = core.on_chunk(
+            chunk,
+            hold=False,
+            now_s=now_s,
+            received_age_s=0.0,
+            measured=pose,
+            commanded=pose,
+            history=history,
+        )
+        if decision.path is not None:
+            assert_within_limits(decision.path, before)
+        else:
+            assert not decision.judgement.moves and decision.judgement.text
+        for _ in range(10):
+            now_s += 0.02
+            pose = core.reference(now_s, pose).pose
+            history.add(now_s, pose, pose)
+        opening = core.gripper_opening(now_s)
+        assert opening in (None, 0.0, 1.0)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_reference_between_knots_is_continuous_and_unit(seed):
+    rng = np.random.default_rng(seed)
+    core = CommandCore(LIMITS, Timing())
+    chunk = random_chunk(rng, DOWN, 9.95, 1)
+    decision = core.on_chunk(
+        chunk,
+        hold=False,
+        now_s=10.0,
+        received_age_s=0.0,
+        measured=DOWN,
+        commanded=DOWN,
+        history=resting_history(),
+    )
+    if decision.path is None:
+        return
+    times = np.arange(10.0, core.player.running.end_s + 0.1, 0.005)
+    samples = [core.player.running.at(t) for t in times]
+    steps = np.diff([sample.pose.position_m for sample in samples], axis=0)
+    assert np.linalg.norm(steps, axis=1).max() <= LIMITS.max_linear_speed_m_s * 0.005 * 1.02 + 1e-9
+    assert all(isinstance(sample.pose, Pose) for sample in samples)

@@ -1,0 +1,106 @@
+"""The lifecycle manager, run as a process of its own against small real nodes."""
+
+import time
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from domain_coordinator import domain_id
+from dummy_graph import dummy, install_dummies
+from std_srvs.srv import Trigger
+
+from spear_bringup.graph.manager import manager_spec
+from spear_bringup.nodes.supervisor import RunningGraph
+
+
+@pytest.fixture
+def run_managed(tmp_path, monkeypatch):
+    """Makes a RunningGraph of the given specs and their lifecycle manager, which brings them up."""
+    install_dummies(tmp_path / "prefix", monkeypatch)
+    with domain_id() as domain:
+
+        def make(*specs, **parameters):
+            manager = manager_spec(list(specs), watch_timeout_s=2.0, **parameters)
+            return RunningGraph([*specs, manager], tmp_path / "logs", domain)
+
+        yield make
+
+
+def _until(condition, timeout_s: float = 60.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _log(graph) -> str:
+    return graph.processes["lifecycle_manager"].log_path.read_text()
+
+
+def _call(graph, service: str) -> Trigger.Response:
+    client = graph.node.create_client(Trigger, service)
+    assert client.wait_for_service(30.0)
+    future = client.call_async(Trigger.Request())
+    assert _until(future.done)
+    return future.result()
+
+
+def test_nodes_are_activated_in_order_and_deactivated_in_reverse_on_sigint(run_managed):
+    with run_managed(dummy("robot"), dummy("policy")) as graph:
+        assert _until(lambda: graph.states() == {"robot": "active", "policy": "active"})
+        process = graph.processes["lifecycle_manager"]
+        graph.kill("lifecycle_manager", 2)
+        assert process.wait(30.0)
+        assert process.returncode == 0
+        assert graph.states() == {"robot": "inactive", "policy": "inactive"}
+        said = [line.split("]: ")[-1] for line in _log(graph).splitlines()]
+        assert said == [
+            "/robot: configure",
+            "/robot: activate",
+            "/policy: configure",
+            "/policy: activate",
+            "all 2 nodes are active: /robot, /policy",
+            "/policy: deactivate",
+            "/robot: deactivate",
+        ]
+
+
+def test_a_dead_node_is_reported_and_the_policy_deactivated_first(run_managed):
+    with run_managed(dummy("robot"), dummy("policy")) as graph:
+        found = {}
+        graph.node.create_subscription(
+            DiagnosticArray,
+            "/diagnostics",
+            lambda array: found.update({status.name: status for status in array.status}),
+            10,
+        )
+        assert _until(lambda: graph.states() == {"robot": "active", "policy": "active"})
+        graph.kill("robot")
+        assert _until(lambda: graph.states()["policy"] == "inactive")
+        assert "/robot died: no answer for 2 s. Deactivating /policy" in _log(graph)
+        key = "lifecycle_manager: /robot"
+        assert _until(lambda: key in found and found[key].level == DiagnosticStatus.ERROR)
+
+
+def test_without_autostart_a_call_activates_and_a_refusal_comes_back_in_words(run_managed):
+    specs = dummy("robot"), dummy("policy", refuse="configure")
+    with run_managed(*specs, autostart=False) as graph:
+        assert graph.states() == {"robot": "unconfigured", "policy": "unconfigured"}
+        answer = _call(graph, "lifecycle_manager/activate_all")
+        assert not answer.success
+        assert answer.message.startswith("/policy did not configure: the node refused; it said:")
+        assert "max_speed_m_s is -1.0; it must be 0 to 2 m/s" in answer.message
+        assert graph.states() == {"robot": "active", "policy": "unconfigured"}
+        assert _call(graph, "lifecycle_manager/deactivate_all").success
+        assert graph.states()["robot"] == "inactive"
+
+
+def test_a_node_busy_with_a_transition_is_not_taken_for_dead(run_managed):
+    with run_managed(dummy("robot"), dummy("policy", slow_s=5.0)) as graph:
+        client = graph.managed.clients["/policy"]
+        assert _until(lambda: graph.states() == {"robot": "active", "policy": "active"})
+        client.change("deactivate", 30.0)
+        client.change("activate", 60.0)
+        assert client.state(10.0) == "active"
+        assert "died" not in _log(graph)

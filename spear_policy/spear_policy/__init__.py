@@ -1,0 +1,1 @@
+"""The SPEAR model, its inference engines and the node that runs them."""

@@ -1,0 +1,60 @@
+"""Poses and the deltas between them (DESIGN section 3).
+
+A delta moves in the base frame and turns in the end-effector frame:
+    position = anchor.position + translation,    orientation = anchor.orientation * rotation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spear_policy.geometry import quaternions as quat
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """A pose in the base frame: position_m (3,), orientation_xyzw (4,) unit.
+
+    Raises:
+        ValueError: wrong shape, not finite, or no unit quaternion.
+    """
+
+    position_m: NDArray
+    orientation_xyzw: NDArray
+
+    def __post_init__(self):
+        position = np.array(self.position_m, float)
+        if position.shape != (3,) or not np.all(np.isfinite(position)):
+            raise ValueError(f"position_m must be 3 finite numbers, got {position.tolist()}")
+        orientation = np.array(self.orientation_xyzw, float)
+        if orientation.shape != (4,):
+            raise ValueError(f"orientation_xyzw must be 4 numbers, got {orientation.tolist()}")
+        object.__setattr__(self, "position_m", position)
+        object.__setattr__(self, "orientation_xyzw", quat.unit(orientation))
+
+
+def apply_delta(anchor: Pose, translation_m: ArrayLike, rotation_xyzw: ArrayLike) -> Pose:
+    """The pose that a delta leads to: translation in base axes, rotation in the anchor's axes."""
+    return Pose(
+        anchor.position_m + np.asarray(translation_m, float),
+        quat.multiply(anchor.orientation_xyzw, quat.unit(rotation_xyzw)),
+    )
+
+
+def delta_between(anchor: Pose, target: Pose) -> tuple[NDArray, NDArray]:
+    """The delta (translation_m (3,), rotation_xyzw (4,) with w >= 0) from `anchor` to `target`."""
+    rotation = quat.multiply(quat.inverse(anchor.orientation_xyzw), target.orientation_xyzw)
+    return target.position_m - anchor.position_m, quat.half_space(rotation)
+
+
+def interpolate(a: Pose, b: Pose, t: float) -> Pose:
+    """From a (t=0) to b (t=1): straight line and constant-speed shortest rotation."""
+    position = a.position_m + t * (b.position_m - a.position_m)
+    return Pose(position, quat.slerp(a.orientation_xyzw, b.orientation_xyzw, t))
+
+
+def distance(a: Pose, b: Pose) -> tuple[float, float]:
+    """(translation [m], rotation [rad]) between two poses."""
+    translation = float(np.linalg.norm(b.position_m - a.position_m))
+    return translation, float(quat.angle(a.orientation_xyzw, b.orientation_xyzw))

@@ -1,0 +1,1 @@
+"""Engines: an observation goes in, a chunk comes out. No rclpy."""

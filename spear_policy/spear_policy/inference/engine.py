@@ -1,0 +1,101 @@
+"""The small interface that every policy stands behind, and what it says of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from numpy.typing import NDArray
+
+from spear_policy.geometry.chunks import Chunk
+from spear_policy.geometry.poses import Pose
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """A camera that an engine wants: images arrive as (height, width, 3) uint8 RGB."""
+
+    name: str  # "external" or "wrist"
+    width: int
+    height: int
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class EngineCard:
+    """What an engine needs from the graph and promises to it; the policy node checks both.
+
+    Attributes:
+        engine: "spear", "scripted" or "replay".
+        checkpoint_id: which weights, script or recording answers.
+        cameras: the cameras that it reads; empty when it reads none.
+        dt_s, chunk_length: time between steps [s] and steps in a chunk.
+        anchor_kind: "measured" or "commanded": the pose that its deltas start from.
+        needs_objects: it reads ground-truth object poses (simulation only).
+        publishes_images: it brings its own recorded images, which replace the cameras'.
+        statistics_hash: hash of its normalisation statistics; empty when it normalises nothing.
+    """
+
+    engine: str
+    checkpoint_id: str
+    cameras: tuple[CameraSpec, ...] = ()
+    dt_s: float = 0.2
+    chunk_length: int = 5
+    anchor_kind: str = "measured"
+    needs_objects: bool = False
+    publishes_images: bool = False
+    statistics_hash: str = ""
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """A ground-truth object: its centre pose in the base frame and its size along its axes [m]."""
+
+    pose: Pose
+    size_m: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot sees and feels at one instant.
+
+    Attributes:
+        stamp_s: stamp of the external image, or of the state when there is no camera [s].
+        measured, commanded: end-effector poses at stamp_s, base frame.
+        gripper_opening: 0 closed .. 1 open, measured.
+        instruction: the sentence to follow.
+        images: (H, W, 3) uint8 RGB by camera name; an optional camera may be missing.
+        objects: ground truth by name such as "red cube"; empty on a real robot.
+    """
+
+    stamp_s: float
+    measured: Pose
+    commanded: Pose
+    gripper_opening: float
+    instruction: str
+    images: Mapping[str, NDArray] = field(default_factory=dict)
+    objects: Mapping[str, SceneObject] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A policy. One worker thread calls it; it need not be thread-safe."""
+
+    @property
+    def card(self) -> EngineCard:
+        """What it needs and promises; does not change after construction."""
+
+    def warm_up(self) -> None:
+        """Do every slow first-time thing now. Called once, before the node becomes active."""
+
+    def reset(self, instruction: str) -> None:
+        """Forget the past: a new instruction begins.
+
+        Raises:
+            ValueError: it cannot follow this instruction; the text says what it can follow.
+        """
+
+    def infer(self, observation: Observation) -> Chunk:
+        """The next chunk, with stamp_s = observation.stamp_s; `final` when it is done.
+
+        Raises:
+            ValueError: the observation lacks something; the text names it.
+        """

@@ -1,0 +1,206 @@
+"""One recorded episode, whatever it was recorded with, and its file."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN
+from spear_policy.geometry.tracking import TimedPoses
+
+FORMAT, FORMAT_VERSION = "spear-episode", 1
+
+
+class EpisodeError(ValueError):
+    """An episode or its file cannot be used; the text names it, what is wrong and the mend."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Episode:
+    """A recorded motion with what was seen and said. The constructor judges all of it.
+
+    Attributes:
+        stamps_s: (T,) strictly increasing [s]; only differences matter.
+        poses: (T, 7) measured end-effector poses in the robot's base frame, position [m] and
+            orientation xyzw with continuous sign.
+        gripper_openings: (T,) measured, 0 closed .. 1 open.
+        instruction: the sentence that the motion answers.
+        images: camera name -> (T, H, W, 3) uint8 RGB; "external" and "wrist" are the names that
+            the policy knows.
+        gripper_commands: (T,) what the gripper was told at each stamp, 0 closed .. 1 open, or
+            None where that was not recorded. A gripper that holds something wide measures open,
+            so a replay needs the command.
+        robot: which robot moved.
+        source: where it is from, in words; dataset, split, file and index make its name.
+        notes: anything that a reader had to decide.
+
+    Raises:
+        EpisodeError: the text names the first thing at fault.
+    """
+
+    stamps_s: NDArray
+    poses: NDArray
+    gripper_openings: NDArray
+    instruction: str
+    images: Mapping[str, NDArray] = field(default_factory=dict)
+    gripper_commands: NDArray | None = None
+    robot: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+
+    def __post_init__(self):
+        try:
+            motion = TimedPoses(self.stamps_s, self.poses)
+        except ValueError as error:
+            raise EpisodeError(f"{self.name}: {error}") from None
+        steps = len(motion)
+        self._set("stamps_s", motion.stamps_s)
+        self._set("poses", motion.poses)
+        self._set("gripper_openings", self._gripper("gripper_openings", steps))
+        if self.gripper_commands is not None:
+            self._set("gripper_commands", self._gripper("gripper_commands", steps))
+        if not isinstance(self.instruction, str) or not self.instruction.strip():
+            raise EpisodeError(f"{self.name}: the instruction is empty; a policy needs a sentence")
+        images = {name: self._video(name, video, steps) for name, video in self.images.items()}
+        self._set("images", images)
+        self._set("source", {str(key): str(value) for key, value in self.source.items()})
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message: where it is from, in a few words."""
+        words = [self.source[key] for key in ("dataset", "split", "file") if key in self.source]
+        return " ".join([*words, "episode", self.source.get("index", "")]).strip()
+
+    @property
+    def motion(self) -> TimedPoses:
+        """The poses over time."""
+        return TimedPoses(self.stamps_s, self.poses)
+
+    def __len__(self) -> int:
+        return len(self.stamps_s)
+
+    def _set(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)
+
+    def _gripper(self, name: str, steps: int) -> NDArray:
+        values = np.array(getattr(self, name), float)
+        if values.shape != (steps,):
+            raise EpisodeError(f"{self.name}: {name} must have shape ({steps},), got {values.shape}")
+        # The comparison is false for NaN too.
+        bad = ~((values >= GRIPPER_CLOSED) & (values <= GRIPPER_OPEN))
+        if bad.any():
+            step = int(np.argmax(bad))
+            raise EpisodeError(
+                f"{self.name}: {name}[{step}] is {values[step]}; it must be 0 (closed) to 1 (open)"
+            )
+        values.flags.writeable = False
+        return values
+
+    def _video(self, name: str, video: ArrayLike, steps: int) -> NDArray:
+        video = np.asarray(video).view()
+        fits = video.ndim == 4 and video.shape[0] == steps and video.shape[3] == 3 and video.size
+        if not fits or video.dtype != np.uint8:
+            raise EpisodeError(
+                f"{self.name}: images of camera {name!r} must be ({steps}, height, width, 3) uint8 "
+                f"RGB, got {video.shape} {video.dtype}"
+            )
+        video.flags.writeable = False
+        return video
+
+
+def binary_gripper(values: ArrayLike, low: float = 0.05, high: float = 0.95) -> NDArray:
+    """Gripper commands (T,) as 0 or 1: above `high` open, below `low` closed.
+
+    A value in between is on its way and takes the value that is reached afterwards; at the end of
+    the recording, where none is, the nearer one.
+    """
+    values = np.asarray(values, float)
+    result = np.empty(len(values))
+    reached = GRIPPER_OPEN if len(values) and values[-1] >= 0.5 else GRIPPER_CLOSED
+    for step in range(len(values) - 1, -1, -1):
+        if values[step] > high:
+            reached = GRIPPER_OPEN
+        elif values[step] < low:
+            reached = GRIPPER_CLOSED
+        result[step] = reached
+    return result
+
+
+def save_episode(episode: Episode, path: str | Path) -> None:
+    """Write `episode` to one compressed .npz: whole or not at all.
+
+    Raises:
+        OSError: the folder is missing or the disk is full.
+    """
+    path = Path(path)
+    words = {name: getattr(episode, name) for name in ("instruction", "robot", "source", "notes")}
+    arrays = {
+        "format": np.array(FORMAT),
+        "format_version": np.array(FORMAT_VERSION),
+        "words": np.array(json.dumps(words)),
+        "stamps_s": episode.stamps_s,
+        "poses": episode.poses,
+        "gripper_openings": episode.gripper_openings,
+    }
+    if episode.gripper_commands is not None:
+        arrays["gripper_commands"] = episode.gripper_commands
+    arrays |= {f"images/{name}": video for name, video in episode.images.items()}
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_episode(path: str | Path) -> Episode:
+    """Read what `save_episode` wrote.
+
+    Raises:
+        EpisodeError: missing, cut short, damaged, foreign or newer file, or an episode that is not
+            valid; the text names the file and the mend.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EpisodeError(f"{path}: there is no such file; make one with import_episodes")
+    if not zipfile.is_zipfile(path):
+        raise EpisodeError(f"{path}: cut short or not an episode; copy or import it again")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        raise EpisodeError(f"{path}: damaged ({error}); copy or import it again") from None
+    if str(arrays.get("format")) != FORMAT:
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise EpisodeError(f"{path}: not an episode (it holds {held}); use import_episodes")
+    videos = {name[7:]: array for name, array in arrays.items() if name.startswith("images/")}
+    try:
+        version = arrays["format_version"].item()
+        if version != FORMAT_VERSION:
+            raise EpisodeError(
+                f"episode format {version}; this SPEAR reads format {FORMAT_VERSION}, import it "
+                "again with this version"
+            )
+        return Episode(
+            stamps_s=arrays["stamps_s"],
+            poses=arrays["poses"],
+            gripper_openings=arrays["gripper_openings"],
+            gripper_commands=arrays.get("gripper_commands"),
+            images=videos,
+            **json.loads(str(arrays["words"])),
+        )
+    except EpisodeError as error:
+        raise EpisodeError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise EpisodeError(
+            f"{path}: a part is missing or foreign ({error!r}); import it again"
+        ) from None

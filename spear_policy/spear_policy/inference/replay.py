@@ -1,0 +1,181 @@
+"""The engine that repeats a recorded episode on the robot at hand, relative to where it stands."""
+
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spear_policy.geometry import quaternions as quat
+from spear_policy.geometry.chunks import Chunk, chunk_from_poses
+from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.tracking import TimedPoses
+from spear_policy.inference.engine import EngineCard, Observation
+from spear_policy.inference.episode import Episode, binary_gripper, load_episode
+
+# A due time and a recorded stamp that mean the same instant differ by rounding.
+_SAME_INSTANT_S = 1e-6
+
+
+def replayed_motion(episode: Episode, start: Pose, start_stamp_s: float) -> TimedPoses:
+    """The recorded motion moved to another robot: where it has to be, at every recorded step.
+
+    The first recorded pose falls on `start` at `start_stamp_s`. The others follow by translation
+    and rotation from the first, both in the axes of the robot's base: the motion in space is the
+    same however the two robots name the axes of their hands.
+    """
+    recorded = episode.poses
+    turns = quat.multiply(recorded[:, 3:], quat.inverse(recorded[0, 3:]))
+    poses = np.hstack(
+        [
+            start.position_m + recorded[:, :3] - recorded[0, :3],
+            quat.multiply(turns, start.orientation_xyzw),
+        ]
+    )
+    return TimedPoses(episode.stamps_s - episode.stamps_s[0] + start_stamp_s, poses)
+
+
+class ReplayEngine:
+    """Answers with the recorded motion, from the pose that it finds at its first observation.
+
+    Recorded time runs with the observations' stamps: step k of a chunk is what the recording did
+    at (stamp - start + k * dt), so a late or missed inference loses nothing. Targets between
+    recorded poses are interpolated (linear, slerp); after the last one the chunk repeats it.
+    The gripper is told 0 or 1: the newest recorded command, or opening where there is no command.
+    """
+
+    def __init__(
+        self,
+        episode: Episode,
+        name: str = "",
+        dt_s: float = 0.2,
+        chunk_length: int = 5,
+        cameras: tuple[str, ...] = ("external", "wrist"),
+    ):
+        """Replay `episode`; of its images only those of `cameras` are given out.
+
+        `name` says in every chunk which recording answers, such as the file's name.
+        """
+        self.episode = episode
+        self._card = EngineCard(
+            engine="replay",
+            checkpoint_id=name or episode.name,
+            dt_s=dt_s,
+            chunk_length=chunk_length,
+            publishes_images=True,
+        )
+        self._images = {name: episode.images[name] for name in cameras if name in episode.images}
+        self._gripper = _binary_gripper_of(episode)
+        # The worker thread infers while the node's timer asks for frames.
+        self._lock = Lock()
+        self._targets: TimedPoses | None = None
+        self._frames_given = 0
+
+    @classmethod
+    def from_file(cls, path: str | Path, **kwargs) -> "ReplayEngine":
+        """The engine for an episode file.
+
+        Raises:
+            EpisodeError: the file cannot be used.
+        """
+        return cls(load_episode(path), name=Path(path).stem, **kwargs)
+
+    @property
+    def card(self) -> EngineCard:
+        """What it needs (nothing) and promises."""
+        return self._card
+
+    @property
+    def instruction(self) -> str:
+        """The recorded sentence, the only one that it can follow."""
+        return self.episode.instruction
+
+    @property
+    def camera_sizes(self) -> dict[str, tuple[int, int]]:
+        """(width, height) of each camera that `frames_due` gives out [px]."""
+        return {name: (video.shape[2], video.shape[1]) for name, video in self._images.items()}
+
+    def warm_up(self) -> None:
+        """Nothing to do: the episode was read and judged at construction."""
+
+    def reset(self, instruction: str) -> None:
+        """Start over at the next observation.
+
+        Raises:
+            ValueError: it is not the recorded instruction.
+        """
+        if instruction.strip().lower() != self.instruction.strip().lower():
+            raise ValueError(
+                f"{self.card.checkpoint_id} is a recording of {self.instruction!r} and can do "
+                f"nothing else; got {instruction!r}"
+            )
+        with self._lock:
+            self._targets = None
+            self._frames_given = 0
+
+    def infer(self, observation: Observation) -> Chunk:
+        """The next steps of the recording, relative to the measured pose; `final` at its end.
+
+        Raises:
+            ValueError: the observation is older than the start of the replay.
+        """
+        now_s = observation.stamp_s
+        with self._lock:
+            if self._targets is None:
+                self._targets = replayed_motion(self.episode, observation.measured, now_s)
+            targets = self._targets
+        start_s, end_s = targets.stamps_s[0], targets.stamps_s[-1]
+        if now_s < start_s - _SAME_INSTANT_S:
+            raise ValueError(
+                f"observation at {now_s:.3f} s is from before the replay began at {start_s:.3f} s "
+                "(was the clock set back?); give the instruction again"
+            )
+        due_s = now_s + self.card.dt_s * np.arange(1, self.card.chunk_length + 1)
+        return chunk_from_poses(
+            stamp_s=now_s,
+            dt_s=self.card.dt_s,
+            measured=observation.measured,
+            commanded=observation.commanded,
+            targets=[Pose(pose[:3], pose[3:]) for pose in targets.at(due_s)],
+            gripper_openings=self._gripper[_newest(targets.stamps_s, due_s)],
+            final=bool(now_s >= end_s - _SAME_INSTANT_S),
+        )
+
+    def targets(self) -> TimedPoses | None:
+        """Where the robot has to be at each recorded step, and when; None before the first infer.
+
+        For judging what it did: `spear_policy.geometry.tracking.tracking_errors`.
+        """
+        with self._lock:
+            return self._targets
+
+    def frames_due(self, now_s: float) -> list[tuple[float, dict[str, NDArray]]]:
+        """The recorded images that became due since the last call, oldest first.
+
+        Each entry is (stamp_s, camera name -> (H, W, 3) uint8 RGB); the stamp is the recorded time
+        on the replay's clock. Empty before the first infer, which sets that clock going.
+        """
+        with self._lock:
+            if self._targets is None:
+                return []
+            stamps = self._targets.stamps_s
+            first = self._frames_given
+            self._frames_given = max(first, int(_newest(stamps, now_s)) + 1)
+            due = range(first, self._frames_given)
+        if not self._images:
+            return []
+        return [
+            (float(stamps[step]), {name: video[step] for name, video in self._images.items()})
+            for step in due
+        ]
+
+
+def _binary_gripper_of(episode: Episode) -> NDArray:
+    if episode.gripper_commands is not None:
+        return binary_gripper(episode.gripper_commands)
+    return np.where(episode.gripper_openings >= 0.5, 1.0, 0.0)
+
+
+def _newest(stamps_s: NDArray, times_s: ArrayLike) -> NDArray:
+    """Index of the newest stamp at or before each time; -1 where there is none."""
+    return np.searchsorted(stamps_s, np.asarray(times_s) + _SAME_INSTANT_S, side="right") - 1

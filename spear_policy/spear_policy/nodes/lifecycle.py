@@ -1,0 +1,245 @@
+"""The one lifecycle base of every SPEAR node.
+
+A node has two planes. The control plane is the lifecycle node itself: transitions and parameters.
+The data plane is `io`, a plain node spun by its own thread, which carries every subscription,
+timer, data service and action. So a transition may wait (for a camera, a model, a robot) while
+data keeps flowing.
+"""
+
+import signal
+import sys
+import threading
+import time
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+class Refused(Exception):
+    """A transition cannot be made; the text names the cause and the mend."""
+
+
+class SpearNode(LifecycleNode):
+    """Lifecycle node with a data plane. Subclasses override the five hooks at the end.
+
+    `arguments` are command line arguments without the program's name.
+    """
+
+    def __init__(self, name: str, arguments: list[str] | None = None, **kwargs):
+        arguments = sys.argv[1:] if arguments is None else arguments
+        super().__init__(name, cli_args=arguments, use_global_arguments=False, **kwargs)
+        self.active = False
+        self._configured = False
+        self.io = Node(
+            f"{self.get_name()}_io",
+            namespace=self.get_namespace(),
+            cli_args=_without_node_name(arguments),
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+            parameter_overrides=[
+                Parameter("use_sim_time", value=self.get_parameter("use_sim_time").value)
+            ],
+        )
+        self._diagnostics = self.io.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._spin_io, name=f"{name}_io", daemon=True)]
+        self._threads.append(
+            threading.Thread(target=self._publish_diagnostics, name=f"{name}_diag", daemon=True)
+        )
+
+    def start_threads(self) -> None:
+        """Begin to serve the data plane; call it once, after the constructor."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Deactivate, clean up and end the threads; safe from every state, never raises."""
+        self._leave("deactivate", self.active, self.deactivate)
+        self.active = False
+        self._leave("cleanup", self._configured, self.cleanup)
+        self._configured = False
+        self._stopping.set()
+        for thread in self._threads:
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(timeout=5.0)
+        self.io.destroy_node()
+        self.destroy_node()
+
+    def now_s(self) -> float:
+        """Node clock [s]: system time, or /clock under use_sim_time (0.0 before the first one)."""
+        return self.io.get_clock().now().nanoseconds * 1e-9
+
+    @property
+    def simulated_time(self) -> bool:
+        """Whether the node clock follows /clock."""
+        return bool(self.get_parameter("use_sim_time").value)
+
+    def wait_until(self, condition, timeout_s: float) -> bool:
+        """Whether `condition()` became true within `timeout_s` of steady time, or before shutdown."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline or self._stopping.wait(0.01):
+                return bool(condition())
+        return True
+
+    # Transitions -------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        done = self._attempt("configure", self.configure)
+        if not done:
+            self._leave("cleanup after a refused configure", True, self.cleanup)
+        self._configured = done
+        return _answer(done)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if not self._attempt("activate", self.activate):
+            self._leave("deactivate after a refused activate", True, self.deactivate)
+            return TransitionCallbackReturn.FAILURE
+        super().on_activate(state)
+        self.active = True
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.active = False
+        self._leave("deactivate", True, self.deactivate)
+        super().on_deactivate(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._configured = False
+        self._leave("cleanup", True, self.cleanup)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._leave("deactivate", self.active, self.deactivate)
+        self.active = False
+        self._leave("cleanup", self._configured, self.cleanup)
+        self._configured = False
+        return TransitionCallbackReturn.SUCCESS
+
+    def _attempt(self, what: str, hook) -> bool:
+        try:
+            hook()
+        except Refused as refusal:
+            self.get_logger().error(f"{what} refused: {refusal}")
+            return False
+        except Exception as error:  # an escaped exception would end the node without a word
+            self.get_logger().error(f"{what} failed: {type(error).__name__}: {error}")
+            _log_traceback(self)
+            return False
+        return True
+
+    def _leave(self, what: str, needed: bool, hook) -> None:
+        if needed:
+            self._attempt(what, hook)
+
+    # Data plane --------------------------------------------------------------------------
+
+    def _spin_io(self) -> None:
+        executor = SingleThreadedExecutor(context=self.context)
+        executor.add_node(self.io)
+        while not self._stopping.is_set() and self.context.ok():
+            try:
+                executor.spin_once(timeout_sec=0.1)
+            except ExternalShutdownException:
+                break
+            except Exception as error:  # one bad callback must not silence the others
+                if not self.context.ok() or self._stopping.is_set():
+                    break
+                self.get_logger().error(f"callback failed: {type(error).__name__}: {error}")
+                _log_traceback(self)
+        executor.remove_node(self.io)
+        executor.shutdown(timeout_sec=1.0)
+
+    def _publish_diagnostics(self) -> None:
+        while not self._stopping.wait(1.0) and self.context.ok():
+            try:
+                message = DiagnosticArray(status=[self._status(*row) for row in self.diagnose()])
+                message.header.stamp = self.io.get_clock().now().to_msg()
+                self._diagnostics.publish(message)
+            except Exception as error:
+                if self.context.ok() and not self._stopping.is_set():
+                    self.get_logger().error(f"diagnostics failed: {error}")
+
+    def _status(self, concern: str, level: bytes, text: str, values: dict) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            name=f"{self.get_name()}: {concern}",
+            hardware_id=self.get_name(),
+            level=level,
+            message=text,
+            values=[KeyValue(key=str(k), value=str(v)) for k, v in values.items()],
+        )
+
+    # Hooks -------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Check parameters, open what is needed. Raise Refused to fail; cleanup() then runs."""
+
+    def activate(self) -> None:
+        """Begin the work. Raise Refused to fail; deactivate() then runs."""
+
+    def deactivate(self) -> None:
+        """Stop the work; also called after a refused activate, so bear half-started work."""
+
+    def cleanup(self) -> None:
+        """Close everything; also called after a refused configure."""
+
+    def diagnose(self) -> list[tuple[str, bytes, str, dict]]:
+        """Rows (concern, OK/WARN/ERROR, sentence, values) for /diagnostics, once a second."""
+        state = "active" if self.active else "not active"
+        return [("lifecycle", OK, state, {})]
+
+
+def run(node_class, arguments: list[str] | None = None) -> int:
+    """Run a SpearNode until SIGINT or SIGTERM, then close it in order. Returns the exit status."""
+    # rclpy's own handlers would tear the context down before the node has stopped the robot,
+    # closed the bag or told the others.
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node = node_class()
+    node.start_threads()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        try:
+            executor.spin_once(timeout_sec=0.1)
+        except (
+            Exception
+        ) as error:  # an impossible transition request raises here; the node lives on
+            node.get_logger().error(f"{type(error).__name__}: {error}")
+    executor.remove_node(node)
+    node.close()
+    executor.shutdown(timeout_sec=1.0)
+    rclpy.shutdown()
+    return 0
+
+
+def _answer(done: bool) -> TransitionCallbackReturn:
+    return TransitionCallbackReturn.SUCCESS if done else TransitionCallbackReturn.FAILURE
+
+
+def _without_node_name(arguments: list[str]) -> list[str]:
+    """The arguments without `-r __node:=x`, which would rename both nodes of the process alike."""
+    kept: list[str] = []
+    for argument in arguments:
+        if argument.startswith(("__node:=", "__name:=")) and kept and kept[-1] in ("-r", "--remap"):
+            kept.pop()
+            continue
+        kept.append(argument)
+    return kept
+
+
+def _log_traceback(node: Node) -> None:
+    import traceback
+
+    node.get_logger().debug(traceback.format_exc())

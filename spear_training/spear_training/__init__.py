@@ -1,0 +1,1 @@
+"""Both training stages of SPEAR: annotation, data, recipes, training and evaluation."""
