@@ -200,7 +200,7 @@ def test_no_new_chunk_is_held_once_its_steps_are_due():
 
 def test_a_timeout_never_comes_before_chunk_timeout_s_from_receipt():
     core = make_core()
-    give(core, straight_chunk(SLOW, stamp_s=9.21), now_s=10.0)  # last step due at 10.21
+    give(core, straight_chunk([0.01, 0, 0], stamp_s=9.21), now_s=10.0)  # last step due at 10.21
     assert tick(core, 10.25) is None
     assert tick(core, 10.31).judgement.reason is Reason.CHUNK_TIMEOUT
 

@@ -1,4 +1,4 @@
-"""Whatever comes in, nothing that breaks a limit goes out: 10,000 random chunks, hostile ones too."""
+"""Whatever comes in, nothing that breaks a limit goes out: 10,000 chunks, hostile ones too."""
 
 import numpy as np
 from chunk_factory import DOWN, random_chunk, resting_history

@@ -1,7 +1,7 @@
 """A node's description becomes the command line and parameter file that ROS reads."""
 
-import rclpy
 import pytest
+import rclpy
 from rclpy.node import Node
 
 from spear_bringup.graph.manager import manager_spec

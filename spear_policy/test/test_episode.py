@@ -4,6 +4,7 @@ import resource
 
 import numpy as np
 import pytest
+
 from spear_policy.inference.episode import (
     Episode,
     EpisodeError,

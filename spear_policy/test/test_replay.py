@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+
 from spear_policy.geometry.poses import Pose, distance
 from spear_policy.inference.engine import Observation
 from spear_policy.inference.episode import Episode, save_episode

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+
 from spear_policy.geometry.tracking import TimedPoses, best_lag_s, tracking_errors
 
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])  # a gripper that points down

@@ -114,7 +114,7 @@ def judge_jumps(
         if np.any(values > limit * room):
             index = int(np.argmax(values / room))
             text = (
-                f"step {skipped + index + 1} is {values[index]:.3f} {unit} from the pose before it; "
+                f"step {skipped + index + 1} is {values[index]:.3f} {unit} from the pose before; "
                 f"{limit * room[index]:.3f} {unit} is the most"
             )
             return _refuse(Reason.JUMP, text, float(values[index]), float(limit * room[index]))

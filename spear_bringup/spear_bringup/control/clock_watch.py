@@ -2,7 +2,7 @@
 
 
 class ClockWatch:
-    """Under simulated time: a /clock that stalls or goes back. On a robot: a system clock that jumps.
+    """Under simulated time: a /clock that stalls or goes back; else a system clock that jumps.
 
     Args:
         simulated: whether the node clock follows /clock.

@@ -157,7 +157,7 @@ class CommandCore:
         moving: bool,
         robot_time_s: float | None = None,
     ) -> Decision | None:
-        """What time alone decides: the chunk timeout and the limit monitor; None when nothing is due.
+        """What time alone decides (chunk timeout, limit monitor); None when nothing is due.
 
         `moving` says that the robot executes a motion; `robot_time_s` is the stamp of `commanded`
         on the robot's clock (the node clock by default).

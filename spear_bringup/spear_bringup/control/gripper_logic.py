@@ -16,7 +16,8 @@ class GripperLogic:
     def __init__(self, close_below: float = 0.4, open_above: float = 0.6, min_dwell_s: float = 0.5):
         if not 0.0 <= close_below < open_above <= 1.0:
             raise ValueError(
-                f"gripper thresholds {close_below}, {open_above}: need 0 <= close_below < open_above <= 1"
+                f"gripper thresholds {close_below}, {open_above}: "
+                "need 0 <= close_below < open_above <= 1"
             )
         if not min_dwell_s >= 0.0:
             raise ValueError(f"gripper min_dwell_s is {min_dwell_s}; it must not be negative")
@@ -25,7 +26,7 @@ class GripperLogic:
         self._switched_s = 0.0
 
     def update(self, opening: float, now_s: float) -> float | None:
-        """The firm target, 0.0 or 1.0, after one more wanted `opening`; None before any is clear."""
+        """The firm target (0.0, 1.0) after one more wanted opening; None before any is clear."""
         wanted = self.target
         if opening <= self.close_below:
             wanted = 0.0

@@ -1,4 +1,4 @@
-"""A timed Cartesian path given by its knots: what the player plans, the gate judges, a robot runs."""
+"""A timed Cartesian path by its knots: the player plans it, the gate judges it, a robot runs it."""
 
 from dataclasses import dataclass, replace
 

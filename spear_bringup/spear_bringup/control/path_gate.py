@@ -40,7 +40,7 @@ def judge_path(path: Path, start: Start, limits: Limits, from_m=None) -> tuple[J
     )
     if away is not None:
         reason, metres = away
-        text = f"the path ends {metres * 1000:.0f} mm outside the {_NAMES[reason]}; keep targets inside"
+        text = f"the path goes {metres * 1000:.0f} mm outside the {_NAMES[reason]}"
         return Judgement(Verdict.REJECTED, reason, text, asked=metres), path
     if np.any(np.linalg.norm(turns(path, start.pose), axis=-1) > np.pi - 0.1):
         text = "a step turns by half a turn, so its direction is undefined; send smaller rotations"

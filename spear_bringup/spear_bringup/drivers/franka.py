@@ -13,7 +13,6 @@ Never `from franky import *`: see franka_faults.
 """
 
 import threading
-from dataclasses import dataclass
 
 import franky
 import numpy as np
@@ -28,35 +27,19 @@ from spear_bringup.drivers.franka_faults import (
     is_planner_failure,
     is_preemption,
 )
+from spear_bringup.drivers.franka_motions import (
+    FrankaSettings,
+    cartesian_motion,
+    cartesian_stop,
+    joint_motion,
+    joint_stop,
+    limit_planner,
+)
 from spear_bringup.drivers.protocol import FaultKind, RobotFault, RobotState
 from spear_policy.geometry.poses import Pose
 
-KNOT_SPEED_MARGIN = 0.9  # of limit x factor: the planner refuses a knot that is exactly at it
 _SWITCH_TIMEOUT_S = 0.5  # for the tail of a motion of the other control type
 _START_CHECK_S = 0.002  # a plan that cannot be made fails within this time
-
-
-@dataclass(frozen=True)
-class FrankaSettings:
-    """How to reach and drive one Franka.
-
-    Attributes:
-        address: host name or IP address of the robot's control box.
-        realtime: "enforce" (refuse a kernel without real time) or "ignore" (simulated robot).
-        velocity_factor, acceleration_factor, jerk_factor: share (0..1] of the robot's own limits
-            that its planner may use, whatever a path asks for.
-        collision_torque_nm, collision_force_n: contact thresholds of the robot's reflex.
-        connect_timeout_s: how long `connect` may take.
-    """
-
-    address: str
-    realtime: str = "enforce"
-    velocity_factor: float = 0.3
-    acceleration_factor: float = 0.3
-    jerk_factor: float = 0.3
-    collision_torque_nm: float = 20.0
-    collision_force_n: float = 30.0
-    connect_timeout_s: float = 3.0
 
 
 class FrankaArm:
@@ -116,14 +99,14 @@ class FrankaArm:
         numbers = (path.positions_m, path.orientations_xyzw, path.linear_m_s, path.angular_rad_s)
         if not all(np.all(np.isfinite(n)) for n in (path.durations_s, *numbers)) or not len(path):
             raise RobotFault(FaultKind.PLANNER, "the path is empty or not finite; nothing was sent")
-        self._start(lambda robot: _cartesian_motion(path, robot, self.settings))
+        self._start(lambda robot: cartesian_motion(path, robot, self.settings))
 
     def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray) -> None:
         durations = np.asarray(durations_s, float)
         joints = np.asarray(joint_positions_rad, float)
         if not np.all(np.isfinite(durations)) or not np.all(np.isfinite(joints)) or not len(joints):
             raise RobotFault(FaultKind.PLANNER, "the joint path is empty or not finite")
-        self._start(lambda robot: _joint_motion(durations, joints, robot, self.settings))
+        self._start(lambda robot: joint_motion(durations, joints, robot, self.settings))
 
     def stop(self) -> None:
         with self._lock:
@@ -133,11 +116,8 @@ class FrankaArm:
                 if not robot.is_in_control:
                     return
                 joint = robot.current_control_signal_type == franky.ControlSignalType.JointPositions
-                factors = _factors(self.settings)
-                if joint:
-                    robot.move(franky.JointStopMotion(factors), asynchronous=True)
-                else:
-                    robot.move(franky.CartesianStopMotion(factors), asynchronous=True)
+                make_stop = joint_stop if joint else cartesian_stop
+                robot.move(make_stop(self.settings), asynchronous=True)
             except Exception as error:
                 if robot.is_in_control:
                     self._stop_hard(robot)
@@ -274,65 +254,6 @@ class FrankaArm:
         if fault.kind is FaultKind.NETWORK:
             self._robot = None
         return fault
-
-
-def _factors(settings: FrankaSettings) -> franky.RelativeDynamicsFactor:
-    return franky.RelativeDynamicsFactor(
-        settings.velocity_factor, settings.acceleration_factor, settings.jerk_factor
-    )
-
-
-def _cartesian_motion(path: Path, robot, settings: FrankaSettings):
-    share = KNOT_SPEED_MARGIN * settings.velocity_factor
-    linear = _shortened(path.linear_m_s, share * robot.translation_velocity_limit.get())
-    angular = _shortened(path.angular_rad_s, share * robot.rotation_velocity_limit.get())
-    waypoints = []
-    for i, duration in enumerate(_milliseconds(path.durations_s)):
-        pose = franky.RobotPose(franky.Affine(path.positions_m[i], path.orientations_xyzw[i]))
-        target = franky.CartesianState(pose)
-        if i < len(path) - 1:  # a last knot with a velocity would have to be followed by another
-            velocity = franky.RobotVelocity(franky.Twist(linear[i], angular[i]))
-            target = franky.CartesianState(pose, velocity)
-        waypoints.append(
-            franky.CartesianWaypoint(
-                target, franky.ReferenceType.Absolute, minimum_time=franky.Duration(duration)
-            )
-        )
-    return franky.CartesianWaypointMotion(waypoints, relative_dynamics_factor=_factors(settings))
-
-
-def _joint_motion(durations_s: NDArray, joints: NDArray, robot, settings: FrankaSettings):
-    limits = KNOT_SPEED_MARGIN * settings.velocity_factor * robot.joint_velocity_limit.get()
-    velocities = np.zeros_like(joints)
-    if len(joints) > 1:
-        here = np.asarray(robot.state.q_d, float)
-        knots = np.vstack([here, joints])
-        spans = durations_s[:-1] + durations_s[1:]
-        velocities[:-1] = (knots[2:] - knots[:-2]) / spans[:, None]
-    velocities = np.clip(velocities, -limits, limits)
-    waypoints = [
-        franky.JointWaypoint(
-            franky.JointState(position, velocity),
-            franky.ReferenceType.Absolute,
-            minimum_time=franky.Duration(duration),
-        )
-        for position, velocity, duration in zip(
-            joints, velocities, _milliseconds(durations_s), strict=True
-        )
-    ]
-    return franky.JointWaypointMotion(waypoints, relative_dynamics_factor=_factors(settings))
-
-
-def _shortened(vectors: NDArray, limit: float) -> NDArray:
-    """Each row of (N, 3) scaled to a length of at most `limit`, direction kept."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors * np.minimum(1.0, limit / np.maximum(length, 1e-12))
-
-
-def _milliseconds(durations_s: NDArray) -> list[int]:
-    """Durations in whole milliseconds whose sums do not drift; at least 1 ms each."""
-    ends = np.round(1e3 * np.cumsum(durations_s)).astype(int)
-    return [max(1, int(step)) for step in np.diff(ends, prepend=0)]
 
 
 def _error_names(errors) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def continuous(q_xyzw: ArrayLike) -> NDArray:
 
 
 def multiply(a_xyzw: ArrayLike, b_xyzw: ArrayLike) -> NDArray:
-    """The rotation b followed by a, i.e. R(a) R(b), shape (..., 4), sign of the algebraic product."""
+    """R(a) R(b), the rotation b followed by a, shape (..., 4), with the algebraic sign."""
     a, b = np.asarray(a_xyzw, float), np.asarray(b_xyzw, float)
     av, aw, bv, bw = a[..., :3], a[..., 3:], b[..., :3], b[..., 3:]
     vector = aw * bv + bw * av + np.cross(av, bv)

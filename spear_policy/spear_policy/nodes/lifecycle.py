@@ -83,7 +83,7 @@ class SpearNode(LifecycleNode):
         return bool(self.get_parameter("use_sim_time").value)
 
     def wait_until(self, condition, timeout_s: float) -> bool:
-        """Whether `condition()` became true within `timeout_s` of steady time, or before shutdown."""
+        """Whether `condition()` became true within `timeout_s` of steady time."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline or self._stopping.wait(0.01):

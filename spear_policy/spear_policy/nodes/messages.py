@@ -3,7 +3,8 @@ sends uninitialised memory for a fixed array of the wrong length when its field 
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Point, Pose as PoseMsg, Quaternion, Twist, Vector3
+from geometry_msgs.msg import Point, Quaternion, Twist, Vector3
+from geometry_msgs.msg import Pose as PoseMsg
 
 from spear_msgs.msg import ActionChunk, EndEffectorDelta
 from spear_policy.geometry.chunks import Chunk

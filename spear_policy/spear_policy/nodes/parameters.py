@@ -56,7 +56,8 @@ class ParameterSpec:
                 continue
             low, high = self.bounds
             if not low <= number <= high:
-                return f"{kind} {self.name} is {value!r} {self.unit}; it must be {low} to {high} {self.unit}"
+                bound = f"{low} to {high} {self.unit}"
+                return f"{kind} {self.name} is {value!r} {self.unit}; it must be {bound}"
         return None
 
 

@@ -1,0 +1,75 @@
+"""The versions of a lab's apt ROS 2 Jazzy (numpy below 2) work too, in an environment of their own.
+
+Ubuntu's own packages cannot be installed here; constraints-apt.txt names the same versions.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NEEDS_ROS = re.compile(r"rclpy|spear_msgs|\.nodes|franky|simulated_franka|install/setup")
+IMPORTS = """
+import numpy, scipy, cv2, rosbags.rosbag2, mcap.writer, mcap_ros2.decoder, av, torch
+import franky, franky_sim, mujoco, pinocchio, google.protobuf, matplotlib, jinja2, rich
+import spear_policy.geometry
+assert numpy.__version__.startswith("1.26."), numpy.__version__
+assert torch.from_numpy(numpy.ones(3)).numpy().sum() == 3
+print("fine")
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def lab_python():
+    """Make the environment and return a function that runs its Python."""
+    environment = {
+        name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ
+    }
+    environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    environment["PYTHONPATH"] = f"{ROOT / 'spear_policy'}:{ROOT / 'spear_bringup'}"
+    environment["MUJOCO_GL"] = "egl"
+    with tempfile.TemporaryDirectory(prefix="spear_lab_") as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], env=environment, check=True)
+
+        def run(*arguments):
+            result = subprocess.run(
+                [f"{folder}/bin/python", *map(str, arguments)],
+                env=environment,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if result.returncode:
+                pytest.fail(f"{arguments}:\n{result.stdout}{result.stderr}", pytrace=False)
+            return result.stdout
+
+        lists = [ROOT / "requirements" / name for name in ("lab.txt", "apps.txt")]
+        limits = ROOT / "requirements" / "constraints-apt.txt"
+        tools = ["pytest", "pytest-timeout", "hypothesis", "PyYAML"]
+        files = [argument for path in lists for argument in ("-r", path)]
+        run("-m", "pip", "install", "-qq", "--no-input", "-c", limits, *files, *tools)
+        yield run
+
+
+def test_the_libraries_import(lab_python):
+    assert lab_python("-c", IMPORTS).strip() == "fine"
+
+
+def test_nothing_conflicts(lab_python):
+    lab_python("-m", "pip", "check")
+
+
+def test_the_logic_without_ros_passes_its_tests(lab_python):
+    folders = [ROOT / package / "test" for package in ("spear_policy", "spear_bringup")]
+    files = [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
+    plain = [path for path in files if not NEEDS_ROS.search(path.read_text())]
+    assert plain, "no test file that needs no ROS"
+    lab_python("-m", "pytest", "-q", "-m", "not slow", *plain)
