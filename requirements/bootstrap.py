@@ -72,9 +72,14 @@ def install_debian_packages():
         sys.exit("These Debian packages are needed. Please run:\n    sudo " + " ".join(command))
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     print("Installing Debian packages:", *missing, flush=True)
-    subprocess.run(["apt-get", "update", "-q"], env=environment)
-    if subprocess.run(command, env=environment).returncode or missing_debian_packages():
-        sys.exit("Could not install: " + " ".join(missing_debian_packages()))
+    for step in (["apt-get", "update"], command):
+        result = subprocess.run(
+            step, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    still_missing = missing_debian_packages()
+    if still_missing:
+        print(result.stdout)
+        sys.exit("Could not install: " + " ".join(still_missing))
 
 
 def fingerprint():

@@ -1,8 +1,7 @@
 """A Franka that speaks the robot's own protocol, in a process of its own, with faults on demand.
 
-The server is franky-sim's. Two of its defects are mended from outside, as the simulated world does:
-its state shares one array between measured and commanded pose, and its gains lag by 100 ms. What it
-lacks is added: reflexes, modes that do not move, and a gripper that does not answer.
+The robot is the simulated world's, on an empty floor; what is added are orders: a reflex, a mode that
+does not move, and a gripper that does not answer.
 """
 
 import os
@@ -10,8 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-
-KV = (90.0, 90.0, 70.0, 70.0, 40.0, 40.0, 40.0)
 
 
 class SimulatedFranka:
@@ -68,84 +65,58 @@ class SimulatedFranka:
 
 def _serve(host: str) -> None:
     import threading
-    import time
 
-    from franky_sim import SimulationServer
     from franky_sim import franka_robot_protocol as protocol
-    from franky_sim.base_simulator import BaseRobot
-    from franky_sim.franka_gripper_server import FrankaGripperServer
-    from franky_sim.franka_robot_server import FrankaRobotServer
     from franky_sim.mujoco_simulator import MujocoSimulator
 
-    fault = {"mode": None, "errors": (), "gripper_deaf": False}
-    kinematics, true_state = BaseRobot.kinematics, FrankaRobotServer.robot_state.fget
-    check_gripper = FrankaGripperServer._check_motion_state
+    from spear_bringup.sim.franky_server import TICK_S, FrankaWorldServer
+    from spear_bringup.sim.mended_robot import add_mended_robot
+    from spear_bringup.sim.pacing import Pacer
 
-    def robot_state(server):
-        state = true_state(server)
-        if fault["mode"] is None:
-            return state
-        errors = tuple(i in fault["errors"] for i in range(41))
-        return state.replace(robot_mode=fault["mode"], errors=errors)
-
-    def handle_move(command, server, handle=protocol.MoveCommand.handle):
-        if fault["mode"] is not None:
-            command.reply(protocol.MoveStatus.kCommandNotPossibleRejected)
-        else:
-            handle(command, server)
-
-    def handle_recovery(command, server, handle=protocol.AutomaticErrorRecoveryCommand.handle):
-        if fault["mode"] == protocol.RobotMode.kReflex:
-            fault.update(mode=None, errors=())
-        handle(command, server)
-
-    BaseRobot.kinematics = lambda self, q: kinematics(self, q).copy()
-    FrankaRobotServer.robot_state = property(robot_state)
-    protocol.MoveCommand.handle = handle_move
-    protocol.AutomaticErrorRecoveryCommand.handle = handle_recovery
-    FrankaGripperServer._check_motion_state = lambda self: (
-        None if fault["gripper_deaf"] else check_gripper(self)
-    )
     orders: list[str] = []
-
-    def obey(server, order: str) -> None:
-        name, _, argument = order.partition(" ")
-        if name == "reflex":
-            fault.update(mode=protocol.RobotMode.kReflex, errors=(7,))  # cartesian_reflex
-            status = protocol.MoveStatus.kReflexAborted
-        elif name == "mode":
-            mode = protocol.RobotMode[f"k{argument}"]
-            fault.update(mode=None if argument == "Idle" else mode, errors=())
-            status = protocol.MoveStatus.kAborted
-        else:
-            fault["gripper_deaf"] = name == "gripper_deaf"
-            return
-        if motion := server.current_motion_id:
-            server.stop_motion(send_preemption_signal=False)
-            server.reset_current_motion_id()
-            protocol.MoveCommand.send_response(
-                server._tcp_socket, protocol.RobotCommand.kMove, motion, status
-            )
 
     def listen() -> None:
         for line in sys.stdin:
             orders.append(line.strip())
         os._exit(0)  # the test that owns this process is gone
 
-    with MujocoSimulator() as simulator:
-        simulator.add_robot(kv=KV)
-        with SimulationServer(simulator, hostname_candidates=[host]) as server:
-            threading.Thread(target=listen, daemon=True).start()
-            print("ready", flush=True)
-            due = time.perf_counter()
-            while True:
-                if orders:
-                    order = orders.pop(0)
-                    obey(server.robot_servers[0], order)
-                    print(order, flush=True)
-                server.run_once(realtime=False)
-                due = max(due + 0.001, time.perf_counter() - 0.2)
-                time.sleep(max(0.0, due - time.perf_counter()))
+    def obey(order: str) -> None:
+        name, _, argument = order.partition(" ")
+        if name == "reflex":
+            arm.trigger_reflex()
+        elif name == "mode":
+            mode["now"] = None if argument == "Idle" else int(protocol.RobotMode[f"k{argument}"])
+            if mode["now"] is not None and (motion := arm.current_motion_id):
+                arm.stop_motion(send_preemption_signal=False)
+                arm.reset_current_motion_id()
+                protocol.MoveCommand.send_response(
+                    arm._tcp_socket, protocol.RobotCommand.kMove, motion, protocol.MoveStatus.kAborted
+                )
+        else:
+            mode["deaf"] = name == "gripper_deaf"
+
+    simulator = MujocoSimulator()
+    simulator.init()
+    robot = add_mended_robot(simulator)
+    server = FrankaWorldServer(simulator, robot, host)
+    arm, hand = server.robot, server.robot.gripper_server
+    mode = {"now": None, "deaf": False}
+    true_modes, check_motion = type(arm).modes.fget, hand._check_motion_state
+    type(arm).modes = property(
+        lambda self: true_modes(self) if mode["now"] is None else (*true_modes(self)[:2], mode["now"])
+    )
+    hand._check_motion_state = lambda: None if mode["deaf"] else check_motion()
+    simulator.start()
+    threading.Thread(target=listen, daemon=True).start()
+    print("ready", flush=True)
+    pacer = Pacer(1.0, TICK_S)
+    while True:
+        if orders:
+            order = orders.pop(0)
+            obey(order)
+            print(order, flush=True)
+        server.tick()
+        pacer.wait()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """The supervisor starts, activates and ends a graph of small real nodes."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 from domain_coordinator import domain_id
 from dummy_graph import dummy, install_dummies
 
+from spear_bringup.graph.processes import stale_shared_memory
+from spear_bringup.graph.spec import NodeSpec
 from spear_bringup.nodes.supervisor import GraphError, RunningGraph
 
 
@@ -32,7 +33,7 @@ def test_every_process_becomes_active_and_none_is_left_behind(run_graph):
     assert all(_gone(pid) for pid in pids)
     assert not any(process.group_alive() for process in graph.processes.values())
     assert graph.shared_memory, "the processes used shared memory"
-    assert not [path for path in graph.shared_memory if path.exists()]
+    assert not stale_shared_memory(graph.shared_memory)
 
 
 def test_a_killed_process_is_named_and_its_shared_memory_is_removed(run_graph):
@@ -45,7 +46,7 @@ def test_a_killed_process_is_named_and_its_shared_memory_is_removed(run_graph):
         assert process.wait(10.0)
         with pytest.raises(GraphError, match="/first was killed by SIGKILL"):
             graph.check()
-    assert not [path for path in graph.shared_memory if path.exists()]
+    assert not stale_shared_memory(graph.shared_memory)
 
 
 def test_a_refused_transition_ends_the_graph_with_what_the_node_said(run_graph):
@@ -68,18 +69,14 @@ def test_a_process_that_dies_while_activating_is_told_at_once_with_its_last_line
 
 def test_a_node_that_ignores_the_signals_is_ended_too(run_graph):
     with run_graph(dummy("frozen")) as graph:
+        graph.wait_active(120.0)
         process = graph.processes["frozen"]
         graph.kill("frozen", 19)  # SIGSTOP: it will hear neither SIGINT nor SIGTERM
-        started = time.monotonic()
-        took = process.end(interrupt_timeout_s=0.2, terminate_timeout_s=0.2)
-        assert took == "SIGKILL"
-        assert time.monotonic() - started < 30.0
+        assert process.end(interrupt_timeout_s=0.2, terminate_timeout_s=0.2) == "SIGKILL"
     assert not process.group_alive()
 
 
 def test_a_missing_executable_is_named_before_anything_starts(run_graph):
-    from spear_bringup.graph.spec import NodeSpec
-
     with pytest.raises(GraphError, match="dummies has no executable nothing"):
         with run_graph(dummy("first"), NodeSpec("dummies", "nothing", "second")):
             pass

@@ -13,6 +13,7 @@ Never `from franky import *`: see franka_faults.
 """
 
 import threading
+import time
 
 import franky
 import numpy as np
@@ -40,6 +41,7 @@ from spear_policy.geometry.poses import Pose
 
 _SWITCH_TIMEOUT_S = 0.5  # for the tail of a motion of the other control type
 _START_CHECK_S = 0.002  # a plan that cannot be made fails within this time
+_CLEAR_TIMEOUT_S = 0.5
 
 
 class FrankaArm:
@@ -51,10 +53,12 @@ class FrankaArm:
         self.settings = settings
         self._lock = threading.RLock()  # commands; reading states does not take it
         self._robot: franky.Robot | None = None
+        self._model_lock = threading.Lock()
         self._tool: tuple[franky.Affine, franky.Affine] | None = None
-        self._mode, self._errors = "", ()
+        self._mode, self._errors = "", ()  # of the newest state
         self._again = None  # makes the last motion afresh, for one retry
-        self._stopped_by_us = False
+        self._ending = False  # the newest order was a stop
+        self._preempting = False  # franky will report, later, a motion that we ended by force
 
     def connect(self) -> None:
         s = self.settings
@@ -74,12 +78,13 @@ class FrankaArm:
         self.disconnect()
         try:
             robot = call_within(s.connect_timeout_s, open_robot, f"connecting to {s.address}")
+            limit_planner(robot, s)
         except Exception as error:
             raise connect_fault(error, "robot", s.address) from None
         with self._lock:
             self._robot = robot
             self._mode, self._errors = "", ()
-            self._again, self._stopped_by_us = None, False
+            self._again, self._ending, self._preempting = None, False, False
 
     def disconnect(self) -> None:
         with self._lock:
@@ -90,28 +95,30 @@ class FrankaArm:
     def read_state(self) -> RobotState:
         robot = self._connected()
         try:
-            state = robot.state
-            return self._converted(robot, state)
+            return self._converted(robot, robot.state)
         except Exception as error:
-            raise self._fault(error) from None
+            raise self._fault(robot, error) from None
 
     def send(self, path: Path) -> None:
-        numbers = (path.positions_m, path.orientations_xyzw, path.linear_m_s, path.angular_rad_s)
-        if not all(np.all(np.isfinite(n)) for n in (path.durations_s, *numbers)) or not len(path):
-            raise RobotFault(FaultKind.PLANNER, "the path is empty or not finite; nothing was sent")
+        _refuse_unless_finite(
+            path.durations_s,
+            path.positions_m,
+            path.orientations_xyzw,
+            path.linear_m_s,
+            path.angular_rad_s,
+        )
         self._start(lambda robot: cartesian_motion(path, robot, self.settings))
 
     def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray) -> None:
         durations = np.asarray(durations_s, float)
         joints = np.asarray(joint_positions_rad, float)
-        if not np.all(np.isfinite(durations)) or not np.all(np.isfinite(joints)) or not len(joints):
-            raise RobotFault(FaultKind.PLANNER, "the joint path is empty or not finite")
+        _refuse_unless_finite(durations, joints)
         self._start(lambda robot: joint_motion(durations, joints, robot, self.settings))
 
     def stop(self) -> None:
         with self._lock:
             robot = self._connected()
-            self._again = None
+            self._again, self._ending = None, True
             try:
                 if not robot.is_in_control:
                     return
@@ -121,8 +128,8 @@ class FrankaArm:
             except Exception as error:
                 if robot.is_in_control:
                     self._stop_hard(robot)
-                else:
-                    self._raise_unless_over(error)
+                elif not isinstance(error, franky.InvalidMotionTypeException):
+                    self._after_failure(robot, error)
 
     def check(self) -> None:
         with self._lock:
@@ -131,33 +138,22 @@ class FrankaArm:
                 robot.poll_motion()
             except Exception as error:
                 self._after_failure(robot, error)
-        if fault := fault_of_state(self._mode or "Idle", self._errors):
+        if fault := fault_of_state(self._mode, self._errors):
             raise fault
 
     def recover(self) -> None:
-        with self._lock:
-            robot = self._robot
-            if robot is not None:
-                try:
-                    self._clear_errors(robot)
-                    return
-                except franky.NetworkException:
-                    self._robot = None
-                except Exception as error:
-                    raise self._fault(error) from None
-                finally:
-                    del robot
-        self.connect()
-        with self._lock:
-            try:
-                self._clear_errors(self._connected())
-            except Exception as error:
-                raise self._fault(error) from None
+        try:
+            self._clear_errors()
+        except RobotFault as fault:
+            if fault.kind is not FaultKind.NETWORK:
+                raise
+            self.connect()
+            self._clear_errors()
 
     def forward_kinematics(self, joint_positions_rad: NDArray) -> Pose:
         if self._tool is None:
             self.read_state()
-        return _forward(self._connected(), self._tool, np.asarray(joint_positions_rad, float))
+        return self._forward(self._connected(), joint_positions_rad)
 
     # Inner parts ---------------------------------------------------------------------------
 
@@ -172,67 +168,80 @@ class FrankaArm:
         """Send a fresh motion now, and once more at once when the planner fails."""
         with self._lock:
             robot = self._connected()
-            self._again, self._stopped_by_us = make_motion, False
+            if fault := fault_of_state(self._mode, self._errors):
+                raise fault
+            self._again, self._ending = make_motion, False
             try:
-                robot.move(make_motion(robot), asynchronous=True)
-                robot.join_motion(timeout=_START_CHECK_S)
+                self._launch(robot, make_motion)
             except franky.InvalidMotionTypeException as error:
-                self._switch(robot, make_motion, error)
+                # The tail of the other control type (homing, or its stop) is still running.
+                self._end_of_motion(robot, error)
+                self._relaunch(robot, make_motion)
             except Exception as error:
                 self._after_failure(robot, error)
 
-    def _switch(self, robot, make_motion, error) -> None:
-        # The tail of a motion of the other control type (homing, or its stop) is still running.
+    def _launch(self, robot: franky.Robot, make_motion) -> None:
+        robot.move(make_motion(robot), asynchronous=True)
+        robot.join_motion(timeout=_START_CHECK_S)
+
+    def _relaunch(self, robot: franky.Robot, make_motion) -> None:
+        try:
+            self._launch(robot, make_motion)
+        except Exception as error:
+            raise self._fault(robot, error) from None
+
+    def _end_of_motion(self, robot: franky.Robot, error: Exception) -> None:
         try:
             if not robot.join_motion(timeout=_SWITCH_TIMEOUT_S):
                 raise error
-            robot.move(make_motion(robot), asynchronous=True)
-        except Exception as error:
-            self._after_failure(robot, error)
+        except Exception as failure:
+            raise self._fault(robot, failure) from None
 
-    def _after_failure(self, robot, error: Exception) -> None:
-        """Retry the last motion once after a planner failure; raise every other fault."""
-        if self._stopped_by_us and is_preemption(error):
-            self._stopped_by_us = False
-            return
+    def _after_failure(self, robot: franky.Robot, error: Exception) -> None:
+        """Send the last motion once more after a planner failure; raise every other fault."""
         again, self._again = self._again, None
-        if again is None or not is_planner_failure(error):
-            raise self._fault(error) from None
-        try:
-            robot.move(again(robot), asynchronous=True)
-            robot.join_motion(timeout=_START_CHECK_S)
-        except Exception as second:
-            raise self._fault(second) from None
+        ours = is_preemption(error) and self._preempting
+        self._preempting = self._preempting and not ours
+        if self._ending and (ours or is_planner_failure(error)):
+            return  # the motion is over, which is what stop() wants
+        if again is None or not (ours or is_planner_failure(error)):
+            raise self._fault(robot, error) from None
+        self._relaunch(robot, again)
 
-    def _stop_hard(self, robot) -> None:
+    def _stop_hard(self, robot: franky.Robot) -> None:
         """End the control loop itself, when the clean stop cannot be sent."""
-        self._stopped_by_us = True
+        self._ending = self._preempting = True
         try:
             robot.stop()
         except Exception as error:
-            raise self._fault(error) from None
+            raise self._fault(robot, error) from None
 
-    def _raise_unless_over(self, error: Exception) -> None:
-        # A motion that ended while we were stopping it is what stop() wants.
-        if not isinstance(error, franky.InvalidMotionTypeException) and not is_preemption(error):
-            raise self._fault(error) from None
-
-    def _clear_errors(self, robot) -> None:
-        if robot.is_in_control:
-            self._stop_hard(robot)
-        try:
-            robot.join_motion(timeout=_SWITCH_TIMEOUT_S)
-        except Exception as error:  # the old failure: a person has just said that it is dealt with
-            if isinstance(error, franky.NetworkException):
-                raise
-        if robot.has_errors and not robot.recover_from_errors():
-            text = "the robot did not clear its errors; see Desk, mend the cause, call ~/recover"
-            raise RobotFault(FaultKind.REFLEX, text)
-        self._converted(robot, robot.state)
-        if fault := fault_of_state(self._mode, self._errors):
+    def _clear_errors(self) -> None:
+        with self._lock:
+            robot = self._connected()
+            if robot.is_in_control:
+                self._stop_hard(robot)
+            try:
+                robot.join_motion(timeout=_SWITCH_TIMEOUT_S)
+            except Exception as error:  # the old failure: a person has just dealt with it
+                if isinstance(error, franky.NetworkException):
+                    raise self._fault(robot, error) from None
+            try:
+                if robot.has_errors:
+                    robot.recover_from_errors()
+                deadline_s = time.monotonic() + _CLEAR_TIMEOUT_S
+                while True:  # the state that shows it comes a little after the robot's answer
+                    self._converted(robot, robot.state)
+                    fault = fault_of_state(self._mode, self._errors)
+                    if fault is None or time.monotonic() > deadline_s:
+                        break
+                    time.sleep(0.005)
+            except Exception as error:
+                raise self._fault(robot, error) from None
+        if fault is not None:
             raise fault
 
-    def _converted(self, robot, state) -> RobotState:
+    def _converted(self, robot: franky.Robot, state: franky.RobotState) -> RobotState:
         # The poses follow from the joints: what the controller reports as measured pose may be
         # the commanded one (the stock simulator does that), and its commanded pose is only
         # kept up to date in Cartesian motions.
@@ -243,24 +252,31 @@ class FrankaArm:
             joint_positions_rad=state.q,
             joint_velocities_rad_s=state.dq,
             joint_torques_nm=state.tau_J,
-            measured=_forward(robot, self._tool, state.q),
-            commanded=_forward(robot, self._tool, state.q_d),
+            measured=self._forward(robot, state.q),
+            commanded=self._forward(robot, state.q_d),
             mode=self._mode,
             errors=self._errors,
         )
 
-    def _fault(self, error: Exception) -> RobotFault:
+    def _forward(self, robot: franky.Robot, joints_rad: NDArray) -> Pose:
+        joints = np.asarray(joints_rad, float)
+        with self._model_lock:
+            affine = robot.model.pose(franky.Frame.EndEffector, joints, *self._tool)
+        return Pose(np.ravel(affine.translation), np.ravel(affine.quaternion))
+
+    def _fault(self, robot: franky.Robot, error: Exception) -> RobotFault:
         fault = fault_of(error, self.settings.address, self._mode)
-        if fault.kind is FaultKind.NETWORK:
-            self._robot = None
+        if fault.kind is FaultKind.NETWORK and self._robot is robot:
+            self._robot = None  # dead for good, even when the network comes back
         return fault
+
+
+def _refuse_unless_finite(*parts: NDArray) -> None:
+    if not all(len(part) and np.all(np.isfinite(part)) for part in parts):
+        text = "the path is empty or holds numbers that are not finite; nothing was sent"
+        raise RobotFault(FaultKind.PLANNER, text)
 
 
 def _error_names(errors) -> tuple[str, ...]:
     text = str(errors)  # '[]', or '["a", "b"]': one call instead of 41 attributes
     return tuple(name.strip('" ') for name in text.strip("[]").split(",") if name.strip('" '))
-
-
-def _forward(robot, tool, joints_rad: NDArray) -> Pose:
-    affine = robot.model.pose(franky.Frame.EndEffector, np.asarray(joints_rad, float), *tool)
-    return Pose(np.ravel(affine.translation), np.ravel(affine.quaternion))

@@ -9,7 +9,7 @@ import franky
 
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
 
-MOVING_MODES = ("Idle", "Move")
+MOVING_MODES = ("", "Idle", "Move")  # "": not read yet
 PLANNER_TEXT = "Motion planner failed"
 PREEMPTED_TEXT = "Move command preempted!"
 
@@ -112,7 +112,7 @@ def is_preemption(error: BaseException) -> bool:
 
 
 def _plain(error: BaseException) -> str:
-    return str(error).removeprefix("libfranka: ").strip() or type(error).__name__
+    return " ".join(str(error).removeprefix("libfranka: ").split()) or type(error).__name__
 
 
 def gripper_fault_of(error: BaseException, address: str, what: str) -> RobotFault:

@@ -58,11 +58,6 @@ def joint_stop(settings: FrankaSettings) -> franky.JointStopMotion:
     """Come to rest from a joint motion."""
     return franky.JointStopMotion(_factors(settings))
 
-def _factors(settings: FrankaSettings) -> franky.RelativeDynamicsFactor:
-    return franky.RelativeDynamicsFactor(
-        settings.velocity_factor, settings.acceleration_factor, settings.jerk_factor
-    )
-
 
 def cartesian_motion(
     path: Path, robot: franky.Robot, settings: FrankaSettings
@@ -109,6 +104,12 @@ def joint_motion(
         )
     ]
     return franky.JointWaypointMotion(waypoints, relative_dynamics_factor=_factors(settings))
+
+
+def _factors(settings: FrankaSettings) -> franky.RelativeDynamicsFactor:
+    return franky.RelativeDynamicsFactor(
+        settings.velocity_factor, settings.acceleration_factor, settings.jerk_factor
+    )
 
 
 def _shortened(vectors: NDArray, limit: float) -> NDArray:

@@ -90,8 +90,15 @@ class GripperWorker:
                 self._wanted, self._failed = wanted, None
                 self._condition.notify_all()
 
-    def retry(self) -> None:
-        """Forget a fault and do what is wanted again: after a person mended it."""
+    def recover(self) -> None:
+        """Reconnect if need be, forget a fault and do what is wanted again: a person mended it.
+
+        Raises RobotFault when the gripper still does not answer.
+        """
+        try:
+            self._gripper.width_m()
+        except RobotFault:
+            self._gripper.connect()
         with self._condition:
             self._failed = None
             self._report = replace(self._report, fault=None)

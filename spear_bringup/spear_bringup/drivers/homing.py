@@ -12,9 +12,13 @@ from spear_bringup.control.path import path_through
 from spear_bringup.control.path_gate import judge_path
 from spear_bringup.control.segments import Start
 from spear_bringup.control.verdicts import Judgement
+from spear_bringup.drivers.arm_session import ArmSession
 from spear_policy.geometry.poses import Pose
 
 SAMPLE_PERIOD_S = 0.05
+ARRIVED_RAD = 0.01
+_REST_TIMEOUT_S = 3.0
+_STEADY_FACTOR = 20.0  # how much slower than the wall clock a simulation may be
 _PEAK = 1.875  # largest speed of a minimum-jerk move over its mean speed
 
 
@@ -61,3 +65,67 @@ def judge_joint_path(
     )
     judgement, allowed = judge_path(seen, Start.at_rest(start), limits)
     return judgement, JointPath(allowed.durations_s, path.positions_rad)
+
+
+class HomingFailed(Exception):
+    """The arm did not go home; the text says why and what to do."""
+
+
+def go_home(
+    session: ArmSession,
+    home_rad: NDArray,
+    max_speed_rad_s: float,
+    open_gripper: bool,
+) -> None:
+    """Take the arm of `session` home and wait until it is there; chunks are held meanwhile.
+
+    Raises:
+        HomingFailed: the way is not allowed, or the arm did not arrive.
+        RobotFault: the robot refused.
+    """
+    session.arm.check()
+    session.rest("homing")
+    try:
+        if open_gripper and session.gripper is not None:
+            session.core.gripper.target = 1.0
+            session.gripper.want(1.0)
+        _wait(session, lambda: session.still, _REST_TIMEOUT_S, "the arm did not come to rest")
+        start = session.sample.state
+        path = joint_path(start.joint_positions_rad, home_rad, max_speed_rad_s)
+        judgement, path = judge_joint_path(
+            path, start.measured, session.arm.forward_kinematics, session.core.limits
+        )
+        if not judgement.moves:
+            text = f"the way home is refused: {judgement.text}; move the arm by hand, nearer to home"
+            raise HomingFailed(text)
+        with session.lock:
+            _raise_if_latched(session)
+            session.arm.send_joints(path.durations_s, path.positions_rad)
+
+        def there() -> bool:
+            off = session.sample.state.joint_positions_rad - home_rad
+            return session.still and bool(np.max(np.abs(off)) < ARRIVED_RAD)
+
+        budget_s = 2.0 * path.total_s + _REST_TIMEOUT_S
+        _wait(session, there, budget_s, "the arm did not arrive at its home position")
+    finally:
+        session.rest(None)
+
+
+def _wait(session: ArmSession, condition, budget_s: float, complaint: str) -> None:
+    """Wait for `condition()` for `budget_s` on the robot's clock: a slow simulation is no failure."""
+    began_s = session.sample.state.robot_time_s
+
+    def over() -> bool:
+        spent_s = session.sample.state.robot_time_s - began_s
+        return condition() or session.core.latched is not None or not 0 <= spent_s <= budget_s
+
+    session.wait_for(over, _STEADY_FACTOR * budget_s)
+    _raise_if_latched(session)
+    if not condition():
+        raise HomingFailed(f"{complaint} within {budget_s:.0f} s; look at it and try again")
+
+
+def _raise_if_latched(session: ArmSession) -> None:
+    if session.core.latched is not None:
+        raise HomingFailed(session.core.latched.text)

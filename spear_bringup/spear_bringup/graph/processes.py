@@ -1,5 +1,6 @@
 """Operating system processes of the node graph: started apart, watched, ended without a trace."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -110,21 +111,32 @@ def mapped_shared_memory(pid: int) -> set[Path]:
     return {name for name in names if "fastrtps_" in name.name}
 
 
-def remove_shared_memory(files: set[Path]) -> set[Path]:
-    """Remove those of `files` that no process uses any more, with their locks.
+def stale_shared_memory(files: set[Path]) -> set[Path]:
+    """Those of `files` that are there although their owner is gone, with their companions.
 
-    FastDDS does so itself unless its process was killed. Returns what was removed.
+    The owner holds a lock on `<file>_el`. A port's file may have found a new owner meanwhile:
+    ports are numbered for the whole machine.
     """
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    used = set().union(*(mapped_shared_memory(pid) for pid in pids))
-    removed = set()
-    for path in files - used:
-        for relative in (path, path.with_name(f"{path.name}_el"), _mutex(path)):
-            if relative.exists():
-                relative.unlink(missing_ok=True)
-                removed.add(relative)
-    return removed
+    stale = set()
+    for path in files:
+        lock = path.with_name(f"{path.name}_el")
+        if not _locked(lock):
+            stale |= {path, lock, path.with_name(f"sem.{path.name}_mutex")}
+    return {path for path in stale if path.exists()}
 
 
-def _mutex(path: Path) -> Path:
-    return path.with_name(f"sem.{path.name}_mutex")
+def remove_shared_memory(files: set[Path]) -> None:
+    """Remove the stale ones of `files`; FastDDS does so itself unless their owner was killed."""
+    for path in stale_shared_memory(files):
+        path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

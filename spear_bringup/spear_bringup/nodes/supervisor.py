@@ -123,8 +123,9 @@ class RunningGraph:
         self._deadline_s = None
         self._note_shared_memory()
         self._killed.update(self.processes)
-        for complaint in self.managed.bring_down() if self.managed.all_active else []:
-            self._say(complaint)
+        for process in self.processes.values():
+            if process.ended:
+                self.managed.dead[process.name] = process.ended
         try:
             for complaint in self.managed.bring_down() if self.managed.all_active else []:
                 self._say(complaint)
@@ -178,6 +179,7 @@ class RunningGraph:
         self._executor.shutdown(timeout_sec=1.0)
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+        self.context.destroy()  # or its shared memory would stay mapped here
 
     def _command(self, spec: NodeSpec) -> list[str]:
         try:

@@ -8,13 +8,14 @@ import select
 import socket
 
 from franky_sim.franka_gripper_protocol import GripperCommandStatus
-from franky_sim.franka_gripper_server import FrankaGripperServer
+from franky_sim.franka_gripper_server import _SETTLE_STEPS, FrankaGripperServer, _MotionState
 from franky_sim.franka_robot_protocol import (
     AutomaticErrorRecoveryCommand,
     MoveCommand,
     MoveStatus,
     RobotCommand,
     RobotMode,
+    UDPCommand,
 )
 from franky_sim.franka_robot_server import FrankaRobotServer
 from franky_sim.franka_server import BaseCommand
@@ -122,9 +123,17 @@ class _ArmServer(FrankaRobotServer):
         self.errors = (False,) * ERROR_COUNT
 
     def start_motion(self, controller_mode, motion_generator_mode, motion_id):
-        """Begin a motion; the client's answers are counted from here."""
+        """Begin a motion from where the arm was told to be.
+
+        The original begins where it is, and so forgets part of the motion before at each start.
+        """
+        # The client's answers are counted from here.
         self._newest_answered, self._client_silent = self._newest_sent, False
         super().start_motion(controller_mode, motion_generator_mode, motion_id)
+        state = self.robot_state
+        self._FrankaRobotServer__current_control_command = UDPCommand(
+            q_c=state.q_d, O_T_EE_c=state.O_T_EE_d
+        )
 
     def _bind_children(self, hostname: str) -> None:
         hand = _HandServer(self.robot, hostname)
@@ -208,6 +217,20 @@ class _HandServer(FrankaGripperServer):
         # A client waits for ever for the answer to a command that was replaced without one.
         self._answer_pending(GripperCommandStatus.kAborted)
         super()._start_motion(*arguments)
+
+    def _check_motion_state(self) -> None:
+        """End a motion that has come to rest.
+
+        An empty grasp is answered as the real hand does, and not as a failure of the hand.
+        """
+        width, settled = self._robot.hand_width, self._settling_steps >= _SETTLE_STEPS - 1
+        if self._motion_state is _MotionState.GRASPING and settled and not self._within_reach(width):
+            self._answer_pending(GripperCommandStatus.kUnsuccessful)
+        super()._check_motion_state()
+
+    def _within_reach(self, width_m: float) -> bool:
+        inside, outside = self._goal_epsilon_inner, self._goal_epsilon_outer
+        return self._goal_width - inside <= width_m <= self._goal_width + outside
 
     def _answer_pending(self, status: GripperCommandStatus) -> None:
         if self._pending_command_id is None or self._pending_tcp_socket is None:

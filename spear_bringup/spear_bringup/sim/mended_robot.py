@@ -27,6 +27,14 @@ def add_mended_robot(sim: MujocoSimulator) -> "MendedRobot":
     # add_robot() names the class it makes, so the robot becomes ours afterwards.
     robot.__class__ = MendedRobot
     robot.inner = robot.last_solution = robot.known_tool = None
+    # Commands carry no noise, so smoothing only delays them: for 0.1 s after a motion the robot
+    # would claim to move still, and the next motion would start with that speed.
+    for name in ("q_d", "dq_d", "O_T_EE_c", "O_dP_EE_d", "O_dP_EE_c"):
+        robot.components[name].observers["fd"]._alpha = 0.0
+    # Likewise the commanded acceleration, which the original takes from the measured speed.
+    speed = robot.components["dq_d"].observers["fd"]
+    acceleration = robot.components["ddq_d"]
+    acceleration._TrackedStateComponent__default_value = lambda *_: speed.last_derivative.copy()
     fingers = sim.scene.find(".//default[@class='finger']/joint")
     # The fingers inherit the arm's motor inertia and friction, which stop them 2 mm off.
     fingers.attrib.update(armature="0.1", frictionloss="0", damping="1")
@@ -71,8 +79,9 @@ class MendedRobot(FrankaMujocoRobot):
             if np.abs(self.last_solution - q).max() < _TRUSTED_LAG_RAD:
                 q = self.last_solution
         for _ in range(5):
-            jacobian = pin.computeFrameJacobian(self._pin, self._pin_data, q, self._tcp)
+            pin.computeJointJacobians(self._pin, self._pin_data, q)
             pose = pin.updateFramePlacement(self._pin, self._pin_data, self._tcp)
+            jacobian = pin.getFrameJacobian(self._pin, self._pin_data, self._tcp, pin.LOCAL)
             error = pin.log6(pose.actInv(target)).vector
             # Damped least squares: near a singularity the arm slows down and does not jump.
             square = jacobian @ jacobian.T

@@ -39,9 +39,10 @@ class CannotRepair(Exception):
 
 @dataclass(frozen=True)
 class RepairReport:
-    """What a bag holds now: messages by topic, bytes cut off, whether it was whole before."""
+    """What a bag holds now: messages by topic, first to last [s], bytes cut off."""
 
     counts: Mapping[str, int]
+    duration_s: float
     cut_bytes: int
     was_whole: bool = False
 
@@ -83,14 +84,16 @@ def repair(folder: Path, custom_data: Mapping[str, str] | None = None) -> Repair
                 raise
             found.chunks.pop()
             continue
-        return RepairReport(_counts_by_topic(found), max(0, size - found.end))
+        start_ns, end_ns = found.time_range_ns()
+        cut_bytes = max(0, size - found.end)
+        return RepairReport(_counts_by_topic(found), (end_ns - start_ns) * 1e-9, cut_bytes)
 
 
 def _report_on_whole(folder: Path) -> RepairReport:
     known = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     topics = known["topics_with_message_count"]
     counts = {topic["topic_metadata"]["name"]: topic["message_count"] for topic in topics}
-    return RepairReport(counts, 0, was_whole=True)
+    return RepairReport(counts, known["duration"]["nanoseconds"] * 1e-9, 0, was_whole=True)
 
 
 def _counts_by_topic(found: McapScan) -> dict[str, int]:

@@ -42,14 +42,13 @@ class BagWriter:
 
     Args:
         folder: the bag; it must not exist.
-        on_fault: called from the writer thread with one sentence, as soon as a write fails.
         queue_bytes: how much may wait for the disk before messages are dropped.
         flush_period_s: steady time between two chunk ends [s].
 
     Attributes:
         counts: messages handed to the file, by topic name.
         dropped: messages lost before the file, by topic name (full queue, encoding, fault).
-        fault: the sentence of the write error; None while all is well.
+        fault: the sentence of the write error, from the moment it happens; None while all is well.
         complaints: the newest encoding error, by topic name.
 
     Raises:
@@ -59,7 +58,6 @@ class BagWriter:
     def __init__(
         self,
         folder: Path,
-        on_fault: Callable[[str], None] = lambda text: None,
         queue_bytes: int = 64 << 20,
         flush_period_s: float = 0.5,
     ):
@@ -68,7 +66,6 @@ class BagWriter:
         self.dropped: dict[str, int] = {}
         self.complaints: dict[str, str] = {}
         self.fault: str | None = None
-        self._on_fault = on_fault
         self._queue_bytes = queue_bytes
         self._flush_period_s = flush_period_s
         self._custom_data: dict[str, str] = {}
@@ -199,7 +196,6 @@ class BagWriter:
             for topic, *_ in self._waiting:
                 self._drop(topic.name)
             self._waiting.clear()
-        self._on_fault(text)
 
 
 def _cause(error: Exception) -> str:

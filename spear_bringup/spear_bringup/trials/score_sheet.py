@@ -54,6 +54,15 @@ class TrialRow:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome is {self.outcome!r}; it must be one of {OUTCOMES}")
 
+    def problems(self) -> list[str]:
+        """What is wrong with the recording, a sentence each; empty when nothing is."""
+        found = [self.fault] if self.fault else []
+        if self.missing:
+            found.append(f"no message came on {', '.join(self.missing)}")
+        if self.dropped:
+            found.append(f"messages dropped: {self.dropped}")
+        return found
+
 
 def append_row(path: Path, row: TrialRow) -> None:
     """Add a row and see it on the disk before returning.

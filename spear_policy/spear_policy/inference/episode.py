@@ -1,5 +1,6 @@
 """One recorded episode, whatever it was recorded with, and its file."""
 
+import io
 import json
 import os
 import zipfile
@@ -21,7 +22,7 @@ class EpisodeError(ValueError):
     """An episode or its file cannot be used; the text names it, what is wrong and the mend."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Episode:
     """A recorded motion with what was seen and said. The constructor judges all of it.
 
@@ -85,13 +86,19 @@ class Episode:
     def __len__(self) -> int:
         return len(self.stamps_s)
 
+    def __repr__(self) -> str:
+        sizes = {name: video.shape[1:3] for name, video in self.images.items()}
+        return f"<{self.name}: {len(self)} steps, {self.instruction!r}, images {sizes}>"
+
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
 
     def _gripper(self, name: str, steps: int) -> NDArray:
         values = np.array(getattr(self, name), float)
         if values.shape != (steps,):
-            raise EpisodeError(f"{self.name}: {name} must have shape ({steps},), got {values.shape}")
+            raise EpisodeError(
+                f"{self.name}: {name} must have shape ({steps},), got {values.shape}"
+            )
         # The comparison is false for NaN too.
         bad = ~((values >= GRIPPER_CLOSED) & (values <= GRIPPER_OPEN))
         if bad.any():
@@ -151,10 +158,13 @@ def save_episode(episode: Episode, path: str | Path) -> None:
     if episode.gripper_commands is not None:
         arrays["gripper_commands"] = episode.gripper_commands
     arrays |= {f"images/{name}": video for name, video in episode.images.items()}
+    # In memory first: a zip file that meets a full disk complains once more when it is dropped.
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(beside, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            file.write(archive.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

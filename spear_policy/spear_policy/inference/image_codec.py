@@ -203,7 +203,7 @@ class CvBridge:
         message.step = message.width * wanted.channels * wanted.dtype.itemsize
         # Assigning bytes makes rclpy look at every one of them; an array it takes as it is.
         message.data = array.array("B")
-        message.data.frombytes(memoryview(np.ascontiguousarray(cvim)).cast("B"))
+        message.data.frombytes(np.ascontiguousarray(cvim).reshape(-1).view(np.uint8).data)
         return message
 
     def cv2_to_compressed_imgmsg(self, cvim: NDArray, dst_format: str = "jpg") -> Any:

@@ -1,1 +1,1 @@
-"""Readers of recorded data: anything goes in, `spear_policy.inference.episode.Episode` comes out."""
+"""Readers of recorded data: what goes in is anything, what comes out is an `Episode`."""

@@ -6,6 +6,7 @@ run that was interrupted goes on where it was.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -95,9 +96,10 @@ def parse_selection(text: str, count: int) -> list[int]:
         return list(range(count))
     chosen: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.strip().isdecimal() or not (last or "0").strip().isdecimal():
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
             raise ValueError(f"--episodes {text!r}: {part!r} is no number or range like 3 or 7-9")
+        first, last = match.groups()
         numbers = range(int(first), int(last or first) + 1)
         if not numbers or numbers[-1] >= count:
             raise ValueError(f"--episodes {text!r}: {part!r} is outside 0 to {count - 1}")
@@ -106,7 +108,7 @@ def parse_selection(text: str, count: int) -> list[int]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 0 when every episode is there, 1 when some were rejected, 2 when none ran."""
+    """Run it; 0: all episodes are there, 1: some were rejected, 2: it could not go on."""
     parser = argparse.ArgumentParser(
         prog="import_episodes",
         description=__doc__,

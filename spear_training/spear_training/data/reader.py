@@ -10,7 +10,7 @@ class DataFileError(ValueError):
 
 
 class EpisodeReader(Protocol):
-    """Episodes by number. One that is damaged raises when it is read and leaves the others alone."""
+    """Episodes by number. A damaged one raises when it is read and leaves the others alone."""
 
     @property
     def name(self) -> str:

@@ -176,7 +176,9 @@ def _read_info(path: Path) -> _DatasetInfo:
             "dataset_info.json, features.json and the .tfrecord files"
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataFileError(f"{path}: damaged or not TFDS's dataset_info.json ({error!r})") from None
+        raise DataFileError(
+            f"{path}: damaged or not TFDS's dataset_info.json ({error!r})"
+        ) from None
 
 
 def _shards(part: dict, name: str, kind: str) -> list[tuple[str, int]]:

@@ -50,7 +50,12 @@ def _example_class():
     add_field(file.message_type.add(name="Example"), "features", 1, "Features")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("spear_tf_example.Example"))
+    # The protobuf of Ubuntu 24.04 (3.21) has only the older of the two names.
+    if hasattr(message_factory, "GetMessageClass"):
+        make_class = message_factory.GetMessageClass
+    else:
+        make_class = message_factory.MessageFactory(pool).GetPrototype
+    return make_class(pool.FindMessageTypeByName("spear_tf_example.Example"))
 
 
 _Example = _example_class()

@@ -84,6 +84,8 @@ def read_features(path: Path) -> dict[str, FeatureSpec]:
     """
     try:
         tree = json.loads(path.read_text())
+        if "featuresDict" not in tree:
+            raise ValueError("no featuresDict at its root")
         specs = list(_walk(tree, ""))
     except OSError as error:
         raise DataFileError(f"{path}: cannot be read ({error.strerror})") from None

@@ -1,0 +1,302 @@
+"""One arm under one command core: the threads of a driver, without ROS.
+
+A reader thread takes in states, a watching thread judges what time alone decides (a silent robot,
+a failed motion, the chunk timeout, the clock), and every call from outside goes through the same
+lock. Nothing reaches the arm but by a decision of the core, or by a joint path that it judged.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spear_bringup.control.clock_watch import ClockWatch
+from spear_bringup.control.command_core import CommandCore, Decision
+from spear_bringup.control.segments import Start
+from spear_bringup.control.verdicts import Judgement, Reason, Verdict
+from spear_bringup.drivers.clock_map import ClockMap
+from spear_bringup.drivers.gripper_worker import GripperWorker
+from spear_bringup.drivers.protocol import Arm, FaultKind, RobotFault, RobotState
+from spear_bringup.drivers.state_watch import StateWatch
+from spear_policy.geometry.chunks import Chunk
+from spear_policy.geometry.pose_history import PoseHistory
+
+TICK_S = 0.01  # of the watching thread
+STILL_RAD_S = 0.01  # joint speed below which the arm counts as at rest
+_FIRST_STATE_TIMEOUT_S = 3.0
+_REASONS = {
+    FaultKind.NETWORK: Reason.ROBOT_LOST,
+    FaultKind.REFLEX: Reason.ROBOT_REFLEX,
+    FaultKind.PLANNER: Reason.ROBOT_PLANNER,
+    FaultKind.MODE: Reason.ROBOT_MODE,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A state with its time and the reference that is being executed.
+
+    Attributes:
+        stamp_s: when the robot was in `state`, node clock.
+        reference: pose and velocity of the running path at that time.
+    """
+
+    stamp_s: float
+    state: RobotState
+    reference: Start
+
+
+class ArmSession:
+    """Owns an arm from `open` to `close`. Safe to call from any thread.
+
+    Args:
+        arm, gripper: what to drive; no gripper when None.
+        core: the command core, used by this session alone.
+        now_s: the node clock. simulated_time: whether it follows /clock.
+        robot_timeout_s: silence after which the robot counts as lost, steady clock.
+        clock_stall_timeout_s: standstill of /clock that counts as a fault, steady clock.
+        state_period_s: between two readings of the state.
+        on_sample: called with each new Sample, from the reader thread.
+        on_decision: called with each Decision that was carried out, the Chunk it is about (or
+            None) and the Sample at that time; the lock is held.
+    """
+
+    def __init__(
+        self,
+        arm: Arm,
+        core: CommandCore,
+        *,
+        now_s: Callable[[], float],
+        simulated_time: bool,
+        gripper: GripperWorker | None = None,
+        robot_timeout_s: float = 0.1,
+        clock_stall_timeout_s: float = 1.0,
+        state_period_s: float = 0.01,
+        on_sample: Callable[[Sample], None] = lambda sample: None,
+        on_decision: Callable[[Decision, Chunk | None, Sample], None] = lambda *_: None,
+    ):
+        self.arm, self.core, self.gripper = arm, core, gripper
+        self.watch = StateWatch(robot_timeout_s)
+        self.judgement = Judgement(Verdict.HELD, Reason.NOT_ACTIVE, "the driver is not active")
+        self.active = False
+        self.lock = threading.RLock()
+        self._new_sample = threading.Condition(self.lock)
+        self._sample: Sample | None = None
+        self._now_s, self._state_period_s = now_s, state_period_s
+        self._on_sample, self._on_decision = on_sample, on_decision
+        self._clock_watch = ClockWatch(simulated_time, clock_stall_timeout_s)
+        self._clock_bad = False
+        self._clock_map = ClockMap(simulated_time)
+        self._history = PoseHistory()
+        self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+        core.busy = "not active"
+
+    def open(self) -> None:
+        """Connect and start the threads. Raises RobotFault."""
+        self.arm.connect()
+        self._closing.clear()
+        self._threads = [
+            threading.Thread(target=self._keep_reading, name="arm_reader", daemon=True),
+            threading.Thread(target=self._keep_watching, name="arm_watch", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        if not self.wait_for(lambda: self._sample is not None, _FIRST_STATE_TIMEOUT_S):
+            raise RobotFault(FaultKind.NETWORK, "the robot was reached but sends no state")
+
+    def close(self) -> None:
+        """Stop, end the threads, let go of the arm; never raises."""
+        self.deactivate()
+        self._closing.set()
+        for thread in self._threads:
+            thread.join(timeout=3.0)
+        self._threads = []
+        self.arm.disconnect()
+
+    def activate(self) -> None:
+        """Let chunks through. Raises RobotFault when the robot is not fine."""
+        with self.lock:
+            if latched := self.core.latched:
+                raise RobotFault(FaultKind.MODE, latched.text)
+            self.arm.check()
+            self.active, self.core.busy = True, None
+            text = "the driver is active and waits for a chunk"
+            self._carry_out(self.core.hold(Reason.NONE, text, self._now_s()))
+
+    def deactivate(self) -> None:
+        """Stop and hold; chunks are held from now on."""
+        with self.lock:
+            self.active, self.core.busy = False, "not active"
+            if self._sample is not None and self.core.latched is None:
+                text = "the driver is not active"
+                self._carry_out(self.core.hold(Reason.NOT_ACTIVE, text, self._now_s()))
+
+    def on_chunk(self, chunk: Chunk, hold: bool, received_age_s: float) -> None:
+        """Judge a chunk and carry out what follows."""
+        with self.lock:
+            sample = self._sample
+            decision = self.core.on_chunk(
+                chunk,
+                hold=hold,
+                now_s=self._now_s(),
+                received_age_s=received_age_s,
+                measured=sample.state.measured,
+                commanded=sample.state.commanded,
+                history=self._history,
+            )
+            self._carry_out(decision, chunk)
+
+    def refuse(self, chunk: Chunk, text: str) -> None:
+        """Reject a chunk whose message is malformed, before its numbers are looked at."""
+        with self.lock:
+            judgement = Judgement(Verdict.REJECTED, Reason.MALFORMED, text)
+            judgement = self.core.latched or judgement
+            self.core.counts[judgement.verdict] += 1
+            judgement = replace(judgement, source_id=chunk.source_id, chunk_id=chunk.chunk_id)
+            self._carry_out(Decision(judgement), chunk)
+
+    def stop(self, text: str) -> None:
+        """Stop now and latch: a person asked for it."""
+        with self.lock:
+            self._latch(Reason.STOP_REQUESTED, text)
+
+    def recover(self) -> None:
+        """Clear errors, reconnect if need be, release the latch. Raises RobotFault."""
+        self.arm.recover()
+        if self.gripper is not None and self.gripper.report.fault:
+            self.gripper.recover()
+        with self.lock:
+            self._clock_map.reset()
+            before = self._sample
+        if not self.wait_for(lambda: self._sample is not before, _FIRST_STATE_TIMEOUT_S):
+            raise RobotFault(FaultKind.NETWORK, "the robot sends no state; check it and try again")
+        self.arm.check()
+        with self.lock:
+            self.core.release()
+            text = "recovered; the arm rests until a good chunk comes"
+            self._carry_out(self.core.hold(Reason.NONE, text, self._now_s()))
+
+    # For homing ----------------------------------------------------------------------------
+
+    @property
+    def sample(self) -> Sample | None:
+        """The newest sample."""
+        return self._sample
+
+    @property
+    def still(self) -> bool:
+        """Whether no joint moves."""
+        return not _moving(self._sample.state)
+
+    def rest(self, busy: str | None) -> None:
+        """Stop the running path; with `busy`, chunks are held with that word until rest(None)."""
+        with self.lock:
+            self.core.busy = busy or (None if self.active else "not active")
+            if busy is not None:
+                self._carry_out(self.core.hold(Reason.NOT_ACTIVE, f"the driver is {busy}", self._now_s()))
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether `condition()` became true within `timeout_s` of steady time; looked at each state."""
+        deadline_s = time.monotonic() + timeout_s
+        with self.lock:
+            while not condition():
+                if time.monotonic() > deadline_s or self._closing.is_set():
+                    return False
+                self._new_sample.wait(0.05)
+        return True
+
+    # Threads -------------------------------------------------------------------------------
+
+    def _keep_reading(self) -> None:
+        while not self._closing.is_set():
+            try:
+                state = self.arm.read_state()
+            except RobotFault:  # the watching thread says so; only recover() brings the robot back
+                self._closing.wait(0.05)
+                continue
+            self._take(state)
+            self._closing.wait(self._state_period_s)
+
+    def _take(self, state: RobotState) -> None:
+        now_s = self._now_s()
+        with self.lock:
+            old = self._sample
+            if old is not None and state.robot_time_s == old.state.robot_time_s:
+                return  # nothing new: the robot is silent, or we were too fast
+            self.watch.saw(state.robot_time_s)
+            stamp_s = self._clock_map.stamp_s(state.robot_time_s, now_s)
+            self._history.add(stamp_s, state.measured, state.commanded)
+            reference = self.core.reference(now_s, state.commanded)
+            self._sample = sample = Sample(stamp_s, state, reference)
+            self._new_sample.notify_all()
+        self._on_sample(sample)
+
+    def _keep_watching(self) -> None:
+        while not self._closing.wait(TICK_S):
+            with self.lock:
+                self._tick(time.monotonic())
+
+    def _tick(self, steady_s: float) -> None:
+        silent_s = self.watch.tick(steady_s)
+        if self._sample is None:
+            return
+        if self.core.latched is None:
+            self._check_robot(silent_s)
+        now_s = self._now_s()
+        if self.active:
+            self._check_clock(now_s, steady_s)
+        state = self._sample.state
+        decision = self.core.tick(
+            now_s,
+            measured=state.measured,
+            commanded=state.commanded,
+            moving=_moving(state),
+            robot_time_s=state.robot_time_s,
+        )
+        if decision is not None:
+            self._carry_out(decision)
+        if self.gripper is not None and self.core.busy is None and self.core.latched is None:
+            opening = self.core.gripper_opening(now_s)
+            if opening is not None:
+                self.gripper.want(opening)
+
+    def _check_robot(self, silent_s: float) -> None:
+        if self.watch.lost:
+            self._latch(Reason.ROBOT_LOST, f"no state from the robot for {silent_s:.2f} s")
+            return
+        try:
+            self.arm.check()
+        except RobotFault as fault:
+            self._latch(_REASONS[fault.kind], str(fault))
+
+    def _check_clock(self, now_s: float, steady_s: float) -> None:
+        problem = self._clock_watch.check(now_s, steady_s)
+        if problem is not None and not self._clock_bad and self.core.latched is None:
+            self._clock_map.reset()
+            self._carry_out(self.core.hold(Reason.CLOCK_FAULT, problem, now_s))
+        self._clock_bad = problem is not None
+
+    # Decisions -----------------------------------------------------------------------------
+
+    def _latch(self, reason: Reason, text: str) -> None:
+        self._carry_out(self.core.latch(reason, text, self._now_s()))
+
+    def _carry_out(self, decision: Decision, chunk: Chunk | None = None) -> None:
+        """Do what was decided, and tell; a robot that refuses turns the decision into a latch."""
+        try:
+            if decision.path is not None:
+                self.arm.send(decision.path)
+            elif decision.stop:
+                self.arm.stop()
+        except RobotFault as fault:
+            decision = self.core.latch(_REASONS[fault.kind], str(fault), self._now_s())
+        self.judgement = decision.judgement
+        if self._sample is not None:
+            self._on_decision(decision, chunk, self._sample)
+
+
+def _moving(state: RobotState) -> bool:
+    return bool(np.max(np.abs(state.joint_velocities_rad_s)) > STILL_RAD_S)

@@ -1,0 +1,152 @@
+"""A trial's bag as arrays and frames. The types come from the bag itself, not from this machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from rosbags.highlevel import AnyReader, AnyReaderError
+
+from spear_bringup.trials.series import CommandSeries, GateSeries, StateSeries, TrialSeries
+
+
+class BagUnreadable(Exception):
+    """A bag cannot be read; the text says why and the mend."""
+
+
+def read_trial(folder: Path) -> TrialSeries:
+    """Everything but the images of one bag.
+
+    Raises:
+        BagUnreadable: no bag there, or it was never closed.
+    """
+    folder = Path(folder)
+    collected: dict[str, list] = {name: [] for name in _COLLECT}
+    with _open(folder) as reader:
+        wanted = {}
+        for name in _COLLECT:
+            if connection := _connection(reader, name):
+                wanted[connection.id] = name
+        connections = [c for c in reader.connections if c.id in wanted]
+        for connection, _, raw in reader.messages(connections) if connections else ():
+            name = wanted[connection.id]
+            message = reader.deserialize(raw, connection.msgtype)
+            collected[name].append(_COLLECT[name](message))
+        counts = {c.topic: c.msgcount for c in reader.connections}
+        start_ns, end_ns = (reader.start_time, reader.end_time) if sum(counts.values()) else (0, 0)
+    return TrialSeries(
+        folder=folder,
+        start_s=start_ns * 1e-9,
+        end_s=end_ns * 1e-9,
+        counts=counts,
+        commands=_series(CommandSeries, collected["command"]),
+        states=_series(StateSeries, collected["ee_state"]),
+        gate=_series(GateSeries, collected["gate_status"]),
+        real_time_factors=np.array(collected["sim_world/real_time_factor"], float),
+        custom_data=_custom_data(folder),
+    )
+
+
+def cameras(folder: Path) -> list[str]:
+    """The cameras with images in the bag: "external", "wrist" or both."""
+    with _open(folder) as reader:
+        found = {name: _connection(reader, _image_topic(name)) for name in ("external", "wrist")}
+        return [name for name, connection in found.items() if connection and connection.msgcount]
+
+
+def frames(folder: Path, camera: str) -> Iterator[tuple[float, NDArray]]:
+    """(receive time [s, node clock], BGR image (H, W, 3) uint8) of one camera, in order.
+
+    An image that cannot be decoded is passed over: a report must survive a bad frame.
+    """
+    with _open(folder) as reader:
+        connection = _connection(reader, _image_topic(camera))
+        if connection is None:
+            return
+        for _, time_ns, raw in reader.messages([connection]):
+            message = reader.deserialize(raw, connection.msgtype)
+            image = cv2.imdecode(np.asarray(message.data), cv2.IMREAD_COLOR)
+            if image is not None:
+                yield time_ns * 1e-9, image
+
+
+@contextmanager
+def _open(folder: Path):
+    folder = Path(folder)
+    if not (folder / "metadata.yaml").exists():
+        mend = f"mend it with: python3 -m spear_bringup.trials.bag_repair {folder}"
+        raise BagUnreadable(
+            f"{folder} was never closed; {mend}" if folder.exists() else f"there is no bag {folder}"
+        )
+    try:
+        with AnyReader([folder]) as reader:
+            yield reader
+    except AnyReaderError as error:
+        raise BagUnreadable(f"{folder}: {error}") from None
+
+
+def _image_topic(camera: str) -> str:
+    return f"{camera}/image_raw/compressed"
+
+
+def _connection(reader: AnyReader, name: str):
+    """The connection of a relative topic name, whatever namespace it was recorded in."""
+    found = [c for c in reader.connections if c.topic.endswith(f"/{name}")]
+    return min(found, key=lambda c: len(c.topic), default=None)
+
+
+def _custom_data(folder: Path) -> dict[str, str]:
+    metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
+    return metadata["rosbag2_bagfile_information"].get("custom_data") or {}
+
+
+def _series(kind, rows: list[tuple]):
+    return kind(*(np.array(column) for column in zip(*rows, strict=True))) if rows else kind()
+
+
+def _seconds(stamp) -> float:
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def _pose(pose) -> list[float]:
+    p, q = pose.position, pose.orientation
+    return [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
+
+
+def _command(message) -> tuple:
+    return (
+        _seconds(message.header.stamp),
+        len(message.knots) > 0,
+        message.gate.verdict,
+        message.gate.reason,
+        message.seam_translation,
+        message.seam_rotation,
+        _seconds(message.observation_age),
+        _seconds(message.time_slip),
+        message.gripper_opening,
+    )
+
+
+def _state(message) -> tuple:
+    stamp_s = _seconds(message.header.stamp)
+    return stamp_s, _pose(message.measured), _pose(message.commanded), message.gripper_opening
+
+
+def _gate(message) -> tuple:
+    return (
+        _seconds(message.header.stamp),
+        message.verdict,
+        message.reason,
+        [int(count) for count in message.counts],
+    )
+
+
+_COLLECT = {
+    "command": _command,
+    "ee_state": _state,
+    "gate_status": _gate,
+    "sim_world/real_time_factor": lambda message: message.data,
+}

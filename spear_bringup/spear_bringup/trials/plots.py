@@ -1,0 +1,143 @@
+"""The drawings of one trial as SVG files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from spear_bringup.control.verdicts import Verdict
+from spear_bringup.trials.metrics import speeds
+from spear_bringup.trials.series import TrialSeries
+
+BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a94a0"
+_MOST_POINTS = 1500  # a line keeps its look, the file stays small
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa5b1",
+    "axes.labelcolor": "#3e4c59",
+    "axes.grid": True,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#616e7c",
+    "ytick.color": "#616e7c",
+    "lines.linewidth": 1.3,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "spear",  # the same bag gives the same file
+}
+
+
+@dataclass(frozen=True)
+class SpeedLimits:
+    """The gate's speed limits: linear_m_s [m/s], angular_rad_s [rad/s]."""
+
+    linear_m_s: float
+    angular_rad_s: float
+
+
+def write_plots(
+    trial: TrialSeries, folder: Path, stem: str, limits: SpeedLimits | None = None
+) -> dict[str, str]:
+    """Draw what the bag has data for; file names in `folder` by name of the drawing."""
+    drawings = {}
+    if len(trial.states.stamps_s) > 1:
+        drawings["path"] = lambda axes: _draw_path(axes, trial)
+        drawings["speed"] = lambda axes: _draw_speed(axes, trial, limits)
+    if len(trial.commands.stamps_s):
+        drawings["seams"] = lambda axes: _draw_seams(axes, trial)
+    if len(trial.states.stamps_s) > 1 or len(trial.commands.stamps_s):
+        drawings["gripper"] = lambda axes: _draw_gripper(axes, trial)
+    names = {}
+    for name, draw in drawings.items():
+        names[name] = f"{stem}-{name}.svg"
+        with plt.rc_context(_STYLE):
+            figure, axes = plt.subplots(2, 1, figsize=(5.2, 3.9), layout="constrained")
+            draw(axes)
+            figure.savefig(folder / names[name], metadata={"Date": None})
+            plt.close(figure)
+    return names
+
+
+def _thin(*arrays):
+    step = max(1, len(arrays[0]) // _MOST_POINTS)
+    return [array[::step] for array in arrays]
+
+
+def _draw_path(axes, trial: TrialSeries) -> None:
+    measured, commanded = _thin(trial.states.measured, trial.states.commanded)
+    views = ((0, 1, "From above", "x [m]", "y [m]"), (0, 2, "From the side", "x [m]", "z [m]"))
+    for axis, (across, up, title, x_label, y_label) in zip(axes, views, strict=True):
+        axis.plot(commanded[:, across], commanded[:, up], color=ORANGE, label="commanded")
+        axis.plot(measured[:, across], measured[:, up], color=BLUE, label="measured")
+        axis.plot(*measured[0, [across, up]], "o", color=GREEN, label="start")
+        axis.plot(*measured[-1, [across, up]], "s", color=RED, label="end")
+        axis.set(title=title, xlabel=x_label, ylabel=y_label)
+        axis.set_aspect("equal", adjustable="datalim")
+    axes[0].legend(ncols=2, loc="best")
+
+
+def _draw_speed(axes, trial: TrialSeries, limits: SpeedLimits | None) -> None:
+    stamps, linear, angular = _thin(*speeds(trial.states))
+    rows = (
+        (linear, "Linear speed", "m/s", limits and limits.linear_m_s),
+        (angular, "Angular speed", "rad/s", limits and limits.angular_rad_s),
+    )
+    for axis, (values, title, unit, limit) in zip(axes, rows, strict=True):
+        axis.plot(stamps - trial.start_s, values, color=BLUE)
+        if limit:
+            axis.axhline(limit, color=RED, linestyle="--", linewidth=1.0, label="limit")
+            axis.legend(loc="upper right")
+        axis.set(title=title, ylabel=unit)
+        axis.set_ylim(bottom=0.0)
+    axes[-1].set_xlabel("time [s]")
+
+
+def _draw_seams(axes, trial: TrialSeries) -> None:
+    commands = trial.commands
+    times = commands.stamps_s - trial.start_s
+    rows = (
+        (commands.seams_m * 1e3, "Seam between chunks, translation", "mm"),
+        (commands.seams_rad * 1e3, "Seam between chunks, rotation", "mrad"),
+    )
+    for axis, (values, title, unit) in zip(axes, rows, strict=True):
+        axis.vlines(times[commands.sent], 0.0, values[commands.sent], color=BLUE, linewidth=1.0)
+        axis.plot(times[commands.sent], values[commands.sent], ".", color=BLUE, label="sent")
+        if not np.all(commands.sent):
+            kept = times[~commands.sent]
+            axis.plot(kept, np.zeros(len(kept)), "x", color=RED, label="not sent", clip_on=False)
+            axis.legend(loc="upper right")
+        axis.set(title=title, ylabel=unit)
+        axis.set_ylim(bottom=0.0)
+    axes[-1].set_xlabel("time [s]")
+
+
+def _draw_gripper(axes, trial: TrialSeries) -> None:
+    states, commands = trial.states, trial.commands
+    opening, timing = axes
+    if len(states.stamps_s):
+        stamps, openings = _thin(states.stamps_s, states.gripper_openings)
+        opening.plot(stamps - trial.start_s, openings, color=BLUE, label="measured")
+    sent = commands.sent
+    if np.any(sent):
+        times = commands.stamps_s[sent] - trial.start_s
+        wanted = commands.gripper_openings[sent]
+        opening.step(times, wanted, where="post", color=ORANGE, label="wanted")
+        timing.plot(times, commands.observation_ages_s[sent], ".", color=BLUE, label="image age")
+        timing.plot(times[1:], np.diff(times), ".", color=GREY, label="command period")
+        timing.legend(ncols=2, loc="upper right")
+    opening.set(title="Gripper opening", ylabel="0 closed, 1 open", ylim=(-0.05, 1.1))
+    opening.legend(ncols=2, loc="upper right")
+    timing.set(title="Timing of commands", ylabel="s", xlabel="time [s]")
+    timing.set_ylim(bottom=0.0)
+    for verdict, colour in ((Verdict.HELD, GREY), (Verdict.REJECTED, RED), (Verdict.STOPPED, RED)):
+        for stamp in commands.stamps_s[commands.verdicts == verdict]:
+            timing.axvline(stamp - trial.start_s, color=colour, linewidth=0.6, alpha=0.5)

@@ -1,0 +1,225 @@
+"""One trial being recorded: its bag, and the row that it will leave on the score sheet.
+
+Every trial leaves a row. While it runs, `<trial_id>.open.json` stands for the row; when a process
+dies, the next recorder in the same folder finds it, mends the bag and writes the row.
+"""
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from spear_bringup.trials.bag_repair import CannotRepair, repair
+from spear_bringup.trials.bag_writer import BagWriter
+from spear_bringup.trials.score_sheet import TrialRow, append_row
+from spear_bringup.trials.software import git_revision, software_versions
+
+SHEET_NAME = "scores.jsonl"
+BAGS_NAME = "bags"
+_OPEN_SUFFIX = ".open.json"
+_TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """What a trial is asked to be. An empty `trial_id` is made from the time.
+
+    Raises:
+        ValueError: the trial_id is no plain file name.
+    """
+
+    instruction: str
+    seed: int | None = None
+    operator: str = ""
+    trial_id: str = ""
+
+    def __post_init__(self):
+        if not self.trial_id:
+            made = datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
+            object.__setattr__(self, "trial_id", made)
+        if not _TRIAL_ID.fullmatch(self.trial_id):
+            raise ValueError(
+                f"trial_id {self.trial_id!r} is no file name; use letters, digits, '.', '_', '-'"
+            )
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """What is known when a trial ends; outcome is one of score_sheet.OUTCOMES."""
+
+    outcome: str
+    score: float | None = None
+    notes: str = ""
+    engine: str = ""
+    checkpoint_id: str = ""
+    statistics_hash: str = ""
+    expected: tuple[str, ...] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
+
+
+class Recording:
+    """A trial from its start to its row.
+
+    Args:
+        directory: holds scores.jsonl and bags/.
+        now_s: node clock [s].
+
+    Raises:
+        BagRefused: a bag of this name exists.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, directory: Path, request: TrialRequest, now_s: float, **writer_options):
+        self.directory = Path(directory)
+        self.request = request
+        self.bag = self.directory / BAGS_NAME / request.trial_id
+        self.bag.parent.mkdir(parents=True, exist_ok=True)
+        self.writer = BagWriter(self.bag, **writer_options)
+        self._start_s, self._start_steady_s = now_s, time.monotonic()
+        self._started = _wall_time()
+        try:
+            self._open = _write_open_row(self.directory, request, self._started)
+        except OSError:
+            self.writer.close()
+            raise
+
+    def duration_s(self, now_s: float) -> float:
+        """Node clock since the start [s]; 0 when the clock went back."""
+        return max(0.0, now_s - self._start_s)
+
+    def end(self, end: TrialEnd, now_s: float) -> TrialRow:
+        """Close the bag and append the row.
+
+        Raises:
+            OSError: the row could not be written; it is made by the next `recover`.
+        """
+        wall_duration_s = time.monotonic() - self._start_steady_s
+        words = {
+            **{key: str(value) for key, value in asdict(self.request).items()},
+            "started": self._started,
+            "outcome": end.outcome,
+            "engine": end.engine,
+        }
+        self.writer.close(words)
+        counts = self.writer.counts
+        row = TrialRow(
+            trial_id=self.request.trial_id,
+            instruction=self.request.instruction,
+            seed=self.request.seed,
+            outcome=end.outcome,
+            score=end.score,
+            notes=end.notes,
+            operator=self.request.operator,
+            started=self._started,
+            ended=_wall_time(),
+            duration_s=round(self.duration_s(now_s), 6),
+            wall_duration_s=round(wall_duration_s, 6),
+            bag=f"{BAGS_NAME}/{self.request.trial_id}",
+            messages=dict(sorted(counts.items())),
+            dropped=dict(sorted(self.writer.dropped.items())),
+            lost=dict(sorted(end.lost.items())),
+            missing=[name for name in end.expected if not counts.get(name)],
+            engine=end.engine,
+            checkpoint_id=end.checkpoint_id,
+            statistics_hash=end.statistics_hash,
+            git_revision=git_revision(),
+            software=software_versions(),
+            fault=self.writer.fault or "",
+        )
+        try:
+            append_row(self.directory / SHEET_NAME, row)
+            os.unlink(_open_path(self.directory, self.request.trial_id))
+        finally:
+            self._open.close()
+        return row
+
+
+def recover(directory: Path) -> list[TrialRow]:
+    """Mend the bags of trials whose recorder died and give them their rows.
+
+    A trial that another living recorder holds is left alone.
+    """
+    rows = []
+    for path in sorted(Path(directory).glob(f"*{_OPEN_SUFFIX}")):
+        with path.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            rows.append(_recovered_row(Path(directory), json.load(file)))
+            append_row(Path(directory) / SHEET_NAME, rows[-1])
+            path.unlink()
+    return rows
+
+
+def _recovered_row(directory: Path, known: dict) -> TrialRow:
+    started = known.pop("started")
+    bag = directory / BAGS_NAME / known["trial_id"]
+    counts: Mapping[str, int] = {}
+    duration_s = 0.0
+    fault = "the recorder died before it wrote this row"
+    try:
+        report = repair(bag, {key: str(value) for key, value in known.items()})
+        counts, duration_s = report.counts, report.duration_s
+        fault += f"; the {report.messages} messages in the bag are readable"
+    except (CannotRepair, OSError) as error:
+        fault += f"; its bag could not be mended: {error}"
+    return TrialRow(
+        **known,
+        outcome="ABORTED",
+        started=started,
+        ended="",
+        duration_s=duration_s,
+        wall_duration_s=0.0,
+        bag=f"{BAGS_NAME}/{known['trial_id']}",
+        messages=dict(sorted(counts.items())),
+        fault=fault,
+    )
+
+
+def shortfall(directory: Path, least_free_mb: float) -> str | None:
+    """A sentence when the disk of `directory` has less room than `least_free_mb`, else None."""
+    place = Path(directory)
+    while not place.exists():
+        place = place.parent
+    status = os.statvfs(place)
+    free_mb = status.f_bavail * status.f_frsize / 1e6
+    if free_mb >= least_free_mb:
+        return None
+    return (
+        f"only {free_mb:.0f} MB are free in {place} and a trial wants {least_free_mb:.0f} MB; "
+        "make room, or lower least_free_space_mb"
+    )
+
+
+def _wall_time() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def _open_path(directory: Path, trial_id: str) -> Path:
+    return directory / f"{trial_id}{_OPEN_SUFFIX}"
+
+
+def _write_open_row(directory: Path, request: TrialRequest, started: str):
+    """The open file that stands for the row; its lock dies with this process."""
+    path = _open_path(directory, request.trial_id)
+    beside = path.with_suffix(".tmp")
+    file = beside.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        json.dump({**asdict(request), "started": started}, file)
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        file.close()
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    return file

@@ -1,0 +1,164 @@
+"""The instruction in force and what becomes of it. The topic and the action both lead here.
+
+Pure state: no thread, no clock, no ROS. The owner locks, says what time it is, and gives `hold`,
+which is called before an instruction loses its force in any other way than by being done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class State(IntEnum):
+    """As in PolicyStatus.msg."""
+
+    INACTIVE, WAITING, RUNNING, BLOCKED, DONE = range(5)
+
+
+class Outcome(IntEnum):
+    """As in RunInstruction.action."""
+
+    DONE, TIMEOUT, CANCELLED, REPLACED, FAULT = range(5)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an instruction ended."""
+
+    outcome: Outcome
+    text: str
+    instruction_id: int
+    chunks: int
+    elapsed_s: float
+
+
+OnEnd = Callable[[Ending], None]
+
+
+class Session:
+    """States from WAITING over RUNNING and BLOCKED to DONE, and the reasons in words.
+
+    Attributes:
+        instruction: the newest one taken, also after its end; instruction_id counts them.
+        in_force: whether the engine is to be asked for chunks.
+        fresh: the engine has not been told about the instruction yet.
+        chunks: published for this instruction.
+    """
+
+    def __init__(self, hold: Callable[[str], None], max_characters: int, blocked_limit_s: float):
+        self._hold = hold
+        self.max_characters, self.blocked_limit_s = max_characters, blocked_limit_s
+        self.state, self.text = State.INACTIVE, "not active"
+        self.instruction, self.instruction_id = "", 0
+        self.in_force = self.fresh = False
+        self.chunks = 0
+        self.now_s = self.started_s = 0.0
+        self._deadline_s = self._done_s = self._blocked_since_s = None
+        self._on_end: OnEnd | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the instruction was taken [s, node clock]."""
+        return max(0.0, self.now_s - self.started_s)
+
+    def refusal(self, instruction: str) -> str:
+        """Why a sentence cannot be taken; empty when it can. What runs is not disturbed."""
+        if len(instruction) > self.max_characters:
+            return (
+                f"the instruction has {len(instruction)} characters, the limit is "
+                f"{self.max_characters} (max_instruction_characters); say it shorter"
+            )
+        if "\0" in instruction or not instruction.isprintable():
+            return "the instruction has control characters; send one line of plain text"
+        return ""
+
+    def activate(self, now_s: float) -> None:
+        """Wait for an instruction."""
+        self.now_s = now_s
+        self.state, self.text = State.WAITING, "waiting for an instruction"
+
+    def deactivate(self) -> None:
+        """Hold and take nothing any more."""
+        if self.state is State.INACTIVE:
+            return
+        self._hold("the policy node was deactivated")
+        self._end(Outcome.FAULT, "the policy node was deactivated")
+        self.state, self.text = State.INACTIVE, "not active"
+
+    def begin(
+        self, instruction: str, now_s: float, timeout_s: float = 0.0, on_end: OnEnd | None = None
+    ) -> None:
+        """Take a sentence that `refusal` has nothing against; a timeout of 0 is no limit."""
+        self.now_s = now_s
+        self._hold("a new instruction")
+        self._end(Outcome.REPLACED, "another instruction came")
+        self.instruction, self.instruction_id = instruction, self.instruction_id + 1
+        self.in_force = self.fresh = True
+        self.chunks, self.started_s = 0, now_s
+        self._deadline_s = now_s + timeout_s if timeout_s > 0 else None
+        self._on_end = on_end
+        self.state, self.text = State.RUNNING, f"starting {instruction!r}"
+
+    def stop(self, outcome: Outcome, text: str) -> None:
+        """Hold and wait for another instruction."""
+        self._hold(text)
+        self._end(outcome, text)
+        self.instruction = ""
+        self.state, self.text = State.WAITING, f"{text}; waiting for an instruction"
+
+    def chunk_published(self, now_s: float, last_step_due_s: float, final: bool) -> None:
+        """A chunk of the instruction in force went out."""
+        self.now_s = now_s
+        self.chunks += 1
+        self._blocked_since_s = None
+        self.state, self.text = State.RUNNING, f"following {self.instruction!r}"
+        if final:
+            self._done_s, self.in_force = last_step_due_s, False
+            self.text = f"the last steps of {self.instruction!r}"
+
+    def block(self, text: str, now_s: float) -> None:
+        """No chunk because of an input; resumes by itself with the next chunk."""
+        self.now_s = now_s
+        if self.state is not State.BLOCKED:
+            self._hold(text)
+            self._blocked_since_s = now_s
+        self.state, self.text = State.BLOCKED, text
+
+    def fail(self, text: str) -> None:
+        """The engine cannot go on with this instruction; only another one ends BLOCKED."""
+        self._hold(text)
+        self._end(Outcome.FAULT, text)
+        self.state, self.text = State.BLOCKED, text
+
+    def tick(self, now_s: float) -> None:
+        """What time alone decides: done, timeout, blocked for too long, clock set back."""
+        before_s, self.now_s = self.now_s, now_s
+        if self._idle:
+            return
+        if now_s < before_s - 0.1:
+            self.fail(f"the node clock went back by {before_s - now_s:.2f} s; instruct again")
+        elif self._done_s is not None:
+            if now_s >= self._done_s:
+                text = f"done: {self.instruction!r}"
+                self._end(Outcome.DONE, text)
+                self.state, self.text = State.DONE, text
+        elif self._deadline_s is not None and now_s >= self._deadline_s:
+            self.stop(Outcome.TIMEOUT, f"out of time after {self.elapsed_s:.1f} s")
+        elif (
+            self.state is State.BLOCKED
+            and self._on_end is not None
+            and now_s - self._blocked_since_s > self.blocked_limit_s
+        ):
+            self.fail(f"blocked for {self.blocked_limit_s:g} s: {self.text}")
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no instruction is in force and none is ending."""
+        return not self.in_force and self._done_s is None
+
+    def _end(self, outcome: Outcome, text: str) -> None:
+        on_end, self._on_end = self._on_end, None
+        self.in_force = self.fresh = False
+        self._deadline_s = self._done_s = self._blocked_since_s = None
+        if on_end is not None:
+            on_end(Ending(outcome, text, self.instruction_id, self.chunks, self.elapsed_s))

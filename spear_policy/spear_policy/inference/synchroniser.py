@@ -1,0 +1,259 @@
+"""Images, states and objects as they come in; one consistent moment out, or a sentence why not.
+
+Two clocks judge every input: its header stamp against the node clock, and its receipt against the
+steady clock (on a real robot; in a simulation, which may be slow, the node clock alone).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from spear_policy.geometry.pose_history import PoseHistory
+from spear_policy.geometry.poses import Pose
+from spear_policy.inference.engine import CameraSpec, SceneObject
+from spear_policy.inference.frame_buffer import Frame, FrameBuffer
+
+
+class InputProblem(ValueError):
+    """An input is missing, stale or wrong; the text names it and the mend."""
+
+
+@dataclass(frozen=True)
+class InputLimits:
+    """What a moment must satisfy; ages and skews in seconds.
+
+    Attributes:
+        max_image_skew_s: external stamp to the stamp of a wrist image that goes with it.
+        max_future_s: how far a stamp may lie ahead of the node clock.
+        state_slack_s: how far an image may lie outside the recorded states.
+        judge_receipt: judge the time since receipt on the steady clock too.
+    """
+
+    max_image_age_s: float = 0.5
+    max_state_age_s: float = 0.2
+    max_objects_age_s: float = 0.5
+    max_image_skew_s: float = 0.05
+    max_future_s: float = 0.05
+    state_slack_s: float = 0.02
+    judge_receipt: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What was true at `stamp_s`, images not yet decoded; poses in `base_frame`."""
+
+    stamp_s: float
+    measured: Pose
+    commanded: Pose
+    gripper_opening: float
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+    objects: Mapping[str, SceneObject] = field(default_factory=dict)
+    image_skew_s: float = 0.0
+
+
+@dataclass
+class _Input:
+    """Bookkeeping of one input that is not an image: newest stamp, receipt, and what was bad."""
+
+    topic: str
+    maker: str  # who publishes it, for the mend
+    stamp_s: float | None = None
+    received_s: float = 0.0
+    problem: str = ""
+
+
+class Synchroniser:
+    """Collects inputs from any thread; `moment` gives the newest consistent set of them.
+
+    Args:
+        cameras: what the engine wants; the first required one gives the moment its stamp.
+        topics: resolved topic by "external", "wrist", "ee_state" and "objects", for messages.
+        needs_objects: whether a moment must hold ground-truth objects.
+    """
+
+    def __init__(
+        self,
+        cameras: tuple[CameraSpec, ...],
+        limits: InputLimits,
+        topics: Mapping[str, str],
+        needs_objects: bool = False,
+    ):
+        self.cameras, self.limits, self.needs_objects = cameras, limits, needs_objects
+        self._lock = Lock()
+        self._frames = {spec.name: FrameBuffer(topics[spec.name]) for spec in cameras}
+        self._state = _Input(topics["ee_state"], "the robot driver")
+        self._objects_input = _Input(topics["objects"], "sim_world")
+        self._history = PoseHistory()
+        self._openings: list[tuple[float, float]] = []
+        self._objects: dict[str, SceneObject] = {}
+        self._used_s = float("-inf")
+
+    # What comes in --------------------------------------------------------------------------
+
+    def add_frame(self, camera: str, frame: Frame) -> None:
+        """An image of a camera arrived."""
+        with self._lock:
+            self._frames[camera].put(frame)
+
+    def add_state(
+        self, stamp_s: float, received_s: float, measured: Pose, commanded: Pose, opening: float
+    ) -> None:
+        """A state of the end effector arrived; `opening` is 0 closed .. 1 open."""
+        with self._lock:
+            self._arrived(self._state, stamp_s, received_s)
+            self._history.add(stamp_s, measured, commanded)
+            if self._openings and stamp_s <= self._openings[-1][0]:
+                self._openings.clear()
+            self._openings.append((stamp_s, opening))
+            if len(self._openings) > 2000:
+                del self._openings[:1000]
+
+    def add_objects(
+        self, stamp_s: float, received_s: float, objects: Mapping[str, SceneObject]
+    ) -> None:
+        """Ground truth of the scene arrived."""
+        with self._lock:
+            self._arrived(self._objects_input, stamp_s, received_s)
+            self._objects = dict(objects)
+
+    def reject(self, which: str, problem: str) -> None:
+        """A message of "ee_state" or "objects" could not be used; it counts until a good one."""
+        with self._lock:
+            entry = self._state if which == "ee_state" else self._objects_input
+            entry.problem = problem
+
+    @staticmethod
+    def _arrived(entry: _Input, stamp_s: float, received_s: float) -> None:
+        entry.stamp_s, entry.received_s, entry.problem = stamp_s, received_s, ""
+
+    # What goes out --------------------------------------------------------------------------
+
+    def counts(self) -> tuple[int, int]:
+        """(images received, images dropped) of all cameras."""
+        with self._lock:
+            buffers = self._frames.values()
+            return sum(b.received for b in buffers), sum(b.dropped for b in buffers)
+
+    def moment(self, now_s: float, steady_s: float) -> Moment | None:
+        """The newest moment that was not given out yet; None when there is nothing newer.
+
+        Raises:
+            InputProblem: a required input is missing, stale, ahead of the clock or contradictory.
+        """
+        with self._lock:
+            self._check_ages(now_s, steady_s)
+            candidates = self._candidates()
+            if self._state.stamp_s < self._used_s - self.limits.max_state_age_s:
+                self._used_s = float("-inf")  # the clock was set back
+            moment = next((m for m in map(self._complete, candidates) if m is not None), None)
+            if moment is None:
+                self._explain(candidates)
+            if moment is None or moment.stamp_s <= self._used_s:
+                return None
+            self._used_s = moment.stamp_s
+            for name, frame in moment.frames.items():
+                self._frames[name].use(frame)
+            return moment
+
+    def _check_ages(self, now_s: float, steady_s: float) -> None:
+        limits = self.limits
+        for spec in self.cameras:
+            if not spec.required:
+                continue
+            buffer = self._frames[spec.name]
+            if (newest := buffer.newest) is None:
+                raise InputProblem(
+                    f"no image on {buffer.topic}; start the {spec.name} camera or remap the topic"
+                )
+            times = (newest.stamp_s, newest.received_s, limits.max_image_age_s)
+            self._check_age(buffer.topic, f"the {spec.name} camera", *times, now_s, steady_s)
+        inputs = [(self._state, limits.max_state_age_s)]
+        if self.needs_objects:
+            inputs.append((self._objects_input, limits.max_objects_age_s))
+        for entry, max_age_s in inputs:
+            if entry.problem:
+                raise InputProblem(f"{entry.topic}: {entry.problem}")
+            if entry.stamp_s is None:
+                raise InputProblem(f"nothing on {entry.topic}; start {entry.maker} or remap it")
+            times = (entry.stamp_s, entry.received_s, max_age_s)
+            self._check_age(entry.topic, entry.maker, *times, now_s, steady_s)
+
+    def _check_age(
+        self, topic, maker, stamp_s, received_s, max_age_s, now_s, steady_s
+    ) -> None:
+        age_s = now_s - stamp_s
+        if -age_s > self.limits.max_future_s:
+            raise InputProblem(
+                f"{topic} is stamped {-age_s:.2f} s ahead of this node's clock (limit "
+                f"{self.limits.max_future_s:g} s); synchronise the clocks, or set use_sim_time "
+                "alike on both sides"
+            )
+        if self.limits.judge_receipt and steady_s - received_s > max_age_s:
+            raise InputProblem(
+                f"nothing came on {topic} for {steady_s - received_s:.1f} s "
+                f"(limit {max_age_s:g} s); look after {maker}"
+            )
+        if age_s > max_age_s:
+            raise InputProblem(
+                f"{topic} is {age_s:.2f} s old (limit {max_age_s:g} s); {maker} has stopped, is "
+                "too slow, or its clock differs from this node's"
+            )
+
+    def _candidates(self) -> list[dict[str, Frame]]:
+        """Sets of frames that belong together, newest first; one empty set without cameras."""
+        if not self.cameras:
+            return [{}]
+        leader, *others = sorted(self.cameras, key=lambda spec: not spec.required)
+        sets = []
+        for frame in self._frames[leader.name].newest_first():
+            together = {leader.name: frame}
+            for spec in others:
+                partner = min(
+                    self._frames[spec.name].newest_first(),
+                    key=lambda other: abs(other.stamp_s - frame.stamp_s),
+                    default=None,
+                )
+                if partner and abs(partner.stamp_s - frame.stamp_s) <= self.limits.max_image_skew_s:
+                    together[spec.name] = partner
+            if all(spec.name in together for spec in self.cameras if spec.required):
+                sets.append(together)
+        return sets
+
+    def _complete(self, frames: dict[str, Frame]) -> Moment | None:
+        """The moment of a set of frames, or None when no states cover it."""
+        stamps = [frame.stamp_s for frame in frames.values()]
+        stamp_s = stamps[0] if stamps else self._state.stamp_s
+        poses = self._history.at(stamp_s, self.limits.state_slack_s)
+        if poses is None:
+            return None
+        opening = float(np.interp(stamp_s, *zip(*self._openings[-400:], strict=True)))
+        return Moment(
+            stamp_s=stamp_s,
+            measured=poses[0],
+            commanded=poses[1],
+            gripper_opening=opening,
+            frames=frames,
+            objects=self._objects if self.needs_objects else {},
+            image_skew_s=max(stamps) - min(stamps) if stamps else 0.0,
+        )
+
+    def _explain(self, candidates: list[dict[str, Frame]]) -> None:
+        """Raise the reason why no candidate became a moment."""
+        if not candidates:
+            newest = [self._frames[spec.name].newest for spec in self.cameras if spec.required]
+            apart_s = max(f.stamp_s for f in newest) - min(f.stamp_s for f in newest)
+            names = " and ".join(buffer.topic for buffer in self._frames.values())
+            raise InputProblem(
+                f"no images of {names} within {self.limits.max_image_skew_s:g} s of each other, "
+                f"the newest are {apart_s:.2f} s apart; synchronise the cameras or raise "
+                "max_image_skew_s"
+            )
+        behind_s = next(iter(candidates[0].values())).stamp_s - self._state.stamp_s
+        where = f"ends {behind_s:.2f} s before" if behind_s > 0 else "begins after"
+        raise InputProblem(
+            f"{self._state.topic} {where} the newest image; look after {self._state.maker} and "
+            "its clock"
+        )

@@ -1,0 +1,168 @@
+"""RLDS folders: records to arrays by features.json, and what is said when the two disagree."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spear_training.data.reader import DataFileError
+from spear_training.data.rlds import RldsFolder, main
+from spear_training.data.tf_example import decode_example, encode_example
+
+
+def test_features_survive_the_message_both_ways():
+    features = {
+        "a/floats": np.array([1.5, -2.0], np.float32),
+        "a/whole": np.array([-(2**40), 3]),
+        "flags": np.array([True, False]),
+        "texts": [b"one", "zwölf".encode()],
+    }
+    again = decode_example(encode_example(features))
+    assert again.keys() == features.keys()
+    assert again["a/floats"].dtype == np.float32
+    assert again["a/floats"].tolist() == [1.5, -2.0]
+    assert again["a/whole"].tolist() == [-(2**40), 3]
+    assert again["flags"].tolist() == [1, 0]
+    assert again["texts"] == features["texts"]
+    with pytest.raises(ValueError, match="not a tf.train.Example"):
+        decode_example(b"\xff\xff\xff")
+
+
+def test_episodes_of_all_shards_are_read_by_number(write_rlds, make_record):
+    records = [make_record(number) for number in range(5)]
+    folder = RldsFolder(write_rlds([records[:2], records[2:3], [], records[3:]]))
+    assert (folder.name, folder.version, len(folder)) == ("toy", "1.0.0", 5)
+    for number in (4, 0, 2, 3, 1):
+        episode = folder.read(number)
+        assert episode.metadata["episode_metadata/file_path"] == f"/lab/{number}.npy"
+        assert np.all(episode.steps["observation/state"][:, 1] == number)
+    assert "tfrecord-00003-of-00004: record 1" in folder.read(4).where
+    with pytest.raises(IndexError, match="no episode 5"):
+        folder.read(5)
+
+
+def test_steps_have_the_shapes_and_types_of_features_json(write_rlds, make_record):
+    episode = RldsFolder(write_rlds([[make_record(2)]])).read(0)
+    steps = episode.steps
+    assert (steps["action"].shape, steps["action"].dtype) == ((4, 7), np.float32)
+    assert steps["is_first"].dtype == bool
+    assert steps["is_first"].tolist() == [True, False, False, False]
+    assert steps["language_instruction"].tolist() == ["put carrot on plate"] * 4
+    assert steps["observation/image_0"].shape == (4, 16, 16, 3)
+    assert steps["observation/image_0"].flags.c_contiguous
+    # Red is the first channel; JPEG may change a value by a little.
+    assert np.allclose(steps["observation/image_0"][0, 3, 3], [200, 120, 20], atol=3)
+
+
+def test_only_the_wanted_features_are_decoded(write_rlds, make_record):
+    broken = make_record(**{"steps/observation/image_0": [b"no picture"] * 4})
+    folder = RldsFolder(write_rlds([[broken]]))
+    episode = folder.read(0, ["steps/action", "episode_metadata/file_path"])
+    assert episode.steps.keys() == {"action"}
+    with pytest.raises(DataFileError, match="no feature steps/colour; it has episode_metadata"):
+        folder.read(0, ["steps/colour"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"steps/action": np.ones(27, np.float32)}, "steps/action: 27 numbers, not a multiple"),
+        ({"steps/observation/state": np.ones((3, 7))}, "state has 3 values, not 4"),
+        ({"steps/language_instruction": [b"one"]}, "language_instruction has 1 values, not 4"),
+        ({"steps/observation/image_0": [b"no picture"] * 4}, "image_0: picture 0 is damaged"),
+        ({"steps/observation/image_0": [b""] * 4}, r"picture 0 is damaged \(0 bytes\)"),
+        ({"steps/action": [b"1"] * 28}, "steps/action: values of another type than tensor"),
+        ({"episode_metadata/file_path": []}, "file_path has 0 values, not 1"),
+    ],
+)
+def test_a_record_that_disagrees_with_features_json_is_named(
+    write_rlds, make_record, changes, text
+):
+    folder = RldsFolder(write_rlds([[make_record(), make_record(1, **changes)]]))
+    assert len(folder.read(0).steps["action"]) == 4
+    with pytest.raises(DataFileError, match=text) as caught:
+        folder.read(1)
+    assert "toy-train.tfrecord-00000-of-00001: record 1" in str(caught.value)
+
+
+def test_a_picture_of_another_size_is_named(write_rlds, make_record, make_features):
+    features = make_features()
+    observation = features["featuresDict"]["features"]["steps"]["sequence"]["feature"][
+        "featuresDict"
+    ]["features"]["observation"]["featuresDict"]["features"]
+    shape = observation["image_0"]["image"]["shape"]
+    shape["dimensions"] = ["-1", "-1", "3"]  # sides that vary are fine
+    assert len(RldsFolder(write_rlds([[make_record()]], features)).read(0).steps) == 8
+    shape["dimensions"] = ["8", "16", "3"]
+    with pytest.raises(DataFileError, match=r"picture 0 is \(16, 16, 3\) uint8, features.json"):
+        RldsFolder(write_rlds([[make_record()]], features)).read(0)
+
+
+def test_a_missing_feature_is_named(write_rlds, make_record):
+    record = make_record()
+    del record["steps/action"]
+    with pytest.raises(DataFileError, match="steps/action is missing"):
+        RldsFolder(write_rlds([[record]])).read(0)
+
+
+def test_features_that_cannot_be_read_are_left_out_unless_asked_for(
+    write_rlds, make_record, make_features
+):
+    features = make_features()
+    metadata = features["featuresDict"]["features"]["episode_metadata"]["featuresDict"]["features"]
+    metadata["cloud"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor",
+        "tensor": {
+            "shape": {"dimensions": ["-1", "3"]},
+            "dtype": "float32",
+            "encoding": "none",
+        },
+    }
+    metadata["sound"] = {"pythonClassName": "somewhere.Audio", "audio": {}}
+    folder = RldsFolder(write_rlds([[make_record()]], features))
+    assert "episode_metadata/cloud" not in folder.read(0).metadata
+    with pytest.raises(DataFileError, match="episode_metadata/cloud cannot be read: its shape"):
+        folder.read(0, ["episode_metadata/cloud"])
+    with pytest.raises(DataFileError, match="episode_metadata/sound cannot be read: it is a Audio"):
+        folder.read(0, ["episode_metadata/sound"])
+
+
+def test_fewer_records_than_dataset_info_says_is_said(write_rlds, make_record):
+    folder = write_rlds([[make_record(), make_record(1)]])
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["splits"][0]["shardLengths"] = ["3"]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    rlds = RldsFolder(folder)
+    assert len(rlds.read(1).steps["action"]) == 4
+    with pytest.raises(DataFileError, match="has 2 records, dataset_info.json says 3"):
+        rlds.read(2)
+
+
+def test_folders_that_are_none_are_refused_with_the_mend(tmp_path, write_rlds, make_record):
+    with pytest.raises(DataFileError, match="give the folder that holds dataset_info.json"):
+        RldsFolder(tmp_path)
+    folder = write_rlds([[make_record()]], fileFormat="array_record")
+    with pytest.raises(DataFileError, match="its files are array_record; only tfrecord is read"):
+        RldsFolder(folder)
+    folder = write_rlds([[make_record()]], splits=7)
+    with pytest.raises(DataFileError, match="not TFDS's dataset_info.json"):
+        RldsFolder(folder)
+    folder = write_rlds([[make_record()]], {"features": 3})
+    with pytest.raises(DataFileError, match="not TFDS's features.json"):
+        RldsFolder(folder)
+    folder = write_rlds([[make_record()]])
+    with pytest.raises(DataFileError, match="no split 'val'; it has train"):
+        RldsFolder(folder, "val")
+    (folder / "toy-train.tfrecord-00000-of-00001").unlink()
+    with pytest.raises(DataFileError, match="lacks 1 of 1 files, the first is toy-train"):
+        RldsFolder(folder)
+
+
+def test_the_command_shows_a_folder_and_counts_damaged_records(write_rlds, make_record, capsys):
+    folder = write_rlds([[make_record(), make_record(**{"steps/action": np.ones(3)})]])
+    assert main([str(folder)]) == 1
+    output = capsys.readouterr()
+    assert "steps/observation/image_0" in output.out
+    assert "1 episodes are sound, 1 are damaged" in output.out
+    assert "episode 1:" in output.err
+    assert main([str(folder / "elsewhere")]) == 2
