@@ -1,7 +1,8 @@
 # SPEAR's workspace on a machine without ROS. With apt ROS 2 Jazzy use rosdep and colcon; see README.md.
 
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	$$python -c '' 2>/dev/null && echo $$python && break; done || echo python3)
 POLICY ?= scripted
 TRIALS ?= 5
 OUT ?= out/demo
@@ -37,18 +38,21 @@ help:
 	@echo 'make clean      remove what was built; .venv and out stay'
 
 setup: .venv/.ready
+	@:
 
 .venv/.ready: $(wildcard requirements/*)
 	@$(PYTHON) requirements/bootstrap.py .venv && touch $@
 
 build: build/.ready
+	@:
 
 # A list of the linked data files, rewritten only when a file comes or goes.
 build/.linked: always
 	@mkdir -p build && echo '$(LINKED)' | cmp -s - $@ || echo '$(LINKED)' > $@
 
 build/.ready: .venv/.ready build/.linked $(INPUTS)
-	@$(ACTIVATE) && colcon --log-base build/log build --symlink-install --event-handlers summary+
+	@$(ACTIVATE) && flock build/.lock colcon --log-base build/log build --symlink-install \
+		--event-handlers summary+
 	@touch $@
 
 demo: build

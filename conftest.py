@@ -5,12 +5,12 @@ pytest reads this file for `make test` and for `colcon test` alike.
 
 import importlib
 import os
-import subprocess
 import tempfile
 import time
 import uuid
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 
@@ -49,10 +49,13 @@ def ros_domain(request):
         except ImportError:  # a Python without ROS: tests of pure logic only
             yield None
             return
-        domain = stack.enter_context(domain_id())
+        # Any free one, not the first: that one was often in use until a moment ago.
+        domain = stack.enter_context(domain_id(lambda: SystemRandom().randint(1, 100)))
         os.environ["ROS_DOMAIN_ID"] = str(domain)
+        _remove_dead_shared_memory()  # of runs before this one
         yield domain
         if request.node.get_closest_marker("kills_processes"):
+            time.sleep(1.0)
             _remove_dead_shared_memory()
         left = _left_behind(domain)
         deadline = time.monotonic() + 3.0
@@ -60,7 +63,6 @@ def ros_domain(request):
             time.sleep(0.1)
             left = _left_behind(domain)
     if left:
-        _remove_dead_shared_memory()
         pytest.fail("left behind by this test file: " + "; ".join(left), pytrace=False)
 
 
@@ -97,13 +99,39 @@ def _processes():
 
 def _dds_ports(domain):
     first = 7400 + 250 * domain  # the RTPS rule for the ports of a domain
-    numbers = [
-        int(path.name.removeprefix("fastrtps_port"))
-        for path in SHARED_MEMORY.glob("fastrtps_port*[0-9]")
-    ]
-    return [f"shared memory of DDS port {n}" for n in numbers if first <= n < first + 250]
+    found = []
+    for path in SHARED_MEMORY.glob("fastrtps_port*[0-9]"):
+        if not first <= int(path.name.removeprefix("fastrtps_port")) < first + 250:
+            continue
+        users = _users_of(path)
+        if os.getpid() in users:
+            found.append(f"{path.name}: a ROS context of the tests is still open")
+        elif not users:
+            found.append(f"{path.name}: shared memory of a killed process")
+        # Otherwise it is a process named already, or somebody else's in the same domain.
+    return found
+
+
+def _users_of(path):
+    """Return the processes that have a file of shared memory mapped."""
+    users = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            if f" {path}\n" in maps.read_text():
+                users.add(int(maps.parent.name))
+    return users
 
 
 def _remove_dead_shared_memory():
-    """Remove what no living process holds; a killed process leaves up to 17 MB."""
-    subprocess.run(["fastdds", "shm", "clean"], stdout=subprocess.DEVNULL, check=False)
+    """Remove what no living process uses; a killed process leaves up to 17 MB.
+
+    `fastdds shm clean` does less (ports that lost their lock stay) and takes a port from a
+    process that is just opening it, so young files are left alone here.
+    """
+    for path in SHARED_MEMORY.glob("fastrtps_*"):
+        if path.name.endswith(("_el", "_sl")):
+            continue
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > 1.0 and not _users_of(path):
+                for name in (path.name, f"{path.name}_el", f"sem.{path.name}_mutex"):
+                    (SHARED_MEMORY / name).unlink(missing_ok=True)

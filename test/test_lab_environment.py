@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
 NEEDS_ROS = re.compile(r"rclpy|spear_msgs|\.nodes|franky|simulated_franka|install/setup")
 IMPORTS = """
 import numpy, scipy, cv2, rosbags.rosbag2, mcap.writer, mcap_ros2.decoder, av, torch
@@ -29,12 +30,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 @pytest.fixture(scope="module")
 def lab_python():
     """Make the environment and return a function that runs its Python."""
-    environment = {
-        name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ
-    }
-    environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    environment["PYTHONPATH"] = f"{ROOT / 'spear_policy'}:{ROOT / 'spear_bringup'}"
-    environment["MUJOCO_GL"] = "egl"
+    ours = ("PYTHONPATH", "LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "VIRTUAL_ENV")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment["PYTHONPATH"] = ":".join(str(ROOT / package) for package in PACKAGES)
     with tempfile.TemporaryDirectory(prefix="spear_lab_") as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], env=environment, check=True)
 
@@ -68,7 +66,7 @@ def test_nothing_conflicts(lab_python):
 
 
 def test_the_logic_without_ros_passes_its_tests(lab_python):
-    folders = [ROOT / package / "test" for package in ("spear_policy", "spear_bringup")]
+    folders = [ROOT / package / "test" for package in PACKAGES]
     files = [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
     plain = [path for path in files if not NEEDS_ROS.search(path.read_text())]
     assert plain, "no test file that needs no ROS"

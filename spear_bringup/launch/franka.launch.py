@@ -1,5 +1,4 @@
-"""
-Start a real Franka with its policy, driver and recorder; your camera drivers run beside it.
+"""Start a real Franka with its policy, driver and recorder; your camera drivers run beside it.
 
     ros2 launch spear_bringup franka.launch.py robot_host:=172.16.0.2
 """
@@ -12,7 +11,7 @@ def generate_launch_description():
     """Describe the graph for `ros2 launch`."""
     return describe(
         franka_graph,
-        use_sim_time=('false', ('true', 'false'), 'true only when a bag plays /clock'),
-        engine=('spear', ('spear', 'replay'), 'which policy runs'),
-        robot_host=('172.16.0.2', None, 'network address of the robot'),
+        use_sim_time=("false", ("true", "false"), "true only when a bag plays /clock"),
+        engine=("spear", ("spear", "replay"), "which policy runs"),
+        robot_host=("172.16.0.2", None, "network address of the robot"),
     )

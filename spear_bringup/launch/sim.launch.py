@@ -1,5 +1,4 @@
-"""
-Start the simulated Franka with its policy, driver and recorder.
+"""Start the simulated Franka with its policy, driver and recorder.
 
     ros2 launch spear_bringup sim.launch.py engine:=scripted seed:=3
     ros2 topic pub --once /instruction std_msgs/msg/String "{data: put the red cube on the plate}"
@@ -13,8 +12,8 @@ def generate_launch_description():
     """Describe the graph for `ros2 launch`."""
     return describe(
         sim_graph,
-        use_sim_time=('true', ('true', 'false'), 'follow the /clock of the simulation'),
-        engine=('scripted', ENGINES, 'which policy runs'),
-        seed=('0', None, 'of the first scene'),
-        host=('127.0.0.1', None, 'loopback address that the simulated robot listens on'),
+        use_sim_time=("true", ("true", "false"), "follow the /clock of the simulation"),
+        engine=("scripted", ENGINES, "which policy runs"),
+        seed=("0", None, "of the first scene"),
+        host=("127.0.0.1", None, "loopback address that the simulated robot listens on"),
     )

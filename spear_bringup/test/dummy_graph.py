@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 
 def install_dummies(folder: Path, monkeypatch) -> None:
-    """Make the package `dummies` with the executable `dummy` under `folder` and add it to ament's path."""
+    """Make the package `dummies` with the executable `dummy` under `folder`, for ament to find."""
     index = folder / "share/ament_index/resource_index/packages"
     programs = folder / "lib/dummies"
     for part in (index, programs):

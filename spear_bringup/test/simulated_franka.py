@@ -1,7 +1,7 @@
 """A Franka that speaks the robot's own protocol, in a process of its own, with faults on demand.
 
-The robot is the simulated world's, on an empty floor; what is added are orders: a reflex, a mode that
-does not move, and a gripper that does not answer.
+The robot is the simulated world's, on an empty floor; what is added are orders: a reflex, a mode
+that does not move, a gripper that does not answer, a clock that stands still.
 """
 
 import os
@@ -12,10 +12,15 @@ from pathlib import Path
 
 
 class SimulatedFranka:
-    """`with SimulatedFranka("127.42.0.1") as robot: ...`; the process ends with the block."""
+    """`with SimulatedFranka("127.42.0.1") as robot: ...`; the process ends with the block.
 
-    def __init__(self, host: str):
-        self.host = host
+    Args:
+        host: address whose ports the robot listens on.
+        clock: publish the robot's time as /clock, 100 times a second.
+    """
+
+    def __init__(self, host: str, clock: bool = False):
+        self.host, self._clock = host, clock
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> "SimulatedFranka":
@@ -28,7 +33,7 @@ class SimulatedFranka:
     def start(self) -> None:
         """Switch the robot on and wait until it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), self.host],
+            [sys.executable, str(Path(__file__)), self.host, *(["clock"] if self._clock else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -37,7 +42,7 @@ class SimulatedFranka:
         self._expect("ready")
 
     def tell(self, order: str) -> None:
-        """One of: reflex, mode <franka mode>, gripper_deaf, gripper_hears."""
+        """One of: reflex, mode <franka mode>, gripper_deaf, gripper_hears, clock_off, clock_on."""
         self._process.stdin.write(order + "\n")
         self._process.stdin.flush()
         self._expect(order)
@@ -63,13 +68,14 @@ class SimulatedFranka:
         assert line == word, f"the simulated robot said {line!r} instead of {word!r}"
 
 
-def _serve(host: str) -> None:
+def _serve(host: str, publish_clock) -> None:
+    import itertools
     import threading
 
     from franky_sim import franka_robot_protocol as protocol
     from franky_sim.mujoco_simulator import MujocoSimulator
 
-    from spear_bringup.sim.franky_server import TICK_S, FrankaWorldServer
+    from spear_bringup.sim import franky_server
     from spear_bringup.sim.mended_robot import add_mended_robot
     from spear_bringup.sim.pacing import Pacer
 
@@ -89,35 +95,55 @@ def _serve(host: str) -> None:
             if mode["now"] is not None and (motion := arm.current_motion_id):
                 arm.stop_motion(send_preemption_signal=False)
                 arm.reset_current_motion_id()
-                protocol.MoveCommand.send_response(
-                    arm._tcp_socket, protocol.RobotCommand.kMove, motion, protocol.MoveStatus.kAborted
-                )
-        else:
+                command, aborted = protocol.RobotCommand.kMove, protocol.MoveStatus.kAborted
+                protocol.MoveCommand.send_response(arm._tcp_socket, command, motion, aborted)
+        elif name.startswith("gripper"):
             mode["deaf"] = name == "gripper_deaf"
+        else:
+            mode["clock"] = name == "clock_on"
 
+    # No tick without the client's answer to the one before: on a busy machine motions take longer
+    # in wall time and are the same in robot time.
+    franky_server.LAG_LIMIT_TICKS = 0
     simulator = MujocoSimulator()
     simulator.init()
     robot = add_mended_robot(simulator)
-    server = FrankaWorldServer(simulator, robot, host)
+    server = franky_server.FrankaWorldServer(simulator, robot, host)
     arm, hand = server.robot, server.robot.gripper_server
-    mode = {"now": None, "deaf": False}
+    mode = {"now": None, "deaf": False, "clock": True}
     true_modes, check_motion = type(arm).modes.fget, hand._check_motion_state
-    type(arm).modes = property(
-        lambda self: true_modes(self) if mode["now"] is None else (*true_modes(self)[:2], mode["now"])
-    )
+
+    def modes(self) -> tuple[int, int, int]:
+        generator, controller, robot_mode = true_modes(self)
+        return generator, controller, robot_mode if mode["now"] is None else mode["now"]
+
+    type(arm).modes = property(modes)
     hand._check_motion_state = lambda: None if mode["deaf"] else check_motion()
     simulator.start()
     threading.Thread(target=listen, daemon=True).start()
     print("ready", flush=True)
-    pacer = Pacer(1.0, TICK_S)
-    while True:
+    pacer = Pacer(1.0, franky_server.TICK_S)
+    for tick in itertools.count():
         if orders:
             order = orders.pop(0)
             obey(order)
             print(order, flush=True)
+        if mode["clock"] and tick % 10 == 0:
+            publish_clock(100.0 + tick * franky_server.TICK_S)
         server.tick()
         pacer.wait()
 
 
+def _clock_publisher():
+    import rclpy
+    from rosgraph_msgs.msg import Clock
+
+    from spear_policy.nodes.messages import s_to_stamp
+
+    rclpy.init()
+    publisher = rclpy.create_node("simulated_franka").create_publisher(Clock, "/clock", 10)
+    return lambda time_s: publisher.publish(Clock(clock=s_to_stamp(time_s)))
+
+
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], _clock_publisher() if "clock" in sys.argv[2:] else lambda time_s: None)

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from domain_coordinator import domain_id
 from dummy_graph import dummy, install_dummies
 
 from spear_bringup.graph.processes import stale_shared_memory
@@ -13,11 +12,10 @@ from spear_bringup.nodes.supervisor import GraphError, RunningGraph
 
 
 @pytest.fixture
-def run_graph(tmp_path, monkeypatch):
-    """Makes a RunningGraph of the given specs in a free domain."""
+def run_graph(tmp_path, monkeypatch, ros_domain):
+    """Makes a RunningGraph of the given specs."""
     install_dummies(tmp_path / "prefix", monkeypatch)
-    with domain_id() as domain:
-        yield lambda *specs: RunningGraph(specs, tmp_path / "logs", domain)
+    return lambda *specs: RunningGraph(specs, tmp_path / "logs", ros_domain)
 
 
 def _gone(pid: int) -> bool:

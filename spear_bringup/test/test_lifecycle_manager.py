@@ -4,7 +4,6 @@ import time
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from domain_coordinator import domain_id
 from dummy_graph import dummy, install_dummies
 from std_srvs.srv import Trigger
 
@@ -13,16 +12,15 @@ from spear_bringup.nodes.supervisor import RunningGraph
 
 
 @pytest.fixture
-def run_managed(tmp_path, monkeypatch):
+def run_managed(tmp_path, monkeypatch, ros_domain):
     """Makes a RunningGraph of the given specs and their lifecycle manager, which brings them up."""
     install_dummies(tmp_path / "prefix", monkeypatch)
-    with domain_id() as domain:
 
-        def make(*specs, **parameters):
-            manager = manager_spec(list(specs), watch_timeout_s=2.0, **parameters)
-            return RunningGraph([*specs, manager], tmp_path / "logs", domain)
+    def make(*specs, **parameters):
+        manager = manager_spec(list(specs), watch_timeout_s=2.0, **parameters)
+        return RunningGraph([*specs, manager], tmp_path / "logs", ros_domain)
 
-        yield make
+    return make
 
 
 def _until(condition, timeout_s: float = 60.0) -> bool:

@@ -1,4 +1,4 @@
-"""A kinematic table-top in numpy: an arm that follows chunks with a lag, fingers, things to carry."""
+"""A kinematic table-top in numpy: an arm that lags behind its chunks, fingers, things to carry."""
 
 from dataclasses import dataclass, field, replace
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.poses import Pose, interpolate
+from spear_policy.geometry.poses import Pose
 from spear_policy.inference.engine import Observation, SceneObject
 
 HOME = Pose([0.45, 0.0, 0.40], [1.0, 0.0, 0.0, 0.0])
@@ -14,6 +14,7 @@ CUBE_M = 0.04
 PLATE = ((0.15, 0.15, 0.014), 0.008)  # size, height of the floor
 BOWL = ((0.144, 0.144, 0.042), 0.008)
 MAX_WIDTH_M, FINGER_SPEED_M_S = 0.08, 0.12
+_STEP_S = 0.02
 
 
 def turned(position, yaw_rad):
@@ -30,17 +31,17 @@ def random_objects(seed, clearance_m=0.14):
         if all(np.linalg.norm(spot - other) > clearance_m for other in spots):
             spots.append(spot)
     yaws = draws.uniform(-np.pi, np.pi, 2)
-    cubes = [SceneObject(turned([*s, CUBE_M / 2], y), (CUBE_M,) * 3) for s, y in zip(spots, yaws)]
-    dishes = [
-        SceneObject(turned([*spot, size[2] / 2], 0.0), size)
-        for spot, (size, _) in zip(spots[2:], (PLATE, BOWL))
-    ]
-    return dict(zip(("red cube", "green cube", "plate", "bowl"), cubes + dishes))
+    objects = {}
+    for name, spot, yaw in zip(("red cube", "green cube"), spots[:2], yaws, strict=True):
+        objects[name] = SceneObject(turned([*spot, CUBE_M / 2], yaw), (CUBE_M,) * 3)
+    for name, spot, (size, _) in zip(("plate", "bowl"), spots[2:], (PLATE, BOWL), strict=True):
+        objects[name] = SceneObject(turned([*spot, size[2] / 2], 0.0), size)
+    return objects
 
 
 @dataclass
 class ToyWorld:
-    """Time goes in steps of 10 ms; a chunk takes effect `latency_s` after its stamp.
+    """Time goes in steps of 20 ms; a chunk takes effect `latency_s` after its stamp.
 
     Attributes:
         lag_s: time constant of the arm behind the reference.
@@ -60,6 +61,8 @@ class ToyWorld:
     _chunks: list = field(default_factory=list)
     _carried: tuple | None = None
     _past: list = field(default_factory=list)
+    _opening: float = 1.0
+    _followed: Chunk | None = None
 
     def __post_init__(self):
         self.commanded = self.arm
@@ -89,43 +92,45 @@ class ToyWorld:
 
     def run(self, duration_s: float) -> None:
         """Let time pass."""
-        for _ in range(round(duration_s / 0.01)):
-            self._step(0.01)
+        for _ in range(round(duration_s / _STEP_S)):
+            self._step(_STEP_S)
 
     def _step(self, dt_s: float) -> None:
         self.now_s += dt_s
-        ready = [c for c in self._chunks if c.stamp_s + self.latency_s <= self.now_s]
+        ready = [k for k, c in enumerate(self._chunks) if c.stamp_s + self.latency_s <= self.now_s]
         if ready:
-            self._chunks = self._chunks[self._chunks.index(ready[-1]) :]
-            self._follow(ready[-1], dt_s)
-        before = self.arm
-        self.arm = interpolate(self.arm, self.commanded, dt_s / (self.lag_s + dt_s))
-        self._carry(before)
-        self._past = [*self._past[-50:], (self.now_s, dict(self.objects))]
+            self._chunks = self._chunks[ready[-1] :]
+            self._follow(self._chunks[0], dt_s)
+        self.arm = _mix(self.arm, self.commanded, dt_s / (self.lag_s + dt_s))
+        self._carry()
+        self._past = [*self._past[-20:], (self.now_s, dict(self.objects))]
 
     def _follow(self, chunk: Chunk, dt_s: float) -> None:
-        positions, orientations = chunk.targets()
-        place = (self.now_s - chunk.stamp_s) / chunk.dt_s - 1
-        i = int(np.clip(np.floor(place), 0, len(positions) - 2))
-        a, b = (Pose(positions[k], orientations[k]) for k in (i, i + 1))
-        if place >= 0:
-            target = interpolate(a, b, float(np.clip(place - i, 0.0, 1.0)))
-        else:  # on the way to the first step
-            target = interpolate(self.commanded, a, dt_s / (a_due(chunk) - self.now_s + dt_s))
-        self.fastest_m_s = max(
-            self.fastest_m_s,
-            float(np.linalg.norm(target.position_m - self.commanded.position_m)) / dt_s,
-        )
-        turn = quat.angle(self.commanded.orientation_xyzw, target.orientation_xyzw)
-        self.fastest_rad_s = max(self.fastest_rad_s, float(turn) / dt_s)
+        due_s = chunk.due_times_s()
+        due = int(np.searchsorted(due_s, self.now_s + 1e-9)) - 1  # the newest step already due
+        last = len(due_s) - 1
+        if chunk is not self._followed:
+            self._followed = chunk
+            self._targets = [Pose(*pair) for pair in zip(*chunk.targets(), strict=True)]
+        after = self._targets[min(due + 1, last)]
+        if due < 0:  # on the way from where it is to the first step
+            target = _mix(self.commanded, after, dt_s / (due_s[0] - self.now_s + dt_s))
+        else:
+            target = _mix(self._targets[due], after, (self.now_s - due_s[due]) / chunk.dt_s)
+            self._opening = float(chunk.gripper_openings[due])
+        moved = np.linalg.norm(target.position_m - self.commanded.position_m)
+        # Twice the distance of two quaternions is the angle between them, when it is this small.
+        turned_by = 2 * np.linalg.norm(target.orientation_xyzw - self.commanded.orientation_xyzw)
+        self.fastest_m_s = max(self.fastest_m_s, float(moved) / dt_s)
+        self.fastest_rad_s = max(self.fastest_rad_s, float(turned_by) / dt_s)
         self.commanded = target
-        due = int(np.clip(np.floor(place), -1, len(positions) - 1))
-        if due >= 0:
-            self._move_fingers(float(chunk.gripper_openings[due]), dt_s)
+        self._move_fingers(self._opening, dt_s)
 
     def _move_fingers(self, opening: float, dt_s: float) -> None:
         goal = opening * MAX_WIDTH_M
-        inside = self._between_fingers()
+        if abs(goal - self.width_m) < 1e-9:
+            return
+        inside = self._carried[0] if self._carried else self._between_fingers()
         if inside and goal < CUBE_M and self.now_s >= self.slippery_until_s:
             goal = max(goal, CUBE_M - 0.0007)
         step = np.clip(goal - self.width_m, -FINGER_SPEED_M_S * dt_s, FINGER_SPEED_M_S * dt_s)
@@ -151,7 +156,7 @@ class ToyWorld:
                 return name
         return ""
 
-    def _carry(self, before: Pose) -> None:
+    def _carry(self) -> None:
         if self._carried:
             name, offset, orientation, hand = self._carried
             turn = quat.multiply(self.arm.orientation_xyzw, quat.inverse(hand))
@@ -171,6 +176,9 @@ class ToyWorld:
         return replace(thing, pose=pose)
 
 
-def a_due(chunk: Chunk) -> float:
-    """When the first step is due."""
-    return chunk.stamp_s + chunk.dt_s
+def _mix(a: Pose, b: Pose, t: float) -> Pose:
+    """From a to b; for rotations as small as a step the normalised sum is as good as slerp."""
+    t = min(max(t, 0.0), 1.0)
+    turned_b = quat.nearest_sign(b.orientation_xyzw, a.orientation_xyzw)
+    mixed = (1 - t) * a.orientation_xyzw + t * turned_b
+    return Pose(a.position_m + t * (b.position_m - a.position_m), mixed / np.linalg.norm(mixed))

@@ -59,8 +59,8 @@ class ArmSession:
         clock_stall_timeout_s: standstill of /clock that counts as a fault, steady clock.
         state_period_s: between two readings of the state.
         on_sample: called with each new Sample, from the reader thread.
-        on_decision: called with each Decision that was carried out, the Chunk it is about (or
-            None) and the Sample at that time; the lock is held.
+        on_decision: called with each Decision that was carried out, whether it answers a chunk,
+            and the Sample at that time; the lock is held.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ArmSession:
         clock_stall_timeout_s: float = 1.0,
         state_period_s: float = 0.01,
         on_sample: Callable[[Sample], None] = lambda sample: None,
-        on_decision: Callable[[Decision, Chunk | None, Sample], None] = lambda *_: None,
+        on_decision: Callable[[Decision, bool, Sample], None] = lambda *_: None,
     ):
         self.arm, self.core, self.gripper = arm, core, gripper
         self.watch = StateWatch(robot_timeout_s)
@@ -123,6 +123,7 @@ class ArmSession:
                 raise RobotFault(FaultKind.MODE, latched.text)
             self.arm.check()
             self.active, self.core.busy = True, None
+            self.core.counts[:] = [0] * len(self.core.counts)
             text = "the driver is active and waits for a chunk"
             self._carry_out(self.core.hold(Reason.NONE, text, self._now_s()))
 
@@ -147,16 +148,15 @@ class ArmSession:
                 commanded=sample.state.commanded,
                 history=self._history,
             )
-            self._carry_out(decision, chunk)
+            self._carry_out(decision, about_chunk=True)
 
-    def refuse(self, chunk: Chunk, text: str) -> None:
+    def refuse(self, source_id: str, chunk_id: int, text: str) -> None:
         """Reject a chunk whose message is malformed, before its numbers are looked at."""
         with self.lock:
-            judgement = Judgement(Verdict.REJECTED, Reason.MALFORMED, text)
-            judgement = self.core.latched or judgement
+            judgement = self.core.latched or Judgement(Verdict.REJECTED, Reason.MALFORMED, text)
             self.core.counts[judgement.verdict] += 1
-            judgement = replace(judgement, source_id=chunk.source_id, chunk_id=chunk.chunk_id)
-            self._carry_out(Decision(judgement), chunk)
+            judgement = replace(judgement, source_id=source_id, chunk_id=chunk_id)
+            self._carry_out(Decision(judgement), about_chunk=True)
 
     def stop(self, text: str) -> None:
         """Stop now and latch: a person asked for it."""
@@ -196,10 +196,11 @@ class ArmSession:
         with self.lock:
             self.core.busy = busy or (None if self.active else "not active")
             if busy is not None:
-                self._carry_out(self.core.hold(Reason.NOT_ACTIVE, f"the driver is {busy}", self._now_s()))
+                text = f"the driver is {busy}"
+                self._carry_out(self.core.hold(Reason.NOT_ACTIVE, text, self._now_s()))
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Whether `condition()` became true within `timeout_s` of steady time; looked at each state."""
+        """Whether `condition()`, looked at with each state, came true in `timeout_s` of steady time."""
         deadline_s = time.monotonic() + timeout_s
         with self.lock:
             while not condition():
@@ -245,10 +246,9 @@ class ArmSession:
             return
         if self.core.latched is None:
             self._check_robot(silent_s)
-        now_s = self._now_s()
         if self.active:
-            self._check_clock(now_s, steady_s)
-        state = self._sample.state
+            self._check_clock()
+        now_s, state = self._now_s(), self._sample.state
         decision = self.core.tick(
             now_s,
             measured=state.measured,
@@ -272,7 +272,10 @@ class ArmSession:
         except RobotFault as fault:
             self._latch(_REASONS[fault.kind], str(fault))
 
-    def _check_clock(self, now_s: float, steady_s: float) -> None:
+    def _check_clock(self) -> None:
+        before_s, now_s, steady_s = time.monotonic(), self._now_s(), time.monotonic()
+        if steady_s - before_s > 0.01:
+            return  # we were put to sleep between the two readings: they cannot be compared
         problem = self._clock_watch.check(now_s, steady_s)
         if problem is not None and not self._clock_bad and self.core.latched is None:
             self._clock_map.reset()
@@ -284,7 +287,7 @@ class ArmSession:
     def _latch(self, reason: Reason, text: str) -> None:
         self._carry_out(self.core.latch(reason, text, self._now_s()))
 
-    def _carry_out(self, decision: Decision, chunk: Chunk | None = None) -> None:
+    def _carry_out(self, decision: Decision, about_chunk: bool = False) -> None:
         """Do what was decided, and tell; a robot that refuses turns the decision into a latch."""
         try:
             if decision.path is not None:
@@ -295,7 +298,7 @@ class ArmSession:
             decision = self.core.latch(_REASONS[fault.kind], str(fault), self._now_s())
         self.judgement = decision.judgement
         if self._sample is not None:
-            self._on_decision(decision, chunk, self._sample)
+            self._on_decision(decision, about_chunk, self._sample)
 
 
 def _moving(state: RobotState) -> bool:

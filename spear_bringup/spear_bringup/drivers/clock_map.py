@@ -28,7 +28,7 @@ class ClockMap:
         self._robot_time_s = 0.0
 
     def stamp_s(self, robot_time_s: float, node_now_s: float) -> float:
-        """The node time at which the robot made the state of `robot_time_s`, seen at `node_now_s`."""
+        """Node time at which the robot was in the state of `robot_time_s` that is seen now."""
         sample = node_now_s - robot_time_s
         if self._offset_s is None or robot_time_s < self._robot_time_s:
             self._best.clear()

@@ -36,6 +36,7 @@ from spear_bringup.drivers.franka_motions import (
     joint_stop,
     limit_planner,
 )
+from spear_bringup.drivers.link import Link
 from spear_bringup.drivers.protocol import FaultKind, RobotFault, RobotState
 from spear_policy.geometry.poses import Pose
 
@@ -52,7 +53,7 @@ class FrankaArm:
     def __init__(self, settings: FrankaSettings):
         self.settings = settings
         self._lock = threading.RLock()  # commands; reading states does not take it
-        self._robot: franky.Robot | None = None
+        self._link: Link | None = None
         self._model_lock = threading.Lock()
         self._tool: tuple[franky.Affine, franky.Affine] | None = None
         self._mode, self._errors = "", ()  # of the newest state
@@ -77,27 +78,28 @@ class FrankaArm:
 
         self.disconnect()
         try:
-            robot = call_within(s.connect_timeout_s, open_robot, f"connecting to {s.address}")
-            limit_planner(robot, s)
+            what = f"connecting to {s.address}"
+            link = Link(call_within(s.connect_timeout_s, open_robot, what))
+            limit_planner(link.end, s)
         except Exception as error:
             raise connect_fault(error, "robot", s.address) from None
         with self._lock:
-            self._robot = robot
+            self._link = link
             self._mode, self._errors = "", ()
             self._again, self._ending, self._preempting = None, False, False
 
     def disconnect(self) -> None:
         with self._lock:
-            # The last reference closes the link; while one is left, the robot takes no new client.
-            self._robot = None
-            self._again = None
+            link, self._link, self._again = self._link, None, None
+            if link is not None:
+                link.drop()
 
     def read_state(self) -> RobotState:
-        robot = self._connected()
+        link = self._connected()
         try:
-            return self._converted(robot, robot.state)
+            return self._converted(link, link.end.state)
         except Exception as error:
-            raise self._fault(robot, error) from None
+            raise self._fault(link, error) from None
 
     def send(self, path: Path) -> None:
         _refuse_unless_finite(
@@ -117,27 +119,27 @@ class FrankaArm:
 
     def stop(self) -> None:
         with self._lock:
-            robot = self._connected()
+            link = self._connected()
             self._again, self._ending = None, True
             try:
-                if not robot.is_in_control:
+                if not link.end.is_in_control:
                     return
-                joint = robot.current_control_signal_type == franky.ControlSignalType.JointPositions
+                joint = link.end.current_control_signal_type == franky.ControlSignalType.JointPositions
                 make_stop = joint_stop if joint else cartesian_stop
-                robot.move(make_stop(self.settings), asynchronous=True)
+                link.end.move(make_stop(self.settings), asynchronous=True)
             except Exception as error:
-                if robot.is_in_control:
-                    self._stop_hard(robot)
+                if link.end is not None and link.end.is_in_control:
+                    self._stop_hard(link)
                 elif not isinstance(error, franky.InvalidMotionTypeException):
-                    self._after_failure(robot, error)
+                    self._after_failure(link, error)
 
     def check(self) -> None:
         with self._lock:
-            robot = self._connected()
+            link = self._connected()
             try:
-                robot.poll_motion()
+                link.end.poll_motion()
             except Exception as error:
-                self._after_failure(robot, error)
+                self._after_failure(link, error)
         if fault := fault_of_state(self._mode, self._errors):
             raise fault
 
@@ -157,47 +159,50 @@ class FrankaArm:
 
     # Inner parts ---------------------------------------------------------------------------
 
-    def _connected(self) -> franky.Robot:
-        robot = self._robot
-        if robot is None:
-            text = f"there is no connection to the robot at {self.settings.address}; call ~/recover"
-            raise RobotFault(FaultKind.NETWORK, text)
-        return robot
+    def _connected(self) -> Link:
+        link = self._link
+        if link is None:
+            raise self._unconnected()
+        return link
+
+    def _unconnected(self) -> RobotFault:
+        text = f"there is no connection to the robot at {self.settings.address}; call ~/recover"
+        return RobotFault(FaultKind.NETWORK, text)
 
     def _start(self, make_motion) -> None:
         """Send a fresh motion now, and once more at once when the planner fails."""
         with self._lock:
-            robot = self._connected()
+            link = self._connected()
             if fault := fault_of_state(self._mode, self._errors):
                 raise fault
             self._again, self._ending = make_motion, False
             try:
-                self._launch(robot, make_motion)
+                self._launch(link, make_motion)
             except franky.InvalidMotionTypeException as error:
                 # The tail of the other control type (homing, or its stop) is still running.
-                self._end_of_motion(robot, error)
-                self._relaunch(robot, make_motion)
+                self._end_of_motion(link, error)
+                self._relaunch(link, make_motion)
             except Exception as error:
-                self._after_failure(robot, error)
+                self._after_failure(link, error)
 
-    def _launch(self, robot: franky.Robot, make_motion) -> None:
-        robot.move(make_motion(robot), asynchronous=True)
-        robot.join_motion(timeout=_START_CHECK_S)
+    def _launch(self, link: Link, make_motion) -> None:
+        link.end.move(make_motion(link.end), asynchronous=True)
+        link.end.join_motion(timeout=_START_CHECK_S)
 
-    def _relaunch(self, robot: franky.Robot, make_motion) -> None:
+    def _relaunch(self, link: Link, make_motion) -> None:
         try:
-            self._launch(robot, make_motion)
+            self._launch(link, make_motion)
         except Exception as error:
-            raise self._fault(robot, error) from None
+            raise self._fault(link, error) from None
 
-    def _end_of_motion(self, robot: franky.Robot, error: Exception) -> None:
+    def _end_of_motion(self, link: Link, error: Exception) -> None:
         try:
-            if not robot.join_motion(timeout=_SWITCH_TIMEOUT_S):
+            if not link.end.join_motion(timeout=_SWITCH_TIMEOUT_S):
                 raise error
         except Exception as failure:
-            raise self._fault(robot, failure) from None
+            raise self._fault(link, failure) from None
 
-    def _after_failure(self, robot: franky.Robot, error: Exception) -> None:
+    def _after_failure(self, link: Link, error: Exception) -> None:
         """Send the last motion once more after a planner failure; raise every other fault."""
         again, self._again = self._again, None
         ours = is_preemption(error) and self._preempting
@@ -205,43 +210,43 @@ class FrankaArm:
         if self._ending and (ours or is_planner_failure(error)):
             return  # the motion is over, which is what stop() wants
         if again is None or not (ours or is_planner_failure(error)):
-            raise self._fault(robot, error) from None
-        self._relaunch(robot, again)
+            raise self._fault(link, error) from None
+        self._relaunch(link, again)
 
-    def _stop_hard(self, robot: franky.Robot) -> None:
+    def _stop_hard(self, link: Link) -> None:
         """End the control loop itself, when the clean stop cannot be sent."""
         self._ending = self._preempting = True
         try:
-            robot.stop()
+            link.end.stop()
         except Exception as error:
-            raise self._fault(robot, error) from None
+            raise self._fault(link, error) from None
 
     def _clear_errors(self) -> None:
         with self._lock:
-            robot = self._connected()
-            if robot.is_in_control:
-                self._stop_hard(robot)
+            link = self._connected()
+            if link.end.is_in_control:
+                self._stop_hard(link)
             try:
-                robot.join_motion(timeout=_SWITCH_TIMEOUT_S)
+                link.end.join_motion(timeout=_SWITCH_TIMEOUT_S)
             except Exception as error:  # the old failure: a person has just dealt with it
                 if isinstance(error, franky.NetworkException):
-                    raise self._fault(robot, error) from None
+                    raise self._fault(link, error) from None
             try:
-                if robot.has_errors:
-                    robot.recover_from_errors()
+                if link.end.has_errors:
+                    link.end.recover_from_errors()
                 deadline_s = time.monotonic() + _CLEAR_TIMEOUT_S
                 while True:  # the state that shows it comes a little after the robot's answer
-                    self._converted(robot, robot.state)
+                    self._converted(link, link.end.state)
                     fault = fault_of_state(self._mode, self._errors)
                     if fault is None or time.monotonic() > deadline_s:
                         break
                     time.sleep(0.005)
             except Exception as error:
-                raise self._fault(robot, error) from None
+                raise self._fault(link, error) from None
         if fault is not None:
             raise fault
 
-    def _converted(self, robot: franky.Robot, state: franky.RobotState) -> RobotState:
+    def _converted(self, link: Link, state: franky.RobotState) -> RobotState:
         # The poses follow from the joints: what the controller reports as measured pose may be
         # the commanded one (the stock simulator does that), and its commanded pose is only
         # kept up to date in Cartesian motions.
@@ -252,22 +257,26 @@ class FrankaArm:
             joint_positions_rad=state.q,
             joint_velocities_rad_s=state.dq,
             joint_torques_nm=state.tau_J,
-            measured=self._forward(robot, state.q),
-            commanded=self._forward(robot, state.q_d),
+            measured=self._forward(link, state.q),
+            commanded=self._forward(link, state.q_d),
             mode=self._mode,
             errors=self._errors,
         )
 
-    def _forward(self, robot: franky.Robot, joints_rad: NDArray) -> Pose:
+    def _forward(self, link: Link, joints_rad: NDArray) -> Pose:
         joints = np.asarray(joints_rad, float)
         with self._model_lock:
-            affine = robot.model.pose(franky.Frame.EndEffector, joints, *self._tool)
+            affine = link.end.model.pose(franky.Frame.EndEffector, joints, *self._tool)
         return Pose(np.ravel(affine.translation), np.ravel(affine.quaternion))
 
-    def _fault(self, robot: franky.Robot, error: Exception) -> RobotFault:
+    def _fault(self, link: Link, error: Exception) -> RobotFault:
+        if link.end is None:  # dropped by another thread in the middle of a call
+            return self._unconnected()
         fault = fault_of(error, self.settings.address, self._mode)
-        if fault.kind is FaultKind.NETWORK and self._robot is robot:
-            self._robot = None  # dead for good, even when the network comes back
+        if fault.kind is FaultKind.NETWORK:
+            link.drop()  # dead for good, even when the network comes back
+            if self._link is link:
+                self._link = None
         return fault
 
 

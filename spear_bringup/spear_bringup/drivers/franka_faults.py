@@ -48,7 +48,8 @@ def fault_of(error: BaseException, address: str, mode: str = "") -> RobotFault:
     if isinstance(error, franky.InvalidMotionTypeException | franky.MotionReuseException):
         return RobotFault(FaultKind.PLANNER, f"the motion does not follow the running one: {text}")
     if "reflex" in text.lower() or mode == "Reflex":
-        return RobotFault(FaultKind.REFLEX, f"the robot stopped itself ({text}); {_MENDS['Reflex']}")
+        text = f"the robot stopped itself ({text}); {_MENDS['Reflex']}"
+        return RobotFault(FaultKind.REFLEX, text)
     if isinstance(error, franky.ControlException | franky.CommandException):
         mend = _MENDS.get(mode, "see the robot's lights and Desk, then call ~/recover")
         return RobotFault(FaultKind.MODE, f"the robot does not move ({text}); {mend}")
@@ -76,8 +77,8 @@ def connect_fault(error: BaseException, what: str, address: str) -> RobotFault:
     text = _plain(error)
     if isinstance(error, TimeoutError):
         mend = (
-            f"no answer from the {what} at {address} ({text}): check power, cable and the parameter "
-            "robot_host; if another program is connected to it, end that one"
+            f"no answer from the {what} at {address} ({text}): check power, cable and the "
+            "parameter robot_host; if another program is connected to it, end that one"
         )
     elif isinstance(error, franky.RealtimeException):
         mend = (

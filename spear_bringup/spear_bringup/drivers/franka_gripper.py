@@ -1,8 +1,8 @@
 """The Franka hand behind `protocol.Gripper`, over franky 2.0.
 
-Synchronous calls only: a `*_async` call made while another one is pending was seen to hang for good.
-Closing is `grasp` with width 0: a grasp at the object's own width holds it without any force. That
-grasp also "succeeds" on nothing, so whether something is held is for the width to say.
+Synchronous calls only: a `*_async` call made while another one is pending was seen to hang for
+good. Closing is `grasp` with width 0: a grasp at the object's own width holds it without any force.
+That grasp also "succeeds" on nothing, so whether something is held is for the width to say.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import franky
 
 from spear_bringup.drivers.bounded_call import call_within
 from spear_bringup.drivers.franka_faults import connect_fault, gripper_fault_of
+from spear_bringup.drivers.link import Link
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
 
 _ANY_WIDTH_M = 0.08  # grasp's outer tolerance: the hand's whole stroke
@@ -40,44 +41,48 @@ class FrankaGripper:
 
     def __init__(self, settings: FrankaGripperSettings):
         self.settings = settings
-        self._gripper: franky.Gripper | None = None
+        self._link: Link | None = None
 
     def connect(self) -> None:
         s = self.settings
         self.disconnect()
         try:
-            gripper = call_within(
-                s.connect_timeout_s, lambda: franky.Gripper(s.address), f"connecting to {s.address}"
-            )
-            width_m = gripper.max_width
+            what = f"connecting to {s.address}"
+            link = Link(call_within(s.connect_timeout_s, lambda: franky.Gripper(s.address), what))
+            width_m = link.end.max_width
         except Exception as error:
             raise connect_fault(error, "gripper", s.address) from None
-        self._gripper = gripper
+        self._link = link
         if width_m > 0.0:  # 0 before the hand was homed in Desk
             self.max_width_m = float(width_m)
 
     def disconnect(self) -> None:
-        self._gripper = None
+        link, self._link = self._link, None
+        if link is not None:
+            link.drop()
 
     def open(self) -> None:
-        self._call(lambda gripper: gripper.open(self.settings.speed_m_s), "open")
+        speed_m_s = self.settings.speed_m_s
+        self._call(lambda link: link.end.open(speed_m_s), "open")
 
     def close(self) -> None:
-        s = self.settings
-        self._call(lambda g: g.grasp(0.0, s.speed_m_s, s.force_n, 0.01, _ANY_WIDTH_M), "close")
+        grasp = 0.0, self.settings.speed_m_s, self.settings.force_n, 0.01, _ANY_WIDTH_M
+        self._call(lambda link: link.end.grasp(*grasp), "close")
 
     def width_m(self) -> float:
-        return float(self._call(lambda gripper: gripper.width, "read its width"))
+        return float(self._call(lambda link: link.end.width, "read its width"))
 
     def _call(self, call, what: str):
-        gripper = self._gripper
-        if gripper is None:
-            text = f"there is no connection to the gripper at {self.settings.address}; call ~/recover"
-            raise RobotFault(FaultKind.NETWORK, text)
+        link = self._link
+        if link is None:
+            text = f"there is no connection to the gripper at {self.settings.address}"
+            raise RobotFault(FaultKind.NETWORK, f"{text}; call ~/recover")
         try:
-            return call(gripper)
+            return call(link)
         except Exception as error:
             fault = gripper_fault_of(error, self.settings.address, what)
-            if fault.kind is FaultKind.NETWORK and self._gripper is gripper:
-                self._gripper = None
+            if fault.kind is FaultKind.NETWORK:
+                link.drop()
+                if self._link is link:
+                    self._link = None
             raise fault from None

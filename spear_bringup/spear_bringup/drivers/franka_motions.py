@@ -1,4 +1,4 @@
-"""From paths to franky motions: units, whole milliseconds, and the bounds of the robot's planner."""
+"""From paths to franky motions: units, whole milliseconds, bounds of the robot's planner."""
 
 from dataclasses import dataclass
 
@@ -84,7 +84,7 @@ def cartesian_motion(
 def joint_motion(
     durations_s: NDArray, joints: NDArray, robot: franky.Robot, settings: FrankaSettings
 ) -> franky.JointWaypointMotion:
-    """Joint waypoints (N, 7) [rad], central-difference velocities, at rest at the end; single-use."""
+    """Joint waypoints (N, 7) [rad] with central-difference velocities, at rest at the end."""
     limits = KNOT_SPEED_MARGIN * settings.velocity_factor * robot.joint_velocity_limit.get()
     velocities = np.zeros_like(joints)
     if len(joints) > 1:

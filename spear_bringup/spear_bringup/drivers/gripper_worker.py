@@ -113,8 +113,8 @@ class GripperWorker:
             return report
         busy_s = time.monotonic() - began_s
         if busy_s > self._stuck_after_s and report.fault is None:
-            text = f"the gripper has not answered for {busy_s:.0f} s; look at it, then call ~/recover"
-            return replace(report, busy_s=busy_s, fault=text)
+            text = f"the gripper has not answered for {busy_s:.0f} s; look at it"
+            return replace(report, busy_s=busy_s, fault=f"{text}, then call ~/recover")
         return replace(report, busy_s=busy_s)
 
     def _work(self, reads: bool) -> None:
@@ -171,6 +171,4 @@ class GripperWorker:
         with self._condition:
             closed = self._done is False
             holding = closed and width_m > self._holding_width_m
-            self._report = replace(
-                self._report, width_m=width_m, opening=opening, holding=holding
-            )
+            self._report = replace(self._report, width_m=width_m, opening=opening, holding=holding)

@@ -1,4 +1,4 @@
-"""A way home in joint space that the gate can judge: sampled, and seen through the forward kinematics."""
+"""A way home in joint space that the gate can judge, because it is seen at the end effector."""
 
 import math
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from spear_policy.geometry.poses import Pose
 
 SAMPLE_PERIOD_S = 0.05
 ARRIVED_RAD = 0.01
+HOMING = "homing"
 _REST_TIMEOUT_S = 3.0
 _STEADY_FACTOR = 20.0  # how much slower than the wall clock a simulation may be
 _PEAK = 1.875  # largest speed of a minimum-jerk move over its mean speed
@@ -53,8 +54,8 @@ def judge_joint_path(
 ) -> tuple[Judgement, JointPath]:
     """What the gate says of the end effector's way along `path`, and the path to run.
 
-    `start` is the end-effector pose where the path begins. A path that is too fast comes back slower
-    (CLAMPED); one that leaves the workspace is REJECTED.
+    `start` is the end-effector pose where the path begins. A path that is too fast comes back
+    slower (CLAMPED); one that leaves the workspace is REJECTED.
     """
     poses = [forward_kinematics(joints) for joints in path.positions_rad]
     seen = path_through(
@@ -83,8 +84,9 @@ def go_home(
         HomingFailed: the way is not allowed, or the arm did not arrive.
         RobotFault: the robot refused.
     """
+    _raise_if_latched(session)
     session.arm.check()
-    session.rest("homing")
+    session.rest(HOMING)
     try:
         if open_gripper and session.gripper is not None:
             session.core.gripper.target = 1.0
@@ -96,10 +98,11 @@ def go_home(
             path, start.measured, session.arm.forward_kinematics, session.core.limits
         )
         if not judgement.moves:
-            text = f"the way home is refused: {judgement.text}; move the arm by hand, nearer to home"
-            raise HomingFailed(text)
+            text = f"the way home is refused: {judgement.text}"
+            raise HomingFailed(f"{text}; move the arm by hand, nearer to home")
         with session.lock:
-            _raise_if_latched(session)
+            if _interrupted(session):
+                raise HomingFailed("homing was interrupted")
             session.arm.send_joints(path.durations_s, path.positions_rad)
 
         def there() -> bool:
@@ -109,21 +112,28 @@ def go_home(
         budget_s = 2.0 * path.total_s + _REST_TIMEOUT_S
         _wait(session, there, budget_s, "the arm did not arrive at its home position")
     finally:
-        session.rest(None)
+        if session.core.busy == HOMING:
+            session.rest(None)
 
 
 def _wait(session: ArmSession, condition, budget_s: float, complaint: str) -> None:
-    """Wait for `condition()` for `budget_s` on the robot's clock: a slow simulation is no failure."""
+    """Wait for `condition()` for `budget_s` of the robot's time: a slow simulation may be slow."""
     began_s = session.sample.state.robot_time_s
 
     def over() -> bool:
         spent_s = session.sample.state.robot_time_s - began_s
-        return condition() or session.core.latched is not None or not 0 <= spent_s <= budget_s
+        return condition() or _interrupted(session) or not 0 <= spent_s <= budget_s
 
     session.wait_for(over, _STEADY_FACTOR * budget_s)
     _raise_if_latched(session)
+    if _interrupted(session):
+        raise HomingFailed("homing was interrupted")
     if not condition():
         raise HomingFailed(f"{complaint} within {budget_s:.0f} s; look at it and try again")
+
+
+def _interrupted(session: ArmSession) -> bool:
+    return session.core.latched is not None or session.core.busy != HOMING
 
 
 def _raise_if_latched(session: ArmSession) -> None:

@@ -1,4 +1,4 @@
-"""The graphs of SPEAR: which nodes run, with what, in which order. Launch files and demo read this."""
+"""The graphs of SPEAR: which nodes run, with what, in which order."""
 
 from pathlib import Path
 
@@ -49,8 +49,16 @@ def sim_graph(
         log_level=log_level,
     )
     others = _robot_nodes(
-        engine, record, namespace, episode_file, host, out_dir, params_file, log_level,
-        overrides="sim_overrides.yaml", use_sim_time=use_sim_time,
+        engine,
+        record,
+        namespace,
+        episode_file,
+        host,
+        out_dir,
+        params_file,
+        log_level,
+        overrides="sim_overrides.yaml",
+        use_sim_time=use_sim_time,
     )
     return [world, *others]
 
@@ -74,16 +82,35 @@ def franka_graph(
         ValueError: as `sim_graph`; also for engine "scripted", which reads ground truth.
     """
     if engine == "scripted":
-        raise ValueError("engine scripted reads ground truth from a simulation; use spear or replay")
+        raise ValueError(
+            "engine scripted reads ground truth from a simulation; use spear or replay"
+        )
     return _robot_nodes(
-        engine, record, namespace, episode_file, robot_host, out_dir, params_file, log_level,
-        overrides="franka_overrides.yaml", use_sim_time=use_sim_time,
+        engine,
+        record,
+        namespace,
+        episode_file,
+        robot_host,
+        out_dir,
+        params_file,
+        log_level,
+        overrides="franka_overrides.yaml",
+        use_sim_time=use_sim_time,
     )
 
 
 def _robot_nodes(
-    engine, record, namespace, episode_file, robot_host, out_dir, params_file, log_level, *,
-    overrides, use_sim_time,
+    engine,
+    record,
+    namespace,
+    episode_file,
+    robot_host,
+    out_dir,
+    params_file,
+    log_level,
+    *,
+    overrides,
+    use_sim_time,
 ) -> list[NodeSpec]:
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")

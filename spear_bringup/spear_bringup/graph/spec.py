@@ -1,4 +1,4 @@
-"""One process of the node graph, as data: what is started, with which parameters, in which order."""
+"""One process of the node graph as data: what is started, and with which parameters."""
 
 import json
 import math

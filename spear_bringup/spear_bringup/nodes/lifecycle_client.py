@@ -30,7 +30,7 @@ _RETRY_S = 2.0  # a reply can be lost while two processes are still discovering 
 
 
 class TransitionFailed(Exception):
-    """A node did not do what it was asked; the text names the node, the transition and the cause."""
+    """A node did not do what it was asked; the text names it, the transition and the cause."""
 
     def __init__(self, full_name: str, text: str):
         super().__init__(f"{full_name} {text}")
@@ -122,7 +122,7 @@ class LifecycleClient:
         return self._get.service_is_ready()
 
     def state(self, timeout_s: float) -> str | None:
-        """"unconfigured", "inactive", "active", "finalized", a transition; None without answer."""
+        """Its state ("unconfigured", "inactive", "active", "finalized"); None without an answer."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0.0:
             # A request to a node that is not discovered yet would be lost.

@@ -1,4 +1,4 @@
-"""Configures and activates the nodes of a graph in order, watches them, deactivates them at the end.
+"""Configures and activates the nodes of a graph in order, watches them, deactivates them.
 
 A plain node on the steady clock: it works when /clock stands still. When a managed node dies, it
 first deactivates what commands the robot; the driver holds by itself and stays, to say so.
@@ -27,7 +27,7 @@ Brings lifecycle nodes up in the given order and watches them. Parameters are de
 config/lifecycle_manager.yaml. Services: ~/activate_all and ~/deactivate_all (std_srvs/Trigger).
 
 example:
-  lifecycle_manager --ros-args -p node_names:="[sim_world, franka_driver, policy]" -p autostart:=true
+  lifecycle_manager --ros-args -p node_names:="[sim_world, franka_driver, policy]"
 """
 
 
@@ -36,7 +36,7 @@ class Stopped(Exception):
 
 
 class LifecycleManager:
-    """The node `lifecycle_manager`: services on one thread, calls to the managed nodes on another."""
+    """The node: its services on one thread, calls to the managed nodes on another."""
 
     def __init__(self, stop: threading.Event):
         self._stop = stop

@@ -6,22 +6,19 @@ from the same list of nodes.
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 
 from spear_bringup.graph.processes import NodeProcess, mapped_shared_memory, remove_shared_memory
 from spear_bringup.graph.spec import NodeSpec, check_graph
 from spear_bringup.nodes.lifecycle_client import TransitionFailed
 from spear_bringup.nodes.managed_nodes import ManagedNodes, Timeouts
+from spear_bringup.nodes.spun_node import SpunNode
 
 
 class GraphError(Exception):
@@ -62,7 +59,6 @@ class RunningGraph:
         self.shared_memory: set[Path] = set()
         self._environment = dict(environment or {})
         self._timeouts, self._say = timeouts or Timeouts(), say
-        self._spin_ended = threading.Event()
 
     def __enter__(self) -> "RunningGraph":
         commands = [self._command(spec) for spec in self.specs]
@@ -104,10 +100,63 @@ class RunningGraph:
             states = ", ".join(f"{name} {state}" for name, state in self.managed.states.items())
             raise GraphError(f"the graph is not active in time ({states}); logs: {self.log_dir}")
 
+    def wait_until(self, condition, timeout_s: float) -> bool:
+        """Whether `condition()` became true in time. Raises GraphError when a process ends."""
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            self.check()
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def call(self, service_type, name: str, request, timeout_s: float = 30.0):
+        """The response of a service.
+
+        Raises:
+            GraphError: it is not offered or has not answered within `timeout_s`, or a process
+                ended meanwhile.
+        """
+        client = self.node.create_client(service_type, name)
+        try:
+            if not self.wait_until(client.service_is_ready, timeout_s):
+                raise GraphError(f"nobody offers {name}; is the node active?")
+            future = client.call_async(request)
+            if not self.wait_until(future.done, timeout_s):
+                raise GraphError(f"{name} has not answered within {timeout_s:.0f} s")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def reconfigure(self, name: str, **parameters) -> None:
+        """Bring one node down, change its parameters, and bring it up again.
+
+        Raises:
+            GraphError: the node refused; the text says which step and why.
+        """
+        full_name = next(spec.full_name for spec in self.specs if spec.name == name)
+        client = self.managed.clients[full_name]
+        values = [
+            Parameter(key, value=value).to_parameter_msg() for key, value in parameters.items()
+        ]
+        try:
+            if client.state(self._timeouts.watch_s) == "active":
+                client.change("deactivate", self._timeouts.deactivate_s)
+            if client.state(self._timeouts.watch_s) == "inactive":
+                client.change("cleanup", self._timeouts.deactivate_s)
+            request = SetParameters.Request(parameters=values)
+            for result in self.call(SetParameters, f"{full_name}/set_parameters", request).results:
+                if not result.successful:
+                    raise GraphError(f"{full_name} refused a parameter: {result.reason}")
+            self.managed.bring_up()
+        except TransitionFailed as failure:
+            raise GraphError(self._with_log(str(failure), name)) from failure
+
     def states(self) -> dict[str, str]:
         """Lifecycle state of every managed node now, by name: "active", ... or "silent"."""
         return {
-            spec.name: self.managed.clients[spec.full_name].state(self._timeouts.watch_s) or "silent"
+            spec.name: self.managed.clients[spec.full_name].state(self._timeouts.watch_s)
+            or "silent"
             for spec in self.specs
             if spec.managed
         }
@@ -136,7 +185,8 @@ class RunningGraph:
         finally:  # a second Ctrl-C while ending must not leave a process behind either
             for process in self.processes.values():
                 process.end(0.0, 0.0)
-            self._stop_node()
+            self.shared_memory |= mapped_shared_memory(os.getpid())
+            self._spun.close()
             remove_shared_memory(self.shared_memory)
 
     # Parts -------------------------------------------------------------------------------
@@ -145,14 +195,8 @@ class RunningGraph:
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self._killed: set[str] = set()
         self._deadline_s: float | None = None
-        self.context = Context()
-        rclpy.init(
-            args=[],
-            context=self.context,
-            domain_id=self.domain_id,
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
-        self.node = Node("supervisor", context=self.context, enable_rosout=False)
+        self._spun = SpunNode("supervisor", self.domain_id, self._say)
+        self.node = self._spun.node
         self.managed = ManagedNodes(
             self.node,
             [spec.full_name for spec in self.specs if spec.managed],
@@ -160,26 +204,6 @@ class RunningGraph:
             self._say,
             self.check,
         )
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name="supervisor", daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        while not self._spin_ended.is_set():
-            try:
-                self._executor.spin_once(timeout_sec=0.1)
-            except Exception as error:  # one bad callback must not stop the supervisor
-                self._say(f"callback failed: {type(error).__name__}: {error}")
-
-    def _stop_node(self) -> None:
-        self.shared_memory |= mapped_shared_memory(os.getpid())
-        self._spin_ended.set()
-        self._thread.join(timeout=10.0)
-        self._executor.shutdown(timeout_sec=1.0)
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-        self.context.destroy()  # or its shared memory would stay mapped here
 
     def _command(self, spec: NodeSpec) -> list[str]:
         try:

@@ -33,18 +33,18 @@ class View:
 
 
 # Third-person view from in front of the robot and to its left, over the whole reachable area.
-EXTERNAL = View("external", "camera_external_optical_frame", 280, 210, 44.0)
-EXTERNAL_POSITION_M = np.array([1.22, 0.50, 0.78])
-EXTERNAL_LOOKS_AT_M = np.array([0.40, 0.00, 0.12])
+EXTERNAL = View("external", "camera_external_optical_frame", 280, 210, 46.0)
+EXTERNAL_POSITION_M = np.array([1.14, 0.42, 0.70])
+EXTERNAL_LOOKS_AT_M = np.array([0.38, 0.00, 0.17])
 
 # On the hand, looking between the fingers: position and axes in the hand's frame.
 WRIST = View("wrist", "camera_wrist_optical_frame", 112, 112, 75.0)
-WRIST_POSITION_M = np.array([0.07, 0.0, 0.01])
-WRIST_TILT_RAD = 0.35
+WRIST_POSITION_M = np.array([0.075, 0.0, 0.03])
+WRIST_TILT_RAD = 0.36
 
 
 def external_orientation() -> Rotation:
-    """Axes of the external camera in the world, MuJoCo's convention (x right, y up, looks at -z)."""
+    """Axes of the external camera in the world, as MuJoCo has them: x right, y up, looks at -z."""
     back = EXTERNAL_POSITION_M - EXTERNAL_LOOKS_AT_M
     back = back / np.linalg.norm(back)
     right = np.cross([0.0, 0.0, 1.0], back)
@@ -53,7 +53,7 @@ def external_orientation() -> Rotation:
 
 
 def wrist_orientation() -> Rotation:
-    """Axes of the wrist camera in the hand's frame, MuJoCo's convention.
+    """Axes of the wrist camera in the hand's frame, as MuJoCo has them.
 
     The camera sits beside the palm (hand +x), looks along the fingers (hand +z) and leans in.
     """
@@ -64,7 +64,7 @@ def wrist_orientation() -> Rotation:
 
 
 def optical_from_mujoco(axes: NDArray) -> NDArray:
-    """Turn a MuJoCo camera matrix (3, 3) into the optical convention (x right, y down, z forward)."""
+    """A MuJoCo camera matrix (3, 3) in the optical convention: x right, y down, z forward."""
     return axes @ np.diag([1.0, -1.0, -1.0])
 
 

@@ -94,18 +94,23 @@ class _ArmServer(FrankaRobotServer):
         super().__init__(robot, [host])
         self._newest_sent, self._newest_answered, self._client_silent = -1, 0, False
         self.errors = (False,) * ERROR_COUNT
+        self._known_modes: dict[tuple, tuple[int, int, int]] = {}
         commands = self._FrankaServer__command_class_map
         commands[RobotCommand.kMove] = _Move
         commands[RobotCommand.kAutomaticErrorRecovery] = _Recovery
 
     def wait_for_client(self) -> None:
         """Let a client that is in control catch up, as long as it gives signs of life."""
-        behind = self._newest_sent - self._newest_answered
-        if not self.current_motion_id or behind <= LAG_LIMIT_TICKS or self._client_silent:
+        if self.client_lag_ticks <= LAG_LIMIT_TICKS or self._client_silent:
             return
         sockets = [self._FrankaServer__udp_socket, self._tcp_socket]
         ready, _, _ = select.select(sockets, [], [], PATIENCE_S)
         self._client_silent = not ready
+
+    @property
+    def client_lag_ticks(self) -> int:
+        """How many states the client in control has not answered yet; 0 when none is in control."""
+        return self._newest_sent - self._newest_answered if self.current_motion_id else 0
 
     def trigger_reflex(self, error: int = CARTESIAN_REFLEX) -> None:
         """Stop as a robot does that felt a collision; it moves again after an error recovery."""
@@ -170,8 +175,6 @@ class _ArmServer(FrankaRobotServer):
             self._known_modes[key] = tuple(int(mode) for mode in modes)
         return self._known_modes[key]
 
-    _known_modes: dict = {}
-
 
 class _Move(MoveCommand):
     def handle(self, server: _ArmServer) -> None:
@@ -184,6 +187,8 @@ class _Move(MoveCommand):
 class _Recovery(AutomaticErrorRecoveryCommand):
     def handle(self, server: _ArmServer) -> None:
         server.recover()
+        # The client looks at the state as soon as it has the answer.
+        server.send_state()
         super().handle(server)
 
 
@@ -223,17 +228,18 @@ class _HandServer(FrankaGripperServer):
 
         An empty grasp is answered as the real hand does, and not as a failure of the hand.
         """
-        width, settled = self._robot.hand_width, self._settling_steps >= _SETTLE_STEPS - 1
-        if self._motion_state is _MotionState.GRASPING and settled and not self._within_reach(width):
+        grasping = self._motion_state is _MotionState.GRASPING
+        settled = self._settling_steps >= _SETTLE_STEPS - 1
+        if grasping and settled and not self._holds():
             self._answer_pending(GripperCommandStatus.kUnsuccessful)
         super()._check_motion_state()
 
-    def _within_reach(self, width_m: float) -> bool:
-        inside, outside = self._goal_epsilon_inner, self._goal_epsilon_outer
-        return self._goal_width - inside <= width_m <= self._goal_width + outside
+    def _holds(self) -> bool:
+        excess_m = self._robot.hand_width - self._goal_width
+        return -self._goal_epsilon_inner <= excess_m <= self._goal_epsilon_outer
 
     def _answer_pending(self, status: GripperCommandStatus) -> None:
-        if self._pending_command_id is None or self._pending_tcp_socket is None:
+        if self._pending_command_id is None:
             return
         BaseCommand.send_response(
             self._pending_tcp_socket,

@@ -47,7 +47,8 @@ def dish_profile_m(dish: Dish) -> NDArray:
     bulge = 1.0 if dish is PLATE else 0.62
     outside = np.column_stack([floor + (rim - floor) * curve**bulge, height * curve])
     inner_radius = floor + (rim - WALL_M - floor) * curve**bulge
-    inside = np.column_stack([inner_radius, dish.floor_height_m + (height - dish.floor_height_m) * curve])
+    inner_height = dish.floor_height_m + (height - dish.floor_height_m) * curve
+    inside = np.column_stack([inner_radius, inner_height])
     foot = [[0, 0], [floor, 0]]
     well = [[floor, dish.floor_height_m], [0, dish.floor_height_m]]
     return np.array([*foot, *outside, *inside[::-1], *well]) - [0, height / 2]

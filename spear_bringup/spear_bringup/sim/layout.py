@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from spear_bringup.sim.objects import BOWL, CUBES, DISHES, OBJECTS, PLATE
 from spear_policy.geometry.poses import Pose
@@ -67,15 +68,14 @@ def _place_all(draws: np.random.Generator) -> dict[str, Pose] | None:
 def fixed_layout() -> dict[str, Pose]:
     """The arrangement of the pictures: every object in its place, no chance involved."""
     spots = {
-        PLATE.name: (0.54, 0.13),
-        BOWL.name: (0.53, -0.15),
-        "red cube": (0.42, 0.02),
-        "green cube": (0.38, -0.10),
-        "blue cube": (0.40, 0.16),
-        "yellow cube": (0.60, 0.0),
+        PLATE.name: (0.54, 0.13, 0.0),
+        BOWL.name: (0.53, -0.15, 0.0),
+        "red cube": (0.42, 0.02, 0.3),
+        "green cube": (0.38, -0.10, -0.5),
+        "blue cube": (0.40, 0.16, 0.9),
+        "yellow cube": (0.60, 0.0, 0.1),
     }
-    yaws = dict(zip(spots, (0.0, 0.0, 0.3, -0.5, 0.9, 0.1)))
-    return {name: _standing(name, np.array(at), yaws[name]) for name, at in spots.items()}
+    return {name: _standing(name, (x, y), yaw) for name, (x, y, yaw) in spots.items()}
 
 
 LAYOUTS = ("random", "fixed")
@@ -92,13 +92,13 @@ def layout(kind: str, seed: int) -> dict[str, Pose]:
 
 def too_close(poses: dict[str, Pose]) -> list[tuple[str, str]]:
     """Pairs that stand nearer to each other than `clearance_m` allows."""
-    return [
-        (a, b)
-        for a, b in combinations(poses, 2)
-        if np.linalg.norm((poses[a].position_m - poses[b].position_m)[:2]) < clearance_m(a, b) - 1e-9
-    ]
+
+    def distance_m(a: str, b: str) -> float:
+        return np.linalg.norm((poses[a].position_m - poses[b].position_m)[:2])
+
+    return [(a, b) for a, b in combinations(poses, 2) if distance_m(a, b) < clearance_m(a, b)]
 
 
-def _standing(name: str, spot_xy_m: np.ndarray, yaw_rad: float) -> Pose:
+def _standing(name: str, spot_xy_m: ArrayLike, yaw_rad: float) -> Pose:
     position = (*spot_xy_m, OBJECTS[name].height_m / 2)
     return Pose(position, from_rotation_vector([0.0, 0.0, yaw_rad]))

@@ -21,9 +21,7 @@ _TRUSTED_LAG_RAD = 0.1
 
 def add_mended_robot(sim: MujocoSimulator) -> "MendedRobot":
     """Add an FR3 in the ready pose, gripper open, to a simulation that was not started yet."""
-    robot = sim.add_robot(
-        initial_q=READY_RAD, initial_hand_width=MAX_WIDTH_M, kv=DAMPING_NM_S_RAD
-    )
+    robot = sim.add_robot(initial_q=READY_RAD, initial_hand_width=MAX_WIDTH_M, kv=DAMPING_NM_S_RAD)
     # add_robot() names the class it makes, so the robot becomes ours afterwards.
     robot.__class__ = MendedRobot
     robot.inner = robot.last_solution = robot.known_tool = None
@@ -35,10 +33,21 @@ def add_mended_robot(sim: MujocoSimulator) -> "MendedRobot":
     speed = robot.components["dq_d"].observers["fd"]
     acceleration = robot.components["ddq_d"]
     acceleration._TrackedStateComponent__default_value = lambda *_: speed.last_derivative.copy()
-    fingers = sim.scene.find(".//default[@class='finger']/joint")
-    # The fingers inherit the arm's motor inertia and friction, which stop them 2 mm off.
-    fingers.attrib.update(armature="0.1", frictionloss="0", damping="1")
+    _mend_fingers(sim)
     return robot
+
+
+def _mend_fingers(sim: MujocoSimulator) -> None:
+    fingers = sim.scene.find(".//default[@class='finger']/joint")
+    # They inherit the arm's motor inertia and friction, which stop them 2 mm off.
+    fingers.attrib.update(armature="0.1", frictionloss="0", damping="1")
+    # One flat pad instead of a pad and four studs: the same extent, a fifth of the contacts.
+    pad = sim.scene.find(".//default[@class='fingertip_pad_collision_1']/geom")
+    pad.set("pos", "0 0.004 0.0445")
+    for body in list(sim.worldbody.iter("body")):
+        for geom in body.findall("geom"):
+            if geom.get("class", "").startswith("fingertip_pad") and geom.get("class")[-1] != "1":
+                body.remove(geom)
 
 
 class MendedRobot(FrankaMujocoRobot):
@@ -112,7 +121,7 @@ class MendedRobot(FrankaMujocoRobot):
     def _pre_step(self) -> None:
         goal = self._hand_goal_width / 2
         limit = self._hand_goal_force
-        for joint, dof in zip(self._finger_qpos_addrs, self._finger_dof_addrs):
+        for joint, dof in zip(self._finger_qpos_addrs, self._finger_dof_addrs, strict=True):
             speed = float(self._data.qvel[dof])
             force = 1000.0 * (goal - float(self._data.qpos[joint])) - 50.0 * speed
             if abs(speed) > self._hand_goal_velocity and force * speed > 0:
@@ -124,7 +133,7 @@ class MendedRobot(FrankaMujocoRobot):
         super()._post_step()
 
     def _get_state(self) -> InnerRobotState:
-        """Joints as they are now; read from MuJoCo once a step where the original asks each time."""
+        """Joints as they are now, read from MuJoCo once a step; the original reads at each call."""
         if self._data is None:
             return super()._get_state()
         if self.inner is None:

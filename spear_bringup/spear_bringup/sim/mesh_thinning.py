@@ -12,9 +12,10 @@ def thinned(model: mujoco.MjModel, cell_m: float) -> mujoco.MjModel:
 
     Vertices in the same cell of a grid become one; triangles that lose a corner by it go. Normals
     stay those of the original, so surfaces still look smooth. Physics must use the original.
+    A cell of 0 keeps every detail.
     """
     drawn = copy.copy(model)
-    for mesh in range(drawn.nmesh):
+    for mesh in range(drawn.nmesh if cell_m > 0 else 0):
         _thin(drawn, mesh, cell_m)
     return drawn
 

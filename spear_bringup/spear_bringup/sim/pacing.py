@@ -1,4 +1,4 @@
-"""Simulated time against the wall clock: deadlines that do not drift, and how well they are kept."""
+"""Simulated time against the wall clock: deadlines without drift, and how well they are kept."""
 
 import time
 from collections import deque
@@ -64,4 +64,4 @@ class RealTimeFactor:
         marks = list(self._marks)
         if len(marks) < 2:
             return 0.0, 0.0, 0.0
-        return tuple(end - start for start, end in zip(marks[0], marks[-1]))
+        return tuple(end - start for start, end in zip(marks[0], marks[-1], strict=True))

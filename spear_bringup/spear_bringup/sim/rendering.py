@@ -63,7 +63,7 @@ class Painter:
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
         images = {}
-        for view, renderer in zip(self._views, self._renderers):
+        for view, renderer in zip(self._views, self._renderers, strict=True):
             renderer.update_scene(self._data, view.name, self._groups)
             images[view.name] = renderer.render()
         return images
@@ -80,7 +80,9 @@ class RenderThread:
     # A client of the robot gives up after a second without a state, so physics never waits longer.
     BUSY_LIMIT_S = 0.5
 
-    def __init__(self, make_painter: Callable[[], Painter], on_images: Callable[[float, Images], None]):
+    def __init__(
+        self, make_painter: Callable[[], Painter], on_images: Callable[[float, Images], None]
+    ):
         """Start the thread. Raises RenderingError when the painter cannot be made."""
         self._on_images = on_images
         self._states: queue.SimpleQueue = queue.SimpleQueue()

@@ -30,6 +30,9 @@ def furnish(scene: Element, worldbody: Element) -> None:
     Raises:
         ValueError: the model has no body named `HAND_BODY` to carry the wrist camera.
     """
+    hand = worldbody.find(f".//body[@name='{HAND_BODY}']")
+    if hand is None:
+        raise ValueError(f"no body {HAND_BODY!r} in the model: add the robot before the table-top")
     _picture_quality(scene)
     _materials(scene.find("asset"))
     _room(worldbody)
@@ -38,7 +41,7 @@ def furnish(scene: Element, worldbody: Element) -> None:
         _cube(worldbody, cube)
     for dish in DISHES:
         _dish(scene.find("asset"), worldbody, dish)
-    _cameras(worldbody)
+    _cameras(worldbody, hand)
     # Cubes slide slowly out of a pinch with the default pyramidal, soft friction.
     scene.find("option").attrib.update(cone="elliptic", impratio="10")
 
@@ -47,7 +50,7 @@ def _picture_quality(scene: Element) -> None:
     visual = scene.find("visual")
     # One shadow map of moderate size and no multisampling: all the rest costs more than it shows.
     visual.find("quality").attrib.update(shadowsize="1024", offsamples="0")
-    visual.find("headlight").attrib.update(ambient="0.38 0.38 0.38", diffuse="0.25 0.25 0.25")
+    visual.find("headlight").attrib.update(ambient="0.34 0.34 0.34", diffuse="0.10 0.10 0.10")
     SubElement(visual, "map", znear="0.01", zfar="20", shadowclip="1.2", shadowscale="0.8")
 
 
@@ -72,9 +75,9 @@ def _room(worldbody: Element) -> None:
     ground = worldbody.find("geom[@name='ground']")
     ground.attrib.update(material="floor", pos=f"0 0 {FLOOR_Z_M}")
     SubElement(worldbody, "light", name="key", pos="0.9 -0.9 1.9", dir="-0.35 0.6 -1.35",
-               directional="true", diffuse="0.62 0.60 0.56", specular="0.25 0.25 0.25")  # fmt: skip
+               directional="true", diffuse="0.66 0.64 0.60", specular="0.15 0.15 0.15")  # fmt: skip
     SubElement(worldbody, "light", name="fill", pos="0.6 1.5 1.5", dir="-0.2 -1 -0.8",
-               directional="true", diffuse="0.22 0.23 0.26", castshadow="false")  # fmt: skip
+               directional="true", diffuse="0.20 0.21 0.23", castshadow="false")  # fmt: skip
 
 
 def _table(worldbody: Element) -> None:
@@ -93,9 +96,11 @@ def _table(worldbody: Element) -> None:
 def _cube(worldbody: Element, cube: Cube) -> None:
     body = SubElement(worldbody, "body", name=cube.name, pos=_numbers(0, 0, cube.side_m / 2))
     SubElement(body, "freejoint", name=cube.name)
+    # MuJoCo's friction forgets that the hand moves on an arc, and lets a held cube creep by
+    # speed^2 / radius * solref: 8 mm/s at 0.6 m/s with the default solref of 0.02.
     SubElement(body, "geom", type="box", size=_numbers(*[cube.side_m / 2] * 3),
-               mass=str(cube.mass_kg), material=cube.name, condim="4",
-               friction="1.0 0.01 0.001")  # fmt: skip
+               mass=str(cube.mass_kg), material=cube.name, priority="1", condim="4",
+               friction="1.0 0.01 0.001", solref="0.003 1")  # fmt: skip
 
 
 def _dish(asset: Element, worldbody: Element, dish: Dish) -> None:
@@ -119,10 +124,7 @@ def _dish(asset: Element, worldbody: Element, dish: Dish) -> None:
                        quat=_quat(turn), mass="0", group=str(COLLISION_GROUP))  # fmt: skip
 
 
-def _cameras(worldbody: Element) -> None:
-    hand = worldbody.find(f".//body[@name='{HAND_BODY}']")
-    if hand is None:
-        raise ValueError(f"no body {HAND_BODY!r} in the model: add the robot before the table-top")
+def _cameras(worldbody: Element, hand: Element) -> None:
     for parent, view, position, turn in (
         (worldbody, cameras.EXTERNAL, cameras.EXTERNAL_POSITION_M, cameras.external_orientation()),
         (hand, cameras.WRIST, cameras.WRIST_POSITION_M, cameras.wrist_orientation()),

@@ -75,8 +75,11 @@ def judge(task: Task, poses: dict[str, Pose]) -> Verdict:
 
 def _reason(task: Task, dish: Dish, horizontal_m: float, vertical_m: float) -> str:
     if horizontal_m > dish.rim_radius_m:
-        return f"the {task.cube} is {100 * horizontal_m:.1f} cm beside the middle of the {task.dish}"
-    if abs(vertical_m) > HEIGHT_TOLERANCE_M[dish.preposition]:
-        where = "above" if vertical_m > 0 else "below"
-        return f"the {task.cube} is {100 * abs(vertical_m):.1f} cm {where} its place {dish.preposition} the {task.dish}"
-    return ""
+        where = f"{100 * horizontal_m:.1f} cm beside the middle of the {task.dish}"
+    elif abs(vertical_m) > HEIGHT_TOLERANCE_M[dish.preposition]:
+        side = "above" if vertical_m > 0 else "below"
+        place = f"its place {dish.preposition} the {task.dish}"
+        where = f"{100 * abs(vertical_m):.1f} cm {side} {place}"
+    else:
+        return ""
+    return f"the {task.cube} is {where}"

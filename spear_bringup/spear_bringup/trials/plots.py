@@ -20,6 +20,7 @@ _STYLE = {
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titlepad": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#9aa5b1",
@@ -60,7 +61,8 @@ def write_plots(
     for name, draw in drawings.items():
         names[name] = f"{stem}-{name}.svg"
         with plt.rc_context(_STYLE):
-            figure, axes = plt.subplots(2, 1, figsize=(5.2, 3.9), layout="constrained")
+            shape = (1, 2) if name == "path" else (2, 1)
+            figure, axes = plt.subplots(*shape, figsize=(5.4, 3.9), layout="constrained")
             draw(axes)
             figure.savefig(folder / names[name], metadata={"Date": None})
             plt.close(figure)
@@ -70,6 +72,11 @@ def write_plots(
 def _thin(*arrays):
     step = max(1, len(arrays[0]) // _MOST_POINTS)
     return [array[::step] for array in arrays]
+
+
+def _legend_above(axis) -> None:
+    """Put the legend on the line of the title, where no data can be under it."""
+    axis.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 0.99), borderaxespad=0.0)
 
 
 def _draw_path(axes, trial: TrialSeries) -> None:
@@ -82,7 +89,8 @@ def _draw_path(axes, trial: TrialSeries) -> None:
         axis.plot(*measured[-1, [across, up]], "s", color=RED, label="end")
         axis.set(title=title, xlabel=x_label, ylabel=y_label)
         axis.set_aspect("equal", adjustable="datalim")
-    axes[0].legend(ncols=2, loc="best")
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=4)
 
 
 def _draw_speed(axes, trial: TrialSeries, limits: SpeedLimits | None) -> None:
@@ -95,7 +103,7 @@ def _draw_speed(axes, trial: TrialSeries, limits: SpeedLimits | None) -> None:
         axis.plot(stamps - trial.start_s, values, color=BLUE)
         if limit:
             axis.axhline(limit, color=RED, linestyle="--", linewidth=1.0, label="limit")
-            axis.legend(loc="upper right")
+            _legend_above(axis)
         axis.set(title=title, ylabel=unit)
         axis.set_ylim(bottom=0.0)
     axes[-1].set_xlabel("time [s]")
@@ -105,8 +113,8 @@ def _draw_seams(axes, trial: TrialSeries) -> None:
     commands = trial.commands
     times = commands.stamps_s - trial.start_s
     rows = (
-        (commands.seams_m * 1e3, "Seam between chunks, translation", "mm"),
-        (commands.seams_rad * 1e3, "Seam between chunks, rotation", "mrad"),
+        (commands.seams_m * 1e3, "Seam, translation", "mm"),
+        (commands.seams_rad * 1e3, "Seam, rotation", "mrad"),
     )
     for axis, (values, title, unit) in zip(axes, rows, strict=True):
         axis.vlines(times[commands.sent], 0.0, values[commands.sent], color=BLUE, linewidth=1.0)
@@ -114,7 +122,7 @@ def _draw_seams(axes, trial: TrialSeries) -> None:
         if not np.all(commands.sent):
             kept = times[~commands.sent]
             axis.plot(kept, np.zeros(len(kept)), "x", color=RED, label="not sent", clip_on=False)
-            axis.legend(loc="upper right")
+            _legend_above(axis)
         axis.set(title=title, ylabel=unit)
         axis.set_ylim(bottom=0.0)
     axes[-1].set_xlabel("time [s]")
@@ -133,9 +141,9 @@ def _draw_gripper(axes, trial: TrialSeries) -> None:
         opening.step(times, wanted, where="post", color=ORANGE, label="wanted")
         timing.plot(times, commands.observation_ages_s[sent], ".", color=BLUE, label="image age")
         timing.plot(times[1:], np.diff(times), ".", color=GREY, label="command period")
-        timing.legend(ncols=2, loc="upper right")
-    opening.set(title="Gripper opening", ylabel="0 closed, 1 open", ylim=(-0.05, 1.1))
-    opening.legend(ncols=2, loc="upper right")
+        _legend_above(timing)
+    opening.set(title="Gripper opening", ylabel="0 closed, 1 open", ylim=(-0.05, 1.05))
+    _legend_above(opening)
     timing.set(title="Timing of commands", ylabel="s", xlabel="time [s]")
     timing.set_ylim(bottom=0.0)
     for verdict, colour in ((Verdict.HELD, GREY), (Verdict.REJECTED, RED), (Verdict.STOPPED, RED)):

@@ -14,7 +14,7 @@ from spear_bringup.trials.bag_reader import cameras, frames
 from spear_bringup.trials.series import TrialSeries
 
 VIEW_HEIGHT, BAR_HEIGHT = 360, 36  # pixels; even, as yuv420p wants
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT, _SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.55
 _BACKGROUND, _TEXT = (38, 30, 26), (240, 236, 232)  # BGR
 _COLOURS = {
     Verdict.PASS: (110, 190, 70),
@@ -31,15 +31,15 @@ def write_video(trial: TrialSeries, path: Path, poster: Path, rate_hz: int = 15)
     Each frame shows the newest image of each camera at that moment of the node clock, so the
     video runs at the pace of the trial, also where the simulation was slower.
     """
-    names = cameras(trial.folder)
-    if not names:
+    views = [view for view in (_View(trial, name) for name in cameras(trial.folder)) if view.seen]
+    if not views:
         return False
     beside = path.with_name(f".{path.name}")
     count = max(1, int((trial.end_s - trial.start_s) * rate_hz))
     try:
         with av.open(str(beside), "w", format="mp4", options={"movflags": "+faststart"}) as file:
             stream = None
-            for number, picture in enumerate(_pictures(trial, names, rate_hz, count)):
+            for number, picture in enumerate(_pictures(trial, views, rate_hz, count)):
                 if stream is None:
                     stream = _stream(file, picture, rate_hz)
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
@@ -60,8 +60,9 @@ def _stream(file, picture: NDArray, rate_hz: int):
     return stream
 
 
-def _pictures(trial: TrialSeries, names: list[str], rate_hz: int, count: int) -> Iterator[NDArray]:
-    views = [_View(trial, name) for name in names]
+def _pictures(
+    trial: TrialSeries, views: list["_View"], rate_hz: int, count: int
+) -> Iterator[NDArray]:
     captions = _Captions(trial)
     for number in range(count):
         time_s = trial.start_s + (number + 0.5) / rate_hz
@@ -78,6 +79,10 @@ class _View:
         self._next = next(self._frames, None)
         self._shown = None if self._next is None else np.zeros_like(self._fitted(self._next[1]))
 
+    @property
+    def seen(self) -> bool:
+        return self._shown is not None
+
     def at(self, time_s: float) -> NDArray:
         newest = None
         while self._next is not None and self._next[0] <= time_s:
@@ -91,8 +96,10 @@ class _View:
         height, width = image.shape[:2]
         width = 2 * round(width * VIEW_HEIGHT / height / 2)
         fitted = cv2.resize(image, (width, VIEW_HEIGHT), interpolation=cv2.INTER_AREA)
-        cv2.putText(fitted, self._name, (11, 23), _FONT, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(fitted, self._name, (11, 23), _FONT, 0.55, _TEXT, 1, cv2.LINE_AA)
+        (text_width, text_height), _ = cv2.getTextSize(self._name, _FONT, _SCALE, 1)
+        label = fitted[: text_height + 20, : text_width + 20]
+        label[:] = (label * 0.45).astype(np.uint8)
+        _put(fitted, self._name, 10, text_height + 10)
         return fitted
 
 
@@ -110,13 +117,14 @@ class _Captions:
 
     def bar(self, time_s: float, width: int) -> NDArray:
         picture = np.full((BAR_HEIGHT, width, 3), _BACKGROUND, np.uint8)
-        _put(picture, f"{time_s - self._start_s:6.1f} s", 11)
+        baseline = BAR_HEIGHT // 2 + 6
+        _put(picture, f"{time_s - self._start_s:.1f} s", 10, baseline)
         index = int(np.searchsorted(self._stamps, time_s, side="right")) - 1
         if index >= 0:
             verdict, text = self._words(index)
-            x = width - 11 - cv2.getTextSize(text, _FONT, 0.55, 1)[0][0]
+            x = width - 10 - cv2.getTextSize(text, _FONT, _SCALE, 1)[0][0]
             cv2.circle(picture, (x - 14, BAR_HEIGHT // 2), 6, _COLOURS[verdict], -1, cv2.LINE_AA)
-            _put(picture, text, x)
+            _put(picture, text, x, baseline)
         return picture
 
     def _words(self, index: int) -> tuple[Verdict, str]:
@@ -126,5 +134,5 @@ class _Captions:
         return verdict, f"{verdict.name}  {reason.name.lower().replace('_', ' ')}"
 
 
-def _put(picture: NDArray, text: str, x: int) -> None:
-    cv2.putText(picture, text, (x, BAR_HEIGHT // 2 + 6), _FONT, 0.55, _TEXT, 1, cv2.LINE_AA)
+def _put(picture: NDArray, text: str, x: int, baseline: int) -> None:
+    cv2.putText(picture, text, (x, baseline), _FONT, _SCALE, _TEXT, 1, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""From frames as they came to the RGB images that an engine gets; wrong ones are refused by name."""
+"""From frames as they came to the RGB images that an engine gets; wrong ones are named."""
 
 from collections.abc import Mapping
 from typing import Any

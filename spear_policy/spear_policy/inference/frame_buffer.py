@@ -10,7 +10,7 @@ _DEPTH = 6
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One received image: its header stamp [node clock], its receipt [steady clock], the message."""
+    """A received image message with its header stamp [node clock] and its receipt [steady]."""
 
     stamp_s: float
     received_s: float

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN, Chunk, chunk_from_poses
 from spear_policy.geometry.poses import distance
 from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
@@ -25,7 +24,7 @@ from spear_policy.inference.scripted_rules import CLOSING_S, OPENING_S, Situatio
 from spear_policy.inference.scripted_scene import Gripper, Scene, grasp_offset_m, grasp_width_m
 from spear_policy.inference.scripted_task import PickAndPlace, parse
 
-_SUBSTEP_S = 0.02
+_SUBSTEP_S = 0.04
 # The robot commands this far from the reference: it was stopped or slowed, so start where it is.
 _LOST_M, _LOST_RAD = 0.03, 0.2
 # A decision on what is observed now must not change what the arm does before the next chunk comes.

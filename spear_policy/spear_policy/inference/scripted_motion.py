@@ -39,8 +39,8 @@ class Reference:
     @property
     def pose(self) -> Pose:
         """The pose in the base frame."""
-        orientation = quat.multiply(_downward(self.heading_rad), quat.from_rotation_vector(self.tilt))
-        return Pose(self.position_m, orientation)
+        tilt = quat.from_rotation_vector(self.tilt)
+        return Pose(self.position_m, quat.multiply(_downward(self.heading_rad), tilt))
 
 
 def reference_at(pose: Pose, velocity_m_s: NDArray, max_tilt_rad: float = 0.6) -> Reference:
@@ -51,11 +51,13 @@ def reference_at(pose: Pose, velocity_m_s: NDArray, max_tilt_rad: float = 0.6) -
     """
     forward = quat.rotate(pose.orientation_xyzw, [1.0, 0.0, 0.0])
     heading = float(np.arctan2(forward[1], forward[0]))
-    tilt = quat.rotation_vector(quat.multiply(quat.inverse(_downward(heading)), pose.orientation_xyzw))
-    if np.linalg.norm(tilt) > max_tilt_rad:
+    level = quat.inverse(_downward(heading))
+    tilt = quat.rotation_vector(quat.multiply(level, pose.orientation_xyzw))
+    degrees = float(np.degrees(np.linalg.norm(tilt)))
+    if degrees > np.degrees(max_tilt_rad):
         raise ValueError(
-            f"the gripper is tilted by {np.degrees(np.linalg.norm(tilt)):.0f} degrees; the scripted "
-            "expert needs it to point down: send the robot home"
+            f"the gripper is tilted by {degrees:.0f} degrees; the scripted expert needs it to "
+            "point down: send the robot home"
         )
     return Reference(pose.position_m, heading, np.asarray(velocity_m_s, float), 0.0, tilt)
 

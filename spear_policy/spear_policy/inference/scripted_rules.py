@@ -42,7 +42,7 @@ class Situation:
     @property
     def settled(self) -> bool:
         """Whether the fingers are at rest."""
-        return self.time_s >= self.settled_s
+        return self.time_s >= self.settled_s - 1e-6  # times are sums of substeps
 
     @property
     def holding(self) -> bool:

@@ -1,4 +1,4 @@
-"""The geometry that the scripted expert reasons with: where to grasp, where to let go, what is done.
+"""The geometry that the scripted expert reasons with: where to grasp, where to let go.
 
 All heights are of the TCP, the middle between the fingertips; the table top is z = 0.
 """
@@ -68,8 +68,9 @@ class Scene:
 
     @cached_property
     def travel_z_m(self) -> float:
-        """Height at which nothing on the table is in the way."""
-        return max(top_m(thing) for thing in self.objects.values()) + _TRAVEL_CLEARANCE_M
+        """Height at which nothing on the table is in the way, not even of a carried item."""
+        tops = [top_m(thing) for name, thing in self.objects.items() if name != self.task.item]
+        return max([self.item.size_m[2], *tops]) + _TRAVEL_CLEARANCE_M
 
     @cached_property
     def release_bottom_m(self) -> float:

@@ -7,6 +7,7 @@ which is called before an instruction loses its force in any other way than by b
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 
 class State(IntEnum):
@@ -32,7 +33,11 @@ class Ending:
     elapsed_s: float
 
 
-OnEnd = Callable[[Ending], None]
+class Door(Protocol):
+    """Who gave an instruction and wants to know how it ends: a goal of the action."""
+
+    def end(self, ending: Ending) -> None:
+        """The instruction has ended; called once, from any thread."""
 
 
 class Session:
@@ -43,6 +48,7 @@ class Session:
         in_force: whether the engine is to be asked for chunks.
         fresh: the engine has not been told about the instruction yet.
         chunks: published for this instruction.
+        door: who waits for its end, or None.
     """
 
     def __init__(self, hold: Callable[[str], None], max_characters: int, blocked_limit_s: float):
@@ -54,12 +60,17 @@ class Session:
         self.chunks = 0
         self.now_s = self.started_s = 0.0
         self._deadline_s = self._done_s = self._blocked_since_s = None
-        self._on_end: OnEnd | None = None
+        self.door: Door | None = None
 
     @property
     def elapsed_s(self) -> float:
         """Since the instruction was taken [s, node clock]."""
         return max(0.0, self.now_s - self.started_s)
+
+    @property
+    def pursued(self) -> bool:
+        """Whether an instruction is in force, or its last steps are not yet due."""
+        return self.in_force or self._done_s is not None
 
     def refusal(self, instruction: str) -> str:
         """Why a sentence cannot be taken; empty when it can. What runs is not disturbed."""
@@ -86,7 +97,7 @@ class Session:
         self.state, self.text = State.INACTIVE, "not active"
 
     def begin(
-        self, instruction: str, now_s: float, timeout_s: float = 0.0, on_end: OnEnd | None = None
+        self, instruction: str, now_s: float, timeout_s: float = 0.0, door: Door | None = None
     ) -> None:
         """Take a sentence that `refusal` has nothing against; a timeout of 0 is no limit."""
         self.now_s = now_s
@@ -96,7 +107,7 @@ class Session:
         self.in_force = self.fresh = True
         self.chunks, self.started_s = 0, now_s
         self._deadline_s = now_s + timeout_s if timeout_s > 0 else None
-        self._on_end = on_end
+        self.door = door
         self.state, self.text = State.RUNNING, f"starting {instruction!r}"
 
     def stop(self, outcome: Outcome, text: str) -> None:
@@ -133,7 +144,7 @@ class Session:
     def tick(self, now_s: float) -> None:
         """What time alone decides: done, timeout, blocked for too long, clock set back."""
         before_s, self.now_s = self.now_s, now_s
-        if self._idle:
+        if not self.pursued:
             return
         if now_s < before_s - 0.1:
             self.fail(f"the node clock went back by {before_s - now_s:.2f} s; instruct again")
@@ -146,19 +157,14 @@ class Session:
             self.stop(Outcome.TIMEOUT, f"out of time after {self.elapsed_s:.1f} s")
         elif (
             self.state is State.BLOCKED
-            and self._on_end is not None
+            and self.door is not None
             and now_s - self._blocked_since_s > self.blocked_limit_s
         ):
             self.fail(f"blocked for {self.blocked_limit_s:g} s: {self.text}")
 
-    @property
-    def _idle(self) -> bool:
-        """Whether no instruction is in force and none is ending."""
-        return not self.in_force and self._done_s is None
-
     def _end(self, outcome: Outcome, text: str) -> None:
-        on_end, self._on_end = self._on_end, None
+        door, self.door = self.door, None
         self.in_force = self.fresh = False
         self._deadline_s = self._done_s = self._blocked_since_s = None
-        if on_end is not None:
-            on_end(Ending(outcome, text, self.instruction_id, self.chunks, self.elapsed_s))
+        if door is not None:
+            door.end(Ending(outcome, text, self.instruction_id, self.chunks, self.elapsed_s))

@@ -7,7 +7,6 @@ steady clock (on a real robot; in a simulation, which may be slow, the node cloc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
@@ -181,9 +180,7 @@ class Synchroniser:
             times = (entry.stamp_s, entry.received_s, max_age_s)
             self._check_age(entry.topic, entry.maker, *times, now_s, steady_s)
 
-    def _check_age(
-        self, topic, maker, stamp_s, received_s, max_age_s, now_s, steady_s
-    ) -> None:
+    def _check_age(self, topic, maker, stamp_s, received_s, max_age_s, now_s, steady_s) -> None:
         age_s = now_s - stamp_s
         if -age_s > self.limits.max_future_s:
             raise InputProblem(

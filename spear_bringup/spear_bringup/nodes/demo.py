@@ -1,0 +1,204 @@
+"""Runs trials in the simulated graph without a screen, and ends with a table and a report."""
+
+import argparse
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from spear_bringup.graph.free_places import free_domain_id, free_loopback_host
+from spear_bringup.graph.robots import ENGINES, sim_graph
+from spear_bringup.nodes.demo_report import report
+from spear_bringup.nodes.supervisor import GraphError, RunningGraph
+from spear_bringup.nodes.trial_client import TrialClient, TrialResult
+from spear_bringup.nodes.trial_judges import (
+    FollowingJudge,
+    Judge,
+    ObjectsJudge,
+    recorded_instruction,
+)
+
+_START_TIMEOUT_S = 600.0  # a busy machine starts slowly; a broken graph is told at once anyway
+
+EXAMPLE = """\
+example:
+  demo --engine scripted --trials 5 --out out/demo --seed 1
+  demo --engine replay --episode out/episodes/bridge_0.npz --out out/replay
+Then look at out/demo/report.html. Without options, POLICY, TRIALS and OUT of the environment count.
+"""
+
+
+@dataclass
+class DemoRun:
+    """What a demo does, and what has come of it so far."""
+
+    engine: str
+    seeds: list[int]
+    out_dir: Path
+    timeout_s: float
+    episode_files: list[Path] = field(default_factory=list)
+    results: list[TrialResult] = field(default_factory=list)
+
+
+def parse(arguments: list[str] | None = None) -> DemoRun:
+    """The run that the command line asks for; ends the program with a sentence when it is wrong."""
+    variables = os.environ
+    parser = argparse.ArgumentParser(
+        prog="demo",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--engine", default=variables.get("POLICY", "scripted"), help="which policy"
+    )
+    parser.add_argument("--trials", type=int, default=variables.get("TRIALS", "5"), help="how many")
+    parser.add_argument("--seed", type=int, default=1, help="of the first trial's scene")
+    parser.add_argument(
+        "--out", type=Path, default=Path(variables.get("OUT", "out/demo")), help="folder to fill"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="per trial, in simulated seconds"
+    )
+    parser.add_argument(
+        "--episode",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what engine replay repeats, one trial each; may be given again",
+    )
+    given = parser.parse_args(arguments)
+    if given.engine not in ENGINES:
+        parser.error(f"the engine is {given.engine!r}; it must be one of {', '.join(ENGINES)}")
+    if given.trials < 1 or given.timeout <= 0 or given.seed < 0:
+        parser.error("--trials and --timeout must be above 0, --seed must not be negative")
+    if (given.engine == "replay") != bool(given.episode):
+        parser.error("--engine replay needs --episode FILE; the other engines take none")
+    for path in given.episode:
+        if not path.is_file():
+            parser.error(f"episode file {path} does not exist; make one with import_episodes")
+    trials = len(given.episode) or given.trials
+    return DemoRun(
+        engine=given.engine,
+        seeds=[given.seed + number for number in range(trials)],
+        out_dir=given.out.absolute(),
+        timeout_s=given.timeout,
+        episode_files=[path.absolute() for path in given.episode],
+    )
+
+
+def run_demo(run: DemoRun, console: Console) -> int:
+    """Run every trial, then report. Returns the exit status: 0 unless the graph itself broke."""
+    problem = ""
+    try:
+        _run_trials(run, console)
+    except (GraphError, OSError, ValueError) as error:
+        problem = str(error)
+    except KeyboardInterrupt:
+        problem = f"stopped after {len(run.results)} of {len(run.seeds)} trials"
+    if run.results:
+        report(run.out_dir, run.engine, [result.trial_id for result in run.results], console)
+    if problem:
+        console.print(f"demo: {problem}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if problem else 0
+
+
+def _run_trials(run: DemoRun, console: Console) -> None:
+    with ExitStack() as stack:
+        show = stack.enter_context(Show(console, len(run.seeds)))
+        domain = stack.enter_context(free_domain_id())
+        specs = sim_graph(
+            engine=run.engine,
+            episode_file=run.episode_files[0] if run.episode_files else None,
+            host=free_loopback_host(),
+            out_dir=run.out_dir,
+            seed=run.seeds[0],
+        )
+        logs = run.out_dir / "logs"
+        graph = stack.enter_context(RunningGraph(specs, logs, domain, say=show.phase))
+        graph.wait_active(_START_TIMEOUT_S)
+        judge = _judge(run, graph.node)
+        client = TrialClient(graph, judge, show.phase)
+        graph.node.create_timer(0.5, lambda: show.numbers(client.chunks, client.real_time_factor))
+        for number, seed in enumerate(run.seeds, start=1):
+            show.trial(number, seed)
+            if run.episode_files and number > 1:
+                graph.reconfigure("policy", episode_file=str(run.episode_files[number - 1]))
+            result = client.run(seed, run.timeout_s)
+            run.results.append(result)
+            show.result(result)
+        show.phase("ending the graph")
+
+
+def _judge(run: DemoRun, node) -> Judge:
+    if not run.episode_files:
+        return ObjectsJudge(node)
+    sentences = map(recorded_instruction, run.episode_files)
+    return FollowingJudge(node, dict(zip(run.seeds, sentences, strict=True)))
+
+
+class Show:
+    """What the person at the terminal sees: a line that lives, and one line a finished trial."""
+
+    def __init__(self, console: Console, trials: int):
+        self._console, self._trials = console, trials
+        self._progress = Progress(
+            TextColumn("{task.fields[trial]}"),
+            TextColumn("chunks {task.fields[chunks]:>3}  real time x{task.fields[factor]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", trial="start", chunks=0, factor="-")
+
+    def __enter__(self) -> "Show":
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._progress.stop()
+
+    def trial(self, number: int, seed: int) -> None:
+        """A trial begins."""
+        self._progress.reset(self._task, trial=f"trial {number}/{self._trials}, seed {seed}")
+
+    def phase(self, text: str) -> None:
+        """What is being done now."""
+        self._progress.update(self._task, description=text)
+        if not self._console.is_terminal:
+            self._console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def numbers(self, chunks: int, real_time_factor: float) -> None:
+        """How far the trial is, and how fast time passes."""
+        self._progress.update(self._task, chunks=chunks, factor=f"{real_time_factor:.2f}")
+
+    def result(self, result: TrialResult) -> None:
+        """A trial is over."""
+        text = (
+            f"{result.outcome.lower()}: seed {result.seed}, {result.instruction}: {result.reason}"
+        )
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> int:
+    """Run the demo. Returns 0 when every trial ran, whatever came of it."""
+    run = parse()
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    os.environ.setdefault("ROS_LOG_DIR", str(run.out_dir / "logs" / "ros"))
+    return run_demo(run, Console())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The end of a demo: summary.json, report.html and a table on the terminal."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from spear_bringup.trials.plots import SpeedLimits
+from spear_bringup.trials.report import NoTrials, write_report
+from spear_bringup.trials.results import COLUMNS, Summary, cells
+from spear_policy.nodes.parameters import read_specs
+
+
+def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -> None:
+    """Write the report of these trials into `out_dir` and print its table."""
+    console.print(f"writing the report of {len(trial_ids)} trials", highlight=False)
+    try:
+        summary = write_report(
+            out_dir, engine, trial_ids, driver_limits(), lambda line: console.print(f"  {line}")
+        )
+    except NoTrials as error:
+        console.print(f"demo: {error}", markup=False)
+        return
+    console.print(as_table(summary))
+    console.print(f"{summary.successes} of {len(summary.trials)} trials succeeded", highlight=False)
+    console.print(f"report: {out_dir / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def driver_limits() -> SpeedLimits:
+    """The speed limits that the driver's gate has when nobody changes them."""
+    config = Path(get_package_share_directory("spear_bringup")) / "config"
+    specs = read_specs(config / "franka_driver.yaml")
+    return SpeedLimits(
+        linear_m_s=specs["max_linear_speed_m_s"].default,
+        angular_rad_s=specs["max_angular_speed_rad_s"].default,
+    )
+
+
+def as_table(summary: Summary) -> Table:
+    """The trials as a table for the terminal."""
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(escape(name), justify="right" if "[" in name else "left")
+    for trial in summary.trials:
+        table.add_row(*map(escape, cells(trial)), style=None if trial.success else "red")
+    return table

@@ -1,0 +1,62 @@
+"""Drive a Franka from action chunks.
+
+franka_driver --ros-args -p robot_host:=172.16.0.2
+franka_driver --ros-args -p robot_host:=127.0.0.1 -p realtime:=ignore   # simulated robot
+"""
+
+import sys
+
+from spear_bringup.drivers.franka import FrankaArm
+from spear_bringup.drivers.franka_gripper import FrankaGripper, FrankaGripperSettings
+from spear_bringup.drivers.franka_motions import FrankaSettings
+from spear_bringup.nodes.arm_node import ArmNode
+from spear_policy.nodes.lifecycle import run
+
+
+class FrankaDriver(ArmNode):
+    """`ArmNode` for a Franka arm with the Franka hand."""
+
+    def __init__(self, arguments: list[str] | None = None):
+        super().__init__("franka_driver", arguments)
+
+    def make_arm(self) -> FrankaArm:
+        p = self.params
+        return FrankaArm(
+            FrankaSettings(
+                address=p["robot_host"],
+                realtime=p["realtime"],
+                velocity_factor=p["velocity_factor"],
+                acceleration_factor=p["acceleration_factor"],
+                jerk_factor=p["jerk_factor"],
+                max_linear_speed_m_s=p["max_linear_speed_m_s"],
+                max_angular_speed_rad_s=p["max_angular_speed_rad_s"],
+                collision_torque_nm=p["collision_torque_nm"],
+                collision_force_n=p["collision_force_n"],
+                connect_timeout_s=p["connect_timeout_s"],
+            )
+        )
+
+    def make_gripper(self) -> FrankaGripper | None:
+        p = self.params
+        if not p["use_gripper"]:
+            return None
+        return FrankaGripper(
+            FrankaGripperSettings(
+                address=p["robot_host"],
+                speed_m_s=p["gripper_speed_m_s"],
+                force_n=p["gripper_force_n"],
+                connect_timeout_s=p["connect_timeout_s"],
+            )
+        )
+
+
+def main() -> None:
+    """Run the node; `--help` shows how."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    sys.exit(run(FrankaDriver))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Runs one trial in a running simulated graph: home, scene, recording, instruction, verdict."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from action_msgs.msg import GoalStatus
+from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
+from rclpy.parameter import Parameter
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
+
+from spear_bringup.nodes.supervisor import GraphError, RunningGraph
+from spear_bringup.nodes.trial_judges import Judge
+from spear_msgs.action import RunInstruction
+from spear_msgs.msg import GateStatus, TrialInfo
+from spear_msgs.srv import EndTrial, StartTrial
+from spear_policy.nodes.messages import s_to_duration, stamp_to_s
+from spear_policy.nodes.qos import EVENT, LATCHED
+
+_SILENCE_S = 120.0  # of wall time, in which a simulation on any machine shows a sign of life
+
+
+class TrialFailed(Exception):
+    """This trial could not be run; the graph is whole and the next one may be fine."""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended.
+
+    Attributes:
+        trial_id, bag: the recorder's.
+        outcome: "SUCCESS", "FAILURE" or "ABORTED".
+        reason: in a sentence.
+        chunks: published for the instruction.
+        duration_s: of the instruction, node clock.
+    """
+
+    seed: int
+    instruction: str
+    outcome: str
+    reason: str
+    trial_id: str
+    bag: str
+    chunks: int
+    duration_s: float
+
+
+class TrialClient:
+    """Everything that a trial asks of the graph.
+
+    Args:
+        graph: running and active.
+        judge: gives the instruction and the verdict.
+        say: takes the phase, such as "homing", whenever it changes.
+    """
+
+    def __init__(
+        self, graph: RunningGraph, judge: Judge, say: Callable[[str], None] = lambda phase: None
+    ):
+        self._graph, self._judge, self._say = graph, judge, say
+        self.real_time_factor = math.nan
+        self.chunks = 0
+        self._gate = GateStatus()
+        self._heard_s = time.monotonic()
+        node = graph.node
+        node.create_subscription(Float64, "sim_world/real_time_factor", self._on_factor, EVENT)
+        node.create_subscription(GateStatus, "gate_status", self._on_gate, LATCHED)
+        self._action = ActionClient(node, RunInstruction, "run_instruction")
+
+    def run(self, seed: int, timeout_s: float) -> TrialResult:
+        """One trial, whatever comes of it.
+
+        Args:
+            seed: of the scene.
+            timeout_s: for the instruction, node clock.
+
+        Raises:
+            GraphError: the graph is broken or cannot record; no further trial makes sense.
+        """
+        self.chunks, trial_id, bag, duration_s = 0, "", "", 0.0
+        instruction = self._judge.instruction(seed)
+        try:
+            self.prepare(seed)
+            trial_id, bag = self._start(seed, instruction)
+            self._judge.begin()
+            result = self._instruct(instruction, timeout_s)
+            outcome, reason = self._verdict(result, instruction)
+            duration_s = stamp_to_s(result.elapsed)
+        except TrialFailed as failure:
+            outcome, reason = "ABORTED", str(failure)
+            if not trial_id:  # it has a row in the report all the same
+                trial_id, bag = self._start(seed, instruction)
+        self._end(trial_id, outcome, reason)
+        return TrialResult(
+            seed, instruction, outcome, reason, trial_id, bag, self.chunks, duration_s
+        )
+
+    def prepare(self, seed: int) -> None:
+        """Bring the arm home and put the objects where `seed` says.
+
+        Raises:
+            TrialFailed: the arm does not come home, or the seed is refused.
+        """
+        self._say("homing")
+        if self._gate.verdict == GateStatus.VERDICT_STOPPED:
+            self._trigger("franka_driver/recover")
+        self._trigger("franka_driver/home")
+        self._say("setting the scene")
+        request = SetParameters.Request(
+            parameters=[Parameter("seed", value=seed).to_parameter_msg()]
+        )
+        answer = self._graph.call(SetParameters, "sim_world/set_parameters", request).results[0]
+        if not answer.successful:
+            raise TrialFailed(f"seed {seed} was refused: {answer.reason}")
+        self._trigger("sim_world/reset")
+
+    def _trigger(self, service: str) -> None:
+        response = self._graph.call(Trigger, service, Trigger.Request(), _SILENCE_S)
+        if not response.success:
+            raise TrialFailed(f"{service} failed: {response.message}")
+
+    def _start(self, seed: int, instruction: str) -> tuple[str, str]:
+        self._say("recording")
+        request = StartTrial.Request(instruction=instruction, seed=seed, operator_name="demo")
+        response = self._graph.call(StartTrial, "start_trial", request, _SILENCE_S)
+        if not response.success:
+            raise GraphError(f"start_trial failed: {response.message}")
+        return response.trial_id, response.bag
+
+    def _end(self, trial_id: str, outcome: str, reason: str) -> None:
+        self._say("closing the bag")
+        request = EndTrial.Request(
+            trial_id=trial_id,
+            outcome=getattr(TrialInfo, f"OUTCOME_{outcome}"),
+            score={"SUCCESS": 1.0, "FAILURE": 0.0}.get(outcome, math.nan),
+            notes=reason,
+        )
+        response = self._graph.call(EndTrial, "end_trial", request, _SILENCE_S)
+        if not response.success:
+            raise GraphError(f"end_trial failed: {response.message}")
+
+    def _instruct(self, instruction: str, timeout_s: float) -> RunInstruction.Result:
+        self._say("following the instruction")
+        self._wait(self._action.server_is_ready, "run_instruction is not offered")
+        goal = RunInstruction.Goal(instruction=instruction, timeout=s_to_duration(timeout_s))
+        sent = self._action.send_goal_async(goal, self._on_feedback)
+        self._wait(sent.done, "run_instruction has not answered")
+        handle = sent.result()
+        if not handle.accepted:
+            raise TrialFailed(f"the policy does not take the instruction {instruction!r}")
+        ended = handle.get_result_async()
+        try:
+            self._wait(ended.done, "the simulation stands still")
+        except KeyboardInterrupt:
+            handle.cancel_goal_async()  # the policy then publishes HOLD
+            self._graph.wait_until(ended.done, 5.0)
+            raise
+        result = ended.result().result
+        self.chunks = result.chunks
+        if ended.result().status == GoalStatus.STATUS_ABORTED and not result.message:
+            raise TrialFailed("the policy gave up without a word; see its log")
+        return result
+
+    def _verdict(self, result: RunInstruction.Result, instruction: str) -> tuple[str, str]:
+        if result.outcome not in (result.OUTCOME_DONE, result.OUTCOME_TIMEOUT):
+            return "ABORTED", result.message or "the instruction was stopped from outside"
+        self._say("judging")
+        self._judge.end()
+        self._wait(lambda: self._judge.ready, "nothing comes from the simulation")
+        success, reason = self._judge.verdict(instruction)
+        late = " (out of time)" if result.outcome == result.OUTCOME_TIMEOUT else ""
+        return "SUCCESS" if success else "FAILURE", reason + late
+
+    def _wait(self, condition, otherwise: str) -> None:
+        """Wait as long as the simulation lives; GraphError when it fell silent."""
+        self._heard_s = time.monotonic()
+        while not self._graph.wait_until(condition, 1.0):
+            if time.monotonic() - self._heard_s > _SILENCE_S:
+                raise GraphError(f"{otherwise}: no sign of life for {_SILENCE_S:.0f} s")
+
+    # What comes in -----------------------------------------------------------------------
+
+    def _on_factor(self, message: Float64) -> None:
+        self.real_time_factor = message.data
+        if message.data > 0.0:
+            self._heard_s = time.monotonic()
+
+    def _on_gate(self, message: GateStatus) -> None:
+        self._gate = message
+
+    def _on_feedback(self, message) -> None:
+        self.chunks = message.feedback.chunks

@@ -1,0 +1,141 @@
+"""Who says whether a simulated trial succeeded: the places of the objects, or the path followed."""
+
+import json
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from visualization_msgs.msg import MarkerArray
+
+from spear_bringup.sim.tasks import judge, task_from_instruction, task_of_seed
+from spear_bringup.trials.following import (
+    POSITION_LIMIT_MM,
+    ROTATION_LIMIT_DEG,
+    following_errors,
+)
+from spear_bringup.trials.series import StateSeries
+from spear_msgs.msg import ActionChunk, EndEffectorState
+from spear_policy.geometry.poses import Pose
+from spear_policy.nodes import qos
+from spear_policy.nodes.messages import chunk_from_msg, pose_array, pose_from_msg, stamp_to_s
+
+_SETTLE_S = 1.0  # of node time: what was let go of comes to rest, what was asked for is reached
+
+
+class Judge(Protocol):
+    """Watches a trial and gives its verdict."""
+
+    def instruction(self, seed: int) -> str:
+        """What the policy is told in the scene of `seed`."""
+
+    def begin(self) -> None:
+        """The instruction is about to be given: forget what came before."""
+
+    def end(self) -> None:
+        """The policy has ended: from now on things come to rest."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough was seen for a verdict."""
+
+    def verdict(self, instruction: str) -> tuple[bool, str]:
+        """Success, and the reason in a sentence."""
+
+
+def recorded_instruction(episode_file: Path) -> str:
+    """The sentence of a recorded episode; the policy reads and judges the rest of the file.
+
+    Raises:
+        ValueError: it is no episode file.
+    """
+    try:
+        with np.load(episode_file, allow_pickle=False) as arrays:
+            return json.loads(str(arrays["words"]))["instruction"]
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{episode_file} is no episode file; use import_episodes") from error
+
+
+class ObjectsJudge:
+    """A pick-and-place task succeeds when the cube rests on or in its dish."""
+
+    def __init__(self, node):
+        self._poses: dict[str, Pose] = {}
+        self._stamp_s = self._ready_s = 0.0
+        node.create_subscription(MarkerArray, "sim_world/objects", self._take, qos.EVENT)
+
+    def _take(self, markers: MarkerArray) -> None:
+        self._poses = {marker.ns: pose_from_msg(marker.pose) for marker in markers.markers}
+        if markers.markers:
+            self._stamp_s = stamp_to_s(markers.markers[0].header.stamp)
+
+    def instruction(self, seed: int) -> str:
+        """The task that goes with the scene."""
+        return task_of_seed(seed).instruction
+
+    def begin(self) -> None:
+        """Nothing to forget: only the last poses count."""
+
+    def end(self) -> None:
+        """Let the objects settle."""
+        self._ready_s = self._stamp_s + _SETTLE_S
+
+    @property
+    def ready(self) -> bool:
+        """Whether the objects had time to settle."""
+        return self._stamp_s >= self._ready_s > 0.0
+
+    def verdict(self, instruction: str) -> tuple[bool, str]:
+        """By the places of the cube and the dish that the instruction names."""
+        verdict = judge(task_from_instruction(instruction), self._poses)
+        return verdict.success, verdict.reason
+
+
+class FollowingJudge:
+    """A replay succeeds when the arm was near every target of its chunks at its time."""
+
+    def __init__(self, node, instructions: dict[int, str]):
+        """`instructions` are the recorded sentences by seed."""
+        self._instructions = instructions
+        self._chunks: list[ActionChunk] = []
+        self._states: list[EndEffectorState] = []
+        self._ready_s = 0.0
+        node.create_subscription(ActionChunk, "action_chunk", self._take_chunk, qos.EVENT)
+        node.create_subscription(EndEffectorState, "ee_state", self._take_state, qos.SENSOR)
+
+    def _take_chunk(self, chunk: ActionChunk) -> None:
+        if chunk.kind == ActionChunk.KIND_STEPS:
+            self._chunks.append(chunk)
+
+    def _take_state(self, state: EndEffectorState) -> None:
+        self._states.append(state)
+
+    def instruction(self, seed: int) -> str:
+        """The recorded sentence."""
+        return self._instructions[seed]
+
+    def begin(self) -> None:
+        """Forget the homing."""
+        self._chunks, self._states = [], []
+
+    def end(self) -> None:
+        """Let the arm reach the last target."""
+        newest = stamp_to_s(self._states[-1].header.stamp) if self._states else 0.0
+        self._ready_s = newest + _SETTLE_S
+
+    @property
+    def ready(self) -> bool:
+        """Whether states came until the arm rests."""
+        return bool(self._states) and stamp_to_s(self._states[-1].header.stamp) >= self._ready_s
+
+    def verdict(self, instruction: str) -> tuple[bool, str]:
+        """By the distance from each target of the chunks."""
+        rows = list(self._states)
+        states = StateSeries(
+            stamps_s=np.array([stamp_to_s(row.header.stamp) for row in rows]),
+            measured=np.array([pose_array(row.measured) for row in rows]),
+        )
+        try:
+            errors = following_errors([chunk_from_msg(chunk) for chunk in self._chunks], states)
+        except ValueError as error:
+            return False, str(error)
+        return errors.within(POSITION_LIMIT_MM, ROTATION_LIMIT_DEG), f"followed: {errors}"

@@ -1,0 +1,208 @@
+"""A gripper may block, refuse or vanish; whoever gives it orders never waits for it."""
+
+import threading
+import time
+
+import pytest
+
+from spear_bringup.drivers.gripper_worker import GripperWorker
+from spear_bringup.drivers.protocol import FaultKind, RobotFault
+
+
+class SlowGripper:
+    """Fingers that move when told to, and block while `gate` is closed."""
+
+    max_width_m = 0.08
+
+    def __init__(self, reads_while_moving=False):
+        self.reads_while_moving = reads_while_moving
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls = []
+        self.width = 0.08
+        self.object_m = 0.0
+        self.broken = None
+        self.connected = 0
+
+    def connect(self):
+        self.connected += 1
+        self.broken = None
+
+    def disconnect(self):
+        pass
+
+    def open(self):
+        self._move("open", self.max_width_m)
+
+    def close(self):
+        self._move("close", self.object_m)
+
+    def width_m(self):
+        if self.broken is not None:
+            raise self.broken
+        return self.width
+
+    def _move(self, name, width):
+        self.calls.append((name, time.monotonic()))
+        self.gate.wait(20.0)
+        if self.broken is not None:
+            raise self.broken
+        self.width = width
+
+    @property
+    def names(self):
+        return [name for name, _ in self.calls]
+
+
+@pytest.fixture
+def start():
+    """Start a worker on a gripper; it is closed after the test."""
+    workers = []
+
+    def start(gripper, **settings):
+        settings = {"min_dwell_s": 0.0, "read_period_s": 0.005, **settings}
+        worker = GripperWorker(gripper, **settings)
+        worker.start()
+        workers.append((worker, gripper))
+        return worker
+
+    yield start
+    for worker, gripper in workers:
+        gripper.gate.set()
+        worker.close()
+
+
+def until(condition, seconds=10.0):
+    end_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.002)
+
+
+def test_a_blocked_gripper_never_blocks_its_caller(start):
+    gripper = SlowGripper()
+    worker = start(gripper, stuck_after_s=0.2)
+    gripper.gate.clear()
+    longest_s = 0.0
+    for i in range(200):
+        before_s = time.monotonic()
+        worker.want(i % 2)
+        assert worker.report is not None
+        longest_s = max(longest_s, time.monotonic() - before_s)
+        time.sleep(0.002)
+    assert longest_s < 0.2, "the caller waited; the gripper would have kept it for 20 s"
+    assert len(gripper.calls) == 1
+
+
+def test_a_stuck_command_is_reported_as_a_fault_and_the_fault_goes_when_it_ends(start):
+    gripper = SlowGripper()
+    worker = start(gripper, stuck_after_s=0.1)
+    gripper.gate.clear()
+    worker.want(0.0)
+    until(lambda: worker.report.fault is not None)
+    assert "has not answered" in worker.report.fault
+    assert worker.report.busy_s > 0.1
+    gripper.gate.set()
+    until(lambda: worker.report.fault is None and worker.report.busy_s == 0.0)
+
+
+def test_the_newest_wish_wins_and_older_ones_are_dropped(start):
+    gripper = SlowGripper()
+    worker = start(gripper)
+    gripper.gate.clear()
+    worker.want(0.0)
+    until(lambda: gripper.names == ["close"])
+    for opening in (1.0, 0.0, 1.0, 0.0, 1.0):
+        worker.want(opening)
+    gripper.gate.set()
+    until(lambda: len(gripper.calls) > 1)
+    until(lambda: worker.report.width_m == gripper.max_width_m and worker.report.busy_s == 0.0)
+    assert gripper.names == ["close", "open"]
+
+
+def test_a_wish_taken_back_during_a_command_is_not_carried_out(start):
+    gripper = SlowGripper()
+    worker = start(gripper)
+    gripper.gate.clear()
+    worker.want(0.0)
+    until(lambda: gripper.names == ["close"])
+    worker.want(1.0)
+    worker.want(0.0)
+    gripper.gate.set()
+    until(lambda: worker.report.busy_s == 0.0 and worker.report.width_m == 0.0)
+    time.sleep(0.05)
+    assert gripper.names == ["close"]
+
+
+def test_repeating_a_wish_gives_one_command(start):
+    gripper = SlowGripper()
+    worker = start(gripper)
+    for _ in range(50):
+        worker.want(0.0)
+        time.sleep(0.001)
+    until(lambda: worker.report.width_m == 0.0)
+    assert gripper.names == ["close"]
+
+
+def test_two_commands_start_at_least_the_dwell_time_apart(start):
+    gripper = SlowGripper()
+    worker = start(gripper, min_dwell_s=0.15)
+    for opening in (0.0, 1.0, 0.0):
+        worker.want(opening)
+        until(lambda wanted=opening: gripper.width == (0.08 if wanted else 0.0))
+    starts = [at_s for _, at_s in gripper.calls]
+    assert all(later - sooner >= 0.15 for sooner, later in zip(starts, starts[1:], strict=False))
+
+
+@pytest.mark.parametrize(("object_m", "holding"), [(0.04, True), (0.0, False), (0.003, False)])
+def test_holding_is_told_by_the_width_after_closing(start, object_m, holding):
+    gripper = SlowGripper()
+    gripper.object_m = object_m
+    worker = start(gripper)
+    worker.want(0.0)
+    until(lambda: worker.report.width_m == object_m)
+    assert worker.report.holding is holding
+    gripper.width = 0.0  # what was held slips out
+    until(lambda: worker.report.width_m == 0.0)
+    assert worker.report.holding is False
+    worker.want(1.0)
+    until(lambda: worker.report.opening == 1.0)
+    assert worker.report.holding is False
+
+
+def test_the_width_is_followed_during_a_command_where_the_gripper_allows_it(start):
+    gripper = SlowGripper(reads_while_moving=True)
+    worker = start(gripper)
+    gripper.gate.clear()
+    worker.want(0.0)
+    until(lambda: gripper.names == ["close"])
+    gripper.width = 0.05
+    until(lambda: worker.report.width_m == 0.05)
+    assert worker.report.busy_s > 0.0
+    assert worker.report.opening == pytest.approx(0.05 / 0.08)
+
+
+def test_a_refused_command_is_reported_and_not_repeated_until_recover(start):
+    gripper = SlowGripper()
+    worker = start(gripper)
+    gripper.broken = RobotFault(FaultKind.MODE, "the gripper did not close; home it in Desk")
+    worker.want(0.0)
+    until(lambda: worker.report.fault is not None)
+    assert "home it" in worker.report.fault
+    time.sleep(0.05)
+    assert gripper.names == ["close"]
+    worker.recover()
+    assert gripper.connected == 1
+    until(lambda: gripper.names == ["close", "close"] and worker.report.width_m == 0.0)
+    assert worker.report.fault is None
+
+
+def test_closing_the_worker_does_not_wait_for_a_stuck_gripper(start):
+    gripper = SlowGripper()
+    worker = start(gripper)
+    gripper.gate.clear()
+    worker.want(0.0)
+    until(lambda: gripper.names == ["close"])
+    before_s = time.monotonic()
+    worker.close(timeout_s=0.2)
+    assert time.monotonic() - before_s < 5.0

@@ -1,0 +1,406 @@
+"""The recorder as a process: trials, wrong calls, signals, a full disk, a killed recorder."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from ament_index_python.packages import get_package_prefix
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rosbags.highlevel import AnyReader
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+
+from spear_bringup.trials.bag_reader import frames, read_trial
+from spear_bringup.trials.score_sheet import read_rows
+from spear_msgs.msg import EndEffectorCommand, PolicyStatus, TrialInfo
+from spear_msgs.srv import EndTrial, StartTrial
+from spear_policy.nodes.qos import EVENT, LATCHED, SENSOR
+
+EXECUTABLE = Path(get_package_prefix("spear_bringup")) / "lib/spear_bringup/trial_recorder"
+NAN = float("nan")
+
+pytestmark = pytest.mark.kills_processes
+
+
+@pytest.fixture(scope="module")
+def node(ros_domain):
+    """Return a node that is spun by its own thread."""
+    rclpy.init()
+    node = rclpy.create_node("lab")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield node
+    stop.set()
+    thread.join()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def wait_for(condition, what, timeout_s=20.0):
+    """Return the first true value of `condition()`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"{what} did not happen within {timeout_s} s")
+
+
+class Lab:
+    """A recorder process and everything that a test says to it."""
+
+    def __init__(self, node, directory, parameters):
+        self.node, self.directory = node, directory
+        options = {"directory": directory, "least_free_space_mb": 1, **parameters}
+        arguments = [part for k, v in options.items() for part in ("-p", f"{k}:={v}")]
+        self.process = subprocess.Popen([EXECUTABLE, "--ros-args", *arguments])
+        self.infos: list[TrialInfo] = []
+        self._change = node.create_client(ChangeState, "/trial_recorder/change_state")
+        self._start = node.create_client(StartTrial, "start_trial")
+        self._end = node.create_client(EndTrial, "end_trial")
+        self._set = node.create_client(SetParameters, "/trial_recorder/set_parameters")
+        self._clients = (self._change, self._start, self._end, self._set)
+        self._parts = [node.create_subscription(TrialInfo, "trial", self.infos.append, LATCHED)]
+        for client in self._clients:
+            assert client.wait_for_service(20.0)
+
+    def change(self, transition):
+        """Ask for a lifecycle transition; whether it was made."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        # a recorder killed a moment ago still counts as a server, and never answers
+        return wait_for(lambda: self._change.call(request, 5.0), "an answer").success
+
+    def set_parameter(self, name, value):
+        """Set one parameter; whether it was taken."""
+        parameter = rclpy.Parameter(name, value=value).to_parameter_msg()
+        answer = self._set.call(SetParameters.Request(parameters=[parameter]), 20.0)
+        return answer.results[0].successful
+
+    def activate(self):
+        """Configure and activate."""
+        assert self.change(Transition.TRANSITION_CONFIGURE)
+        assert self.change(Transition.TRANSITION_ACTIVATE)
+
+    def start(self, instruction="lift the red cube", seed=-1, **fields):
+        """Call start_trial."""
+        request = StartTrial.Request(instruction=instruction, seed=seed, **fields)
+        return self._start.call(request, 20.0)
+
+    def end(self, outcome=EndTrial.Request.OUTCOME_SUCCESS, score=NAN, **fields):
+        """Call end_trial."""
+        return self._end.call(EndTrial.Request(outcome=outcome, score=score, **fields), 20.0)
+
+    def publisher(self, kind, topic, qos):
+        """Return a publisher that the recorder has found."""
+        publisher = self.node.create_publisher(kind, topic, qos)
+        self._parts.append(publisher)
+        wait_for(lambda: publisher.get_subscription_count(), f"subscription to {topic}")
+        return publisher
+
+    def wait_for_messages(self, count):
+        """Wait until the running trial has so many messages in its bag."""
+        wait_for(lambda: self.infos and self.infos[-1].messages >= count, f"{count} messages")
+
+    def rows(self):
+        """Return all rows of the score sheet; none may be torn."""
+        rows, warnings = read_rows(self.directory / "scores.jsonl")
+        assert not warnings
+        return rows
+
+    def stop(self, number=signal.SIGINT):
+        """End the process by a signal; its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(20.0)
+
+    def forget(self):
+        """Destroy what this lab made on the node."""
+        for part in self._parts:
+            destroy = "subscription" if hasattr(part, "callback") else "publisher"
+            getattr(self.node, f"destroy_{destroy}")(part)
+        for client in self._clients:
+            self.node.destroy_client(client)
+
+
+@contextmanager
+def recorder(node, directory, activate=True, **parameters):
+    """Run a recorder process around a test."""
+    lab = Lab(node, directory, parameters)
+    try:
+        if activate:
+            lab.activate()
+        yield lab
+    finally:
+        if lab.process.poll() is None:
+            lab.process.kill()
+            lab.process.wait()
+        lab.forget()
+
+
+def gradient():
+    """Return a smooth picture of 120 x 160, RGB."""
+    rows, columns = np.mgrid[0:120, 0:160]
+    return np.dstack([rows * 2, columns, rows + columns // 4]).astype(np.uint8)
+
+
+def raw_image(picture):
+    """Return a sensor_msgs/Image whose rows are padded by 32 bytes."""
+    height, width = picture.shape[:2]
+    padded = np.zeros((height, width * 3 + 32), np.uint8)
+    padded[:, : width * 3] = picture.reshape(height, -1)
+    message = Image(height=height, width=width, encoding="rgb8", step=width * 3 + 32)
+    message.data.frombytes(padded.tobytes())
+    return message
+
+
+def counts_in(bag):
+    """Return messages by topic as rosbags reads them, every one decoded."""
+    counts = {}
+    with AnyReader([Path(bag)]) as reader:
+        for connection, _, raw in reader.messages():
+            reader.deserialize(raw, connection.msgtype)
+            counts[connection.topic] = counts.get(connection.topic, 0) + 1
+    return counts
+
+
+def test_a_trial_leaves_a_whole_bag_and_a_whole_row(node, tmp_path):
+    with recorder(node, tmp_path) as lab:
+        # published before the start, and so known to late joiners only
+        instruction = lab.publisher(String, "instruction", LATCHED)
+        instruction.publish(String(data="lift the red cube"))
+        status = lab.publisher(PolicyStatus, "policy_status", LATCHED)
+        status.publish(
+            PolicyStatus(engine="scripted", checkpoint_id="expert-1", statistics_hash="abc")
+        )
+        external = lab.publisher(Image, "external/image_raw", SENSOR)
+        wrist = lab.publisher(Image, "wrist/image_raw", SENSOR)
+        wrist_compressed = lab.publisher(CompressedImage, "wrist/image_raw/compressed", SENSOR)
+        wait_for(lambda: not wrist.get_subscription_count(), "change to the compressed topic")
+        commands = lab.publisher(EndEffectorCommand, "command", EVENT)
+
+        started = lab.start(seed=42, operator_name="ada")
+        assert started.success and Path(started.bag).is_dir()
+        assert "/joint_states" in started.message and "/command" not in started.message
+        ready = CompressedImage(format="rgb8; jpeg compressed bgr8")
+        ready.data.frombytes(cv2.imencode(".jpg", gradient())[1].tobytes())
+        for number in range(20):
+            external.publish(raw_image(gradient()))
+            wrist_compressed.publish(ready)
+            commands.publish(EndEffectorCommand(seam_translation=number * 1e-3))
+        late = lab.publisher(JointState, "joint_states", SENSOR)  # a driver that came late
+        late.publish(JointState(name=["joint1"], position=[0.5]))
+        lab.wait_for_messages(66)
+        ended = lab.end(score=0.75, notes="slow but good")
+        assert ended.success and ended.bag == started.bag
+        assert "no message came on /ee_state, /action_chunk" in ended.message
+        wait_for(lambda: lab.infos[-1].state == TrialInfo.STATE_ENDED, "TrialInfo ENDED")
+        assert lab.infos[-1].outcome == TrialInfo.OUTCOME_SUCCESS and lab.infos[-1].seed == 42
+        assert lab.stop() == 0
+
+    (row,) = lab.rows()
+    counts = counts_in(started.bag)
+    assert row.messages == dict(sorted(counts.items()))
+    assert counts["/external/image_raw/compressed"] + row.lost.get(
+        "/external/image_raw/compressed", 0
+    ) == pytest.approx(20, abs=5)  # best effort: 20 at once may lose some
+    assert counts["/command"] == 20 and counts["/joint_states"] == 1
+    assert counts["/instruction"] == 1 and counts["/policy_status"] == 1
+    assert row.trial_id == started.trial_id and row.bag == f"bags/{started.trial_id}"
+    assert (row.instruction, row.seed, row.operator) == ("lift the red cube", 42, "ada")
+    assert (row.outcome, row.score, row.notes) == ("SUCCESS", 0.75, "slow but good")
+    assert (row.engine, row.checkpoint_id) == ("scripted", "expert-1")
+    assert row.statistics_hash == "abc" and not row.fault and not row.dropped
+    assert "/ee_state" in row.missing and "/command" not in row.missing
+    assert row.software["rosbags"] and 0 < row.duration_s < row.wall_duration_s + 1
+    seams = read_trial(Path(started.bag)).commands.seams_m
+    assert seams == pytest.approx(np.arange(20) * 1e-3)
+    for camera in ("external", "wrist"):
+        _, picture = next(frames(Path(started.bag), camera))
+        expected = gradient()[..., ::-1] if camera == "external" else gradient()
+        assert np.abs(picture.astype(int) - expected).mean() < 3
+    assert not list(tmp_path.glob("*.open.json"))
+
+
+def test_calls_in_the_wrong_state_are_refused_with_a_sentence(node, tmp_path):
+    with recorder(node, tmp_path, activate=False) as lab:
+        refused = lab.start()
+        assert not refused.success and "not active" in refused.message
+        assert "no trial is being recorded" in lab.end().message
+        lab.activate()
+        assert "no trial is being recorded" in lab.end().message
+        assert "is no file name" in lab.start(trial_id="../elsewhere").message
+
+        assert lab.start(trial_id="mine").success
+        again = lab.start(trial_id="other")
+        assert not again.success and "mine is being recorded; call end_trial" in again.message
+        assert "not the running one, which is mine" in lab.end(trial_id="other").message
+        assert "it must be 0 to 1" in lab.end(score=1.5).message
+        assert "outcome 9 is unknown" in lab.end(outcome=9).message
+        assert lab.end(trial_id="mine").success
+
+        taken = lab.start(trial_id="mine")
+        assert not taken.success and "exists already; give another trial_id" in taken.message
+        assert lab.start(trial_id="other").success  # none of it has left anything behind
+        assert lab.change(Transition.TRANSITION_DEACTIVATE)
+        assert "not active" in lab.start().message
+        assert lab.stop() == 0
+    assert [(row.trial_id, row.outcome) for row in lab.rows()] == [
+        ("mine", "SUCCESS"),
+        ("other", "ABORTED"),
+    ]
+    assert counts_in(tmp_path / "bags/other").get("/trial")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_trial_closes_the_bag_and_writes_the_row(node, tmp_path, number):
+    with recorder(node, tmp_path) as lab:
+        commands = lab.publisher(EndEffectorCommand, "command", EVENT)
+        bag = lab.start(seed=3).bag
+        for _ in range(50):
+            commands.publish(EndEffectorCommand())
+        lab.wait_for_messages(50)
+        assert lab.stop(number) == 0
+    (row,) = lab.rows()
+    assert row.outcome == "ABORTED" and "stopped during the trial" in row.notes
+    assert counts_in(bag)["/command"] == row.messages["/command"] == 50
+
+
+def fill(lab, publisher, until):
+    """Publish images as fast as they are taken until `until()`."""
+    message = CompressedImage(format="jpeg")
+    message.data.frombytes(np.random.default_rng(0).bytes(100_000))
+
+    def step():
+        publisher.publish(message)
+        return until()
+
+    return wait_for(step, "the end of filling")
+
+
+def test_a_full_disk_is_reported_at_once_and_earlier_data_stays(node, tmp_path):
+    with recorder(node, tmp_path) as lab:
+        images = lab.publisher(CompressedImage, "external/image_raw/compressed", EVENT)
+        bag = Path(lab.start().bag)
+        mcap = bag / f"{bag.name}.mcap"
+        fill(lab, images, lambda: mcap.stat().st_size > 3_000_000)
+        limit = mcap.stat().st_size + 500_000
+        resource.prlimit(lab.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        fill(lab, images, lambda: mcap.stat().st_size >= limit - 200_000 or has_fault(lab))
+        begin = time.monotonic()
+        fill(lab, images, lambda: has_fault(lab))
+        assert time.monotonic() - begin < 2.0
+        wait_for(lambda: "are readable" in lab.infos[-1].text, "word about the earlier data")
+        assert "the file reached its size limit; make room" in lab.infos[-1].text
+        ended = lab.end(outcome=EndTrial.Request.OUTCOME_FAILURE)
+        assert ended.success and "size limit" in ended.message
+
+        resource.prlimit(lab.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        assert lab.start(trial_id="next").success  # the recorder itself is well
+        assert lab.end().success
+        assert lab.stop() == 0
+    row = lab.rows()[0]
+    assert row.outcome == "FAILURE" and "size limit" in row.fault
+    assert counts_in(bag) == row.messages
+    assert row.messages["/external/image_raw/compressed"] >= 20
+
+
+def has_fault(lab):
+    """Whether the recorder has said that it cannot write."""
+    return any(info.state == TrialInfo.STATE_FAULT for info in lab.infos)
+
+
+def test_a_killed_recorder_is_made_good_by_the_next_one(node, tmp_path):
+    with recorder(node, tmp_path) as lab:
+        commands = lab.publisher(EndEffectorCommand, "command", EVENT)
+        assert lab.start(seed=5, trial_id="killed").success
+        for _ in range(30):
+            commands.publish(EndEffectorCommand())
+        lab.wait_for_messages(30)
+        time.sleep(0.6)  # longer than flush_period_s, which is what a kill may cost
+        assert lab.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert not lab.rows() and (tmp_path / "killed.open.json").exists()
+    with recorder(node, tmp_path) as lab:
+        assert lab.stop() == 0
+    (row,) = lab.rows()
+    assert (row.trial_id, row.seed, row.outcome) == ("killed", 5, "ABORTED")
+    assert "the recorder died" in row.fault and not (tmp_path / "killed.open.json").exists()
+    assert counts_in(tmp_path / "bags/killed") == row.messages
+    assert row.messages["/command"] == 30
+
+
+def test_under_simulated_time_a_trial_needs_a_clock_and_is_timed_by_it(node, tmp_path):
+    with recorder(node, tmp_path, use_sim_time="true") as lab:
+        assert "no /clock has come" in lab.start().message
+        clock = lab.publisher(Clock, "/clock", SENSOR)
+        tick = Clock()
+        tick.clock.sec = 100
+        clock.publish(tick)
+        started = wait_for(lambda: (r := lab.start()).success and r, "start on /clock")
+        commands = lab.publisher(EndEffectorCommand, "command", EVENT)
+        for second in range(101, 131):
+            tick.clock.sec = second
+            clock.publish(tick)
+        wait_for(lambda: lab.infos[-1].duration.sec == 30, "30 s on /clock")
+        commands.publish(EndEffectorCommand())
+        lab.wait_for_messages(1 + lab.infos[-1].messages)
+        ended = lab.end()
+        assert ended.duration.sec == 30
+        assert lab.stop() == 0
+    (row,) = lab.rows()
+    assert row.duration_s == 30.0 and row.wall_duration_s < 30.0
+    with AnyReader([Path(started.bag)]) as reader:
+        connections = [c for c in reader.connections if c.topic == "/command"]
+        assert [time_ns for _, time_ns, _ in reader.messages(connections)] == [130 * 10**9]
+
+
+def test_configure_fails_on_a_parameter_out_of_bounds_and_a_trial_on_a_disk_without_room(
+    node, tmp_path
+):
+    with recorder(node, tmp_path, activate=False, jpeg_quality=0) as lab:
+        assert not lab.change(Transition.TRANSITION_CONFIGURE)
+        assert lab.set_parameter("jpeg_quality", 80)
+        lab.activate()
+        assert lab.set_parameter("least_free_space_mb", 1_000_000)
+        refused = lab.start()
+        assert not refused.success
+        assert "MB are free in" in refused.message and "make room" in refused.message
+        assert not (tmp_path / "bags").exists()
+        assert lab.stop() == 0
+
+
+def test_help_shows_an_example():
+    environment = {**os.environ, "ROS_DOMAIN_ID": "0"}
+    done = subprocess.run([EXECUTABLE, "--help"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "ros2 service call /start_trial" in done.stdout
+
+
+def test_every_parameter_has_a_unit_and_a_reason():
+    from spear_policy.nodes.parameters import read_specs
+
+    path = Path(__file__).parents[1] / "config/trial_recorder.yaml"
+    specs = read_specs(path)
+    assert "image_topics" in specs and all(spec.unit and spec.why for spec in specs.values())
+    assert json.dumps(specs["topics"].default).count("command") == 1
