@@ -12,6 +12,20 @@ from spear_bringup.trials.report import NoTrials, write_report
 from spear_bringup.trials.results import COLUMNS, Summary, cells
 from spear_policy.nodes.parameters import read_specs
 
+# The other columns are in the HTML report; these fit a terminal.
+_SHOWN = (
+    "seed",
+    "outcome",
+    "instruction",
+    "duration [s]",
+    "seam p99 [mm]",
+    "seam p99 [mrad]",
+    "period p99 [s]",
+    "age p99 [s]",
+    "real time",
+)
+_WIDTH = 120  # columns of an output that is no terminal
+
 
 def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -> None:
     """Write the report of these trials into `out_dir` and print its table."""
@@ -23,7 +37,7 @@ def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -
     except NoTrials as error:
         console.print(f"demo: {error}", markup=False)
         return
-    console.print(as_table(summary))
+    console.print(as_table(summary), width=max(console.width, _WIDTH), soft_wrap=True)
     console.print(f"{summary.successes} of {len(summary.trials)} trials succeeded", highlight=False)
     console.print(f"report: {out_dir / 'report.html'}", highlight=False, soft_wrap=True)
 
@@ -41,8 +55,10 @@ def driver_limits() -> SpeedLimits:
 def as_table(summary: Summary) -> Table:
     """The trials as a table for the terminal."""
     table = Table()
-    for name in COLUMNS:
+    for name in _SHOWN:
         table.add_column(escape(name), justify="right" if "[" in name else "left")
     for trial in summary.trials:
-        table.add_row(*map(escape, cells(trial)), style=None if trial.success else "red")
+        known = dict(zip(COLUMNS, cells(trial), strict=True))
+        row = [escape(known[name]) for name in _SHOWN]
+        table.add_row(*row, style=None if trial.success else "red")
     return table

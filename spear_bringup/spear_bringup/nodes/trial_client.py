@@ -106,7 +106,7 @@ class TrialClient:
             TrialFailed: the arm does not come home, or the seed is refused.
         """
         self._say("homing")
-        if self._gate.verdict == GateStatus.VERDICT_STOPPED:
+        if self._stopped:
             self._trigger("franka_driver/recover")
         self._trigger("franka_driver/home")
         self._say("setting the scene")
@@ -117,6 +117,10 @@ class TrialClient:
         if not answer.successful:
             raise TrialFailed(f"seed {seed} was refused: {answer.reason}")
         self._trigger("sim_world/reset")
+
+    @property
+    def _stopped(self) -> bool:
+        return self._gate.verdict == GateStatus.VERDICT_STOPPED
 
     def _trigger(self, service: str) -> None:
         response = self._graph.call(Trigger, service, Trigger.Request(), _SILENCE_S)
@@ -154,11 +158,13 @@ class TrialClient:
             raise TrialFailed(f"the policy does not take the instruction {instruction!r}")
         ended = handle.get_result_async()
         try:
-            self._wait(ended.done, "the simulation stands still")
-        except KeyboardInterrupt:
-            handle.cancel_goal_async()  # the policy then publishes HOLD
-            self._graph.wait_until(ended.done, 5.0)
-            raise
+            self._wait(lambda: ended.done() or self._stopped, "the simulation stands still")
+        finally:
+            if not ended.done():
+                handle.cancel_goal_async()  # the policy then publishes HOLD
+                self._graph.wait_until(ended.done, 5.0)
+        if self._stopped:
+            raise TrialFailed(f"the driver stopped the robot: {self._gate.text}")
         result = ended.result().result
         self.chunks = result.chunks
         if ended.result().status == GoalStatus.STATUS_ABORTED and not result.message:

@@ -1,0 +1,375 @@
+"""What a driver does with chunks, faults, silence, clocks and a bad gripper; the arm is a point."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from spear_bringup.control.chunk_player import Running
+from spear_bringup.control.command_core import CommandCore
+from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.control.path import path_through
+from spear_bringup.control.segments import Start
+from spear_bringup.control.verdicts import Reason, Verdict
+from spear_bringup.drivers.arm_session import ArmSession
+from spear_bringup.drivers.gripper_worker import GripperWorker
+from spear_bringup.drivers.homing import HomingFailed, go_home
+from spear_bringup.drivers.protocol import FaultKind, RobotFault, RobotState
+from spear_policy.geometry.chunks import chunk_from_poses
+from spear_policy.geometry.poses import Pose
+
+DOWN = np.array([1.0, 0.0, 0.0, 0.0])
+START = np.array([0.45, 0.0, 0.38])
+
+
+class PointArm:
+    """An arm whose three joints are the end effector's position; it follows paths exactly."""
+
+    joint_names = ("x", "y", "z")
+
+    def __init__(self):
+        self.sent, self.stops, self.recoveries = [], 0, 0
+        self.silent = False
+        self.refusal = None  # raised by send and check
+        self._running = None
+        self._place = START.copy()
+        self._zero_s = time.monotonic()
+
+    def connect(self):
+        pass
+
+    def disconnect(self):
+        pass
+
+    def read_state(self):
+        time.sleep(0.001)
+        while self.silent:
+            time.sleep(0.01)
+        now_s = time.monotonic()
+        reference = self._at(now_s)
+        pose = reference.pose
+        return RobotState(
+            robot_time_s=now_s - self._zero_s,
+            joint_positions_rad=pose.position_m,
+            joint_velocities_rad_s=reference.linear_m_s,
+            joint_torques_nm=np.zeros(3),
+            measured=pose,
+            commanded=pose,
+            mode="Move" if np.any(reference.linear_m_s) else "Idle",
+        )
+
+    def send(self, path):
+        if self.refusal is not None:
+            raise self.refusal
+        now_s = time.monotonic()
+        self.sent.append(path)
+        self._running = Running(path, self._at(now_s), now_s)
+
+    def send_joints(self, durations_s, joint_positions_rad):
+        orientations = np.tile(DOWN, (len(durations_s), 1))
+        here = self._at(time.monotonic()).pose
+        self.send(path_through(durations_s, joint_positions_rad, orientations, here))
+
+    def stop(self):
+        self.stops += 1
+        self._place = self._at(time.monotonic()).pose.position_m
+        self._running = None
+
+    def check(self):
+        if self.refusal is not None:
+            raise self.refusal
+
+    def recover(self):
+        self.recoveries += 1
+        self.check()
+
+    def forward_kinematics(self, joint_positions_rad):
+        return Pose(joint_positions_rad, DOWN)
+
+    def _at(self, now_s):
+        if self._running is None:
+            return Start.at_rest(Pose(self._place, DOWN))
+        return self._running.at(now_s)
+
+
+class Driver:
+    """A session on a point arm with a record of what it decided."""
+
+    def __init__(self, **settings):
+        self.arm = PointArm()
+        self.decisions = []
+        self.samples = []
+        settings = {"simulated_time": False, "now_s": time.time, "robot_timeout_s": 1.0, **settings}
+        core = settings.pop("core", None) or CommandCore(Limits(), Timing(max_chunk_age_s=5.0))
+        self.session = ArmSession(
+            self.arm,
+            core,
+            on_sample=self.samples.append,
+            on_decision=lambda *decided: self.decisions.append(decided),
+            **settings,
+        )
+        self.session.open()
+        self._chunk_id = 0
+
+    def chunk(self, delta_m=(0.05, 0.0, 0.0), opening=1.0, dt_s=0.1):
+        """Send a chunk that leads to `delta_m` from here in five steps."""
+        sample = self.session.sample
+        here = sample.state.measured
+        shares = np.arange(1, 6) / 5
+        targets = [Pose(here.position_m + s * np.asarray(delta_m), DOWN) for s in shares]
+        made = chunk_from_poses(sample.stamp_s, dt_s, here, here, targets, [opening] * 5)
+        self._chunk_id += 1
+        object.__setattr__(made, "chunk_id", self._chunk_id)
+        object.__setattr__(made, "source_id", "test")
+        self.session.on_chunk(made, hold=False, received_age_s=0.0)
+        return self.session.judgement
+
+    def judged(self):
+        """(verdict, reason) of the newest judgement."""
+        return self.session.judgement.verdict, self.session.judgement.reason
+
+    @property
+    def place(self):
+        return self.session.sample.state.measured.position_m
+
+
+@pytest.fixture
+def drive():
+    """Make drivers that are closed after the test."""
+    drivers = []
+
+    def drive(active=True, **settings):
+        drivers.append(Driver(**settings))
+        if active:
+            drivers[-1].session.activate()
+        return drivers[-1]
+
+    yield drive
+    for driver in drivers:
+        driver.arm.silent = False
+        driver.session.close()
+
+
+def until(condition, seconds=20.0):
+    end_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.002)
+
+
+def test_a_good_chunk_moves_the_arm_and_is_told(drive):
+    driver = drive()
+    assert driver.chunk((0.05, 0.0, 0.0)).moves
+    until(lambda: driver.place[0] > START[0] + 0.049)
+    decision, about_chunk, sample = next(row for row in driver.decisions if row[1])
+    assert about_chunk and decision.path is not None
+    assert decision.judgement.source_id == "test"
+    assert np.allclose(sample.state.measured.position_m, START)
+
+
+def test_an_inactive_driver_holds_chunks_and_sends_nothing(drive):
+    driver = drive(active=False)
+    assert driver.chunk().reason is Reason.NOT_ACTIVE
+    assert driver.arm.sent == []
+    driver.session.activate()
+    assert driver.chunk().moves
+
+
+def test_deactivation_stops_the_arm(drive):
+    driver = drive()
+    driver.chunk((0.08, 0.0, 0.0), dt_s=0.3)
+    until(lambda: driver.place[0] > START[0] + 0.01)
+    driver.session.deactivate()
+    assert driver.arm.stops
+    assert driver.judged() == (Verdict.HELD, Reason.NOT_ACTIVE)
+    assert not driver.chunk().moves
+
+
+def test_when_chunks_end_a_stop_is_commanded_and_a_good_chunk_resumes(drive):
+    driver = drive()
+    driver.chunk((0.02, 0.0, 0.0))
+    until(lambda: driver.judged() == (Verdict.HELD, Reason.CHUNK_TIMEOUT))
+    assert driver.arm.stops
+    assert driver.chunk((0.02, 0.0, 0.0)).moves
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_silent_robot_is_lost_within_its_timeout_and_back_only_by_recover(drive, moving):
+    driver = drive(robot_timeout_s=0.1)
+    until(lambda: len(driver.samples) > 20)
+    driver.session.recover()  # a starved test machine may have been silent already
+    if moving:
+        driver.chunk((0.05, 0.0, 0.0), dt_s=0.3)
+    driver.arm.silent = True
+    until(lambda: driver.session.core.latched is not None)
+    assert driver.judged() == (Verdict.STOPPED, Reason.ROBOT_LOST)
+    assert driver.session.watch.silent_s < 0.2
+    driver.arm.silent = False
+    seen = len(driver.samples)
+    until(lambda: len(driver.samples) > seen + 5)
+    assert driver.chunk().verdict is Verdict.STOPPED, "it came back without a person"
+    driver.session.recover()
+    assert driver.chunk((0.01, 0.0, 0.0)).moves
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (FaultKind.NETWORK, Reason.ROBOT_LOST),
+        (FaultKind.REFLEX, Reason.ROBOT_REFLEX),
+        (FaultKind.PLANNER, Reason.ROBOT_PLANNER),
+        (FaultKind.MODE, Reason.ROBOT_MODE),
+    ],
+)
+def test_each_fault_of_the_robot_latches_with_its_own_reason(drive, kind, reason):
+    driver = drive()
+    driver.arm.refusal = RobotFault(kind, "the arm is tired")
+    until(lambda: driver.session.core.latched is not None)
+    assert driver.judged() == (Verdict.STOPPED, reason)
+    assert "the arm is tired" in driver.session.judgement.text
+    assert "~/recover" in driver.session.judgement.text
+    with pytest.raises(RobotFault, match="tired"):
+        driver.session.recover()
+    assert driver.session.core.latched is not None
+    driver.arm.refusal = None
+    driver.session.recover()
+    assert driver.chunk((0.01, 0.0, 0.0)).moves
+
+
+def test_a_person_s_stop_latches_at_once(drive):
+    driver = drive()
+    driver.chunk((0.05, 0.0, 0.0), dt_s=0.3)
+    driver.session.stop("a person called ~/stop")
+    assert driver.arm.stops
+    assert driver.judged() == (Verdict.STOPPED, Reason.STOP_REQUESTED)
+    assert driver.chunk().verdict is Verdict.STOPPED
+    with pytest.raises(RobotFault, match="recover"):
+        driver.session.activate()
+
+
+def test_a_malformed_message_is_rejected_with_its_ids(drive):
+    driver = drive()
+    driver.session.refuse("someone", 7, "header.frame_id is 'map'")
+    decision, about_chunk, _ = driver.decisions[-1]
+    assert about_chunk and decision.judgement.reason is Reason.MALFORMED
+    assert (decision.judgement.source_id, decision.judgement.chunk_id) == ("someone", 7)
+    assert driver.session.core.counts[Verdict.REJECTED] == 1
+
+
+def test_a_clock_that_stalls_under_simulated_time_holds_the_arm_once(drive):
+    clock = {"now_s": 50.0, "runs": True}
+    began_s = time.monotonic()
+
+    def now_s():
+        if clock["runs"]:
+            clock["now_s"] = 50.0 + time.monotonic() - began_s
+        return clock["now_s"]
+
+    driver = drive(simulated_time=True, now_s=now_s, clock_stall_timeout_s=0.2)
+    driver.chunk((0.08, 0.0, 0.0), dt_s=0.5)
+    clock["runs"] = False
+    until(lambda: driver.judged() == (Verdict.HELD, Reason.CLOCK_FAULT))
+    assert driver.arm.stops == 2  # one on activation, one now
+    time.sleep(0.3)
+    faults = [row for row in driver.decisions if row[0].judgement.reason is Reason.CLOCK_FAULT]
+    assert len(faults) == 1
+    clock["runs"] = True
+    until(lambda: driver.chunk((0.01, 0.0, 0.0)).moves)
+
+
+class BlockingGripper:
+    """A gripper whose first command takes until it is let go."""
+
+    max_width_m = 0.08
+
+    def __init__(self):
+        self.calls, self.let_go = [], threading.Event()
+
+    def open(self):
+        self.calls.append("open")
+        self.let_go.wait(30.0)
+
+    def close(self):
+        self.calls.append("close")
+        self.let_go.wait(30.0)
+
+    def width_m(self):
+        return 0.08
+
+
+def test_a_gripper_that_blocks_does_not_disturb_the_arm(drive):
+    gripper = BlockingGripper()
+    worker = GripperWorker(gripper, min_dwell_s=0.0, stuck_after_s=0.3)
+    worker.start()
+    driver = drive(gripper=worker)
+    driver.chunk((0.02, 0.0, 0.0), opening=0.0)
+    until(lambda: gripper.calls == ["close"])
+    seen = len(driver.samples)
+    for _ in range(3):
+        assert driver.chunk((0.02, 0.0, 0.0), opening=0.0).moves
+        until(lambda before=driver.place[0]: driver.place[0] > before + 0.015)
+    assert len(driver.samples) > seen + 50
+    until(lambda: worker.report.fault is not None)
+    assert driver.session.core.latched is None
+    assert gripper.calls == ["close"]
+    gripper.let_go.set()
+    worker.close()
+
+
+HOME = START + (0.1, -0.05, 0.05)
+
+
+def test_homing_goes_there_and_holds_chunks_meanwhile(drive):
+    driver = drive()
+    held = []
+
+    def send_chunks():
+        while driver.session.core.busy != "homing":
+            time.sleep(0.001)
+        while driver.session.core.busy == "homing":
+            held.append(driver.chunk((0.03, 0.0, 0.0)).reason)
+            time.sleep(0.02)
+
+    sender = threading.Thread(target=send_chunks)
+    sender.start()
+    go_home(driver.session, HOME, 0.2, open_gripper=False)
+    sender.join()
+    assert np.allclose(driver.place, HOME, atol=1e-3)
+    assert Reason.NOT_ACTIVE in held and Reason.NONE not in held[:-1]
+    assert driver.chunk((0.01, 0.0, 0.0)).moves
+
+
+def test_a_way_home_out_of_the_workspace_is_refused_and_nothing_moves(drive):
+    driver = drive()
+    with pytest.raises(HomingFailed, match="workspace"):
+        go_home(driver.session, np.array([0.45, 0.8, 0.38]), 0.2, open_gripper=False)
+    assert driver.arm.sent == []
+    assert driver.chunk((0.01, 0.0, 0.0)).moves
+
+
+def test_a_way_home_above_the_speed_limit_is_slowed_down(drive):
+    driver = drive(core=CommandCore(Limits(max_linear_speed_m_s=0.1), Timing()))
+    go_home(driver.session, HOME, 5.0, open_gripper=False)
+    assert np.allclose(driver.place, HOME, atol=1e-3)
+    fastest = np.max(np.linalg.norm(driver.arm.sent[-1].linear_m_s, axis=1))
+    assert fastest <= 0.1001
+
+
+@pytest.mark.parametrize("interruption", ["stop", "deactivate"])
+def test_homing_ends_at_once_when_it_is_interrupted(drive, interruption):
+    driver = drive()
+
+    def interrupt():
+        while driver.place[0] < START[0] + 0.01:
+            time.sleep(0.001)
+        if interruption == "stop":
+            driver.session.stop("a person called ~/stop")
+        else:
+            driver.session.deactivate()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(HomingFailed):
+        go_home(driver.session, HOME, 0.05, open_gripper=False)
+    assert driver.place[0] < HOME[0] - 0.02
+    assert driver.arm.stops
