@@ -16,7 +16,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 ACTIVATE := . .venv/setup.sh
 SOURCE := . install/setup.bash
-PYTEST := python3 -m pytest -rs $(PYTEST_ARGS)
+PYTEST := python3 -m pytest -rfEs $(PYTEST_ARGS)
 
 # What makes a build necessary: other Python files are linked, not copied.
 PARTS := package.xml setup.py setup.cfg colcon.pkg

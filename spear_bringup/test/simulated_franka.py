@@ -4,6 +4,7 @@ The robot is the simulated world's, on an empty floor; what is added are orders:
 that does not move, a gripper that does not answer, a clock that stands still.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -28,6 +29,13 @@ class SimulatedFranka:
         return self
 
     def __exit__(self, *_) -> None:
+        self.thaw()
+        if self._process is not None:
+            self._process.stdin.close()  # it ends in order, and takes its shared memory with it
+            try:
+                self._process.wait(20.0)
+            except subprocess.TimeoutExpired:
+                pass
         self.kill()
 
     def start(self) -> None:
@@ -52,14 +60,17 @@ class SimulatedFranka:
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        os.kill(self._process.pid, signal.SIGCONT)
+        """As if it were put back."""
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """Power off."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
             self._process.stdout.close()
             self._process = None
 
@@ -75,7 +86,7 @@ def _serve(host: str, publish_clock) -> None:
     from franky_sim import franka_robot_protocol as protocol
     from franky_sim.mujoco_simulator import MujocoSimulator
 
-    from spear_bringup.sim import franky_server
+    from spear_bringup.sim import arm_server, franky_server
     from spear_bringup.sim.mended_robot import add_mended_robot
     from spear_bringup.sim.pacing import Pacer
 
@@ -84,7 +95,7 @@ def _serve(host: str, publish_clock) -> None:
     def listen() -> None:
         for line in sys.stdin:
             orders.append(line.strip())
-        os._exit(0)  # the test that owns this process is gone
+        mode["ends"] = True  # the test that owns this process is through, or gone
 
     def obey(order: str) -> None:
         name, _, argument = order.partition(" ")
@@ -103,14 +114,14 @@ def _serve(host: str, publish_clock) -> None:
             mode["clock"] = name == "clock_on"
 
     # No tick without the client's answer to the one before: on a busy machine motions take longer
-    # in wall time and are the same in robot time.
-    franky_server.LAG_LIMIT_TICKS = 0
+    # in wall time and are the same in robot time. After 1 s the client gives up.
+    franky_server.LAG_LIMIT_TICKS, arm_server.PATIENCE_S = 0, 0.9
     simulator = MujocoSimulator()
     simulator.init()
     robot = add_mended_robot(simulator)
     server = franky_server.FrankaWorldServer(simulator, robot, host)
     arm, hand = server.robot, server.robot.gripper_server
-    mode = {"now": None, "deaf": False, "clock": True}
+    mode = {"now": None, "deaf": False, "clock": True, "ends": False}
     true_modes, check_motion = type(arm).modes.fget, hand._check_motion_state
 
     def modes(self) -> tuple[int, int, int]:
@@ -124,6 +135,8 @@ def _serve(host: str, publish_clock) -> None:
     print("ready", flush=True)
     pacer = Pacer(1.0, franky_server.TICK_S)
     for tick in itertools.count():
+        if mode["ends"]:
+            return
         if orders:
             order = orders.pop(0)
             obey(order)
@@ -146,4 +159,10 @@ def _clock_publisher():
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], _clock_publisher() if "clock" in sys.argv[2:] else lambda time_s: None)
+    if "clock" in sys.argv[2:]:
+        _serve(sys.argv[1], _clock_publisher())
+        import rclpy
+
+        rclpy.shutdown()
+    else:
+        _serve(sys.argv[1], lambda time_s: None)

@@ -182,24 +182,23 @@ def test_an_image_that_cannot_be_encoded_costs_that_message_only(tmp_path):
 
 FILL = textwrap.dedent("""
     import resource, sys, time
-    sys.path.insert(0, {here!r})
-    from pathlib import Path
     from importlib import util
-    spec = util.spec_from_file_location("bags", {file!r})
-    bags = util.module_from_spec(spec); spec.loader.exec_module(bags)
-    faults = []
-    writer = bags.BagWriter(Path(sys.argv[1]), lambda text: faults.append((time.monotonic(), text)))
-    if sys.argv[2] == "limit":
+    from pathlib import Path
+
+    spec = util.spec_from_file_location("bags", sys.argv[1])
+    bags = util.module_from_spec(spec)
+    spec.loader.exec_module(bags)
+    writer = bags.BagWriter(Path(sys.argv[2]))
+    if sys.argv[3] == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
     number = 0
-    while not faults:
-        filled = time.monotonic()
+    while writer.fault is None:
         writer.write(bags.IMAGE, number * 10**7, bags.image(number))
         number += 1
         time.sleep(0.005)
         if number == 30:
             print("going", flush=True)
-    print(f"{{faults[0][0] - filled:.3f}}", faults[0][1], flush=True)
+    print(writer.fault, flush=True)
     writer.close()
     print(writer.fault, flush=True)
 """)
@@ -207,10 +206,8 @@ FILL = textwrap.dedent("""
 
 def run_writer(folder, mode):
     """Start a process that records images into `folder` for ever, or up to 3 MB of file."""
-    script = FILL.format(here=os.path.dirname(__file__), file=__file__)
-    return subprocess.Popen(
-        [sys.executable, "-c", script, str(folder), mode], stdout=subprocess.PIPE, text=True
-    )
+    arguments = [sys.executable, "-c", FILL, __file__, str(folder), mode]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_file_that_may_not_grow_faults_at_once_and_keeps_what_it_has(tmp_path):

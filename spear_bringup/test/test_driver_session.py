@@ -350,7 +350,7 @@ def test_a_way_home_out_of_the_workspace_is_refused_and_nothing_moves(drive):
 
 def test_a_way_home_above_the_speed_limit_is_slowed_down(drive):
     driver = drive(core=CommandCore(Limits(max_linear_speed_m_s=0.1), Timing()))
-    go_home(driver.session, HOME, 5.0, open_gripper=False)
+    go_home(driver.session, HOME, 0.3, open_gripper=False)
     assert np.allclose(driver.place, HOME, atol=1e-3)
     fastest = np.max(np.linalg.norm(driver.arm.sent[-1].linear_m_s, axis=1))
     assert fastest <= 0.1001

@@ -81,7 +81,7 @@ def test_a_reflex_is_named_and_cleared_by_recover(robot, arm):
     robot.tell("reflex")
     seen = until(lambda: fault(arm.check))
     assert seen.kind is FaultKind.REFLEX
-    assert "~/recover" in str(seen)
+    assert "clear what it met" in str(seen)
     state = until(lambda: arm.read_state() if arm.read_state().mode == "Reflex" else None)
     assert state.errors == ("cartesian_reflex",)
     refused = fault(arm.send, along_y(arm))
@@ -143,9 +143,7 @@ def test_a_cut_cable_is_a_network_fault_and_only_recover_reconnects(robot, arm):
     assert seen.kind is FaultKind.NETWORK
     time.sleep(0.2)  # the robot is there again, and that alone must not bring it back
     for call, arguments in ((arm.read_state, ()), (arm.check, ()), (arm.stop, ())):
-        again = fault(call, *arguments)
-        assert again.kind is FaultKind.NETWORK
-        assert "~/recover" in str(again)
+        assert fault(call, *arguments).kind is FaultKind.NETWORK
     arm.recover()
     arm.check()
     assert moves(arm)

@@ -12,7 +12,7 @@ from spear_bringup.sim.mesh_thinning import thinned
 from spear_bringup.sim.objects import BOWL, CUBES, OBJECTS, PLATE
 from spear_bringup.sim.rendering import Painter, camera_pose
 from spear_bringup.sim.scene import furnish
-from spear_bringup.sim.world import sized
+from spear_bringup.sim.settings import sized
 from spear_policy.geometry.quaternions import wxyz_from_xyzw
 
 VIEWS = (cameras.EXTERNAL, cameras.WRIST)

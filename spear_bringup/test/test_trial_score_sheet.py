@@ -7,11 +7,9 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
-from spear_bringup.trials.image_encoding import compress
 from spear_bringup.trials.recording import Recording, TrialEnd, TrialRequest, recover, shortfall
 from spear_bringup.trials.score_sheet import OUTCOMES, TrialRow, append_row, read_rows
 from spear_bringup.trials.software import git_revision, software_versions
@@ -131,48 +129,3 @@ def test_versions_name_what_is_installed():
     versions = software_versions()
     assert versions["numpy"] == np.__version__ and versions["rosbags"]
     assert git_revision() is None or len(git_revision()) >= 7
-
-
-def picture():
-    """Return a smooth picture of 48 x 64, BGR."""
-    rows, columns = np.mgrid[0:48, 0:64]
-    return np.dstack([rows * 5, columns * 3, 255 - rows * 2]).astype(np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("encoding", "conversion"),
-    [
-        ("bgr8", None),
-        ("rgb8", cv2.COLOR_BGR2RGB),
-        ("bgra8", cv2.COLOR_BGR2BGRA),
-        ("rgba8", cv2.COLOR_BGR2RGBA),
-        ("mono8", cv2.COLOR_BGR2GRAY),
-    ],
-)
-def test_images_are_compressed_with_their_colours_and_padded_rows(encoding, conversion):
-    image = picture() if conversion is None else cv2.cvtColor(picture(), conversion)
-    rows = np.zeros((48, image[0].nbytes + 7), np.uint8)
-    rows[:, :-7] = image.reshape(48, -1)
-    text, data = compress(rows.tobytes(), encoding, 48, 64, rows.shape[1], jpeg_quality=95)
-    back = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).astype(int)
-    expected = picture() if encoding != "mono8" else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    assert np.abs(back - expected).mean() < 3
-    assert text.startswith(f"{encoding}; jpeg compressed")
-
-
-def test_depth_is_kept_exactly_also_when_it_is_big_endian():
-    depth = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20
-    for big, data in ((False, depth), (True, depth.astype(">u2"))):
-        text, png = compress(data.tobytes(), "16UC1", 48, 64, 128, is_bigendian=big)
-        assert text == "16UC1; png compressed"
-        back = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-        assert np.array_equal(back, depth)
-
-
-def test_an_image_that_cannot_be_compressed_is_refused_with_a_sentence():
-    with pytest.raises(ValueError, match="'yuv422' cannot be compressed; known: rgb8"):
-        compress(b"", "yuv422", 1, 1, 2)
-    with pytest.raises(ValueError, match="needs rows of 192 bytes; step is 100"):
-        compress(bytes(100 * 48), "rgb8", 48, 64, 100)
-    with pytest.raises(ValueError, match="there are 10 bytes"):
-        compress(bytes(10), "rgb8", 48, 64, 192)

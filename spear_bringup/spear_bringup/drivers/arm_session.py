@@ -1,8 +1,10 @@
 """One arm under one command core: the threads of a driver, without ROS.
 
-A reader thread takes in states, a watching thread judges what time alone decides (a silent robot,
-a failed motion, the chunk timeout, the clock), and every call from outside goes through the same
-lock. Nothing reaches the arm but by a decision of the core, or by a joint path that it judged.
+Three threads run beside the callers. The reader takes in states. The age thread notices that they
+have stopped coming. The watching thread looks for failed motions and for what time alone decides.
+Any call into the arm may block for a second when the robot is gone, so `lock` (what is known and
+decided) is never held during one, and the age thread makes none. Nothing reaches the arm but by a
+decision of the core, or by a joint path that it judged.
 """
 
 import threading
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spear_bringup.control.clock_watch import ClockWatch
 from spear_bringup.control.command_core import CommandCore, Decision
@@ -23,7 +26,8 @@ from spear_bringup.drivers.state_watch import StateWatch
 from spear_policy.geometry.chunks import Chunk
 from spear_policy.geometry.pose_history import PoseHistory
 
-TICK_S = 0.01  # of the watching thread
+TICK_S = 0.01  # of the age and the watching thread
+INACTIVE = "not active"
 STILL_RAD_S = 0.01  # joint speed below which the arm counts as at rest
 _FIRST_STATE_TIMEOUT_S = 3.0
 _REASONS = {
@@ -79,9 +83,13 @@ class ArmSession:
     ):
         self.arm, self.core, self.gripper = arm, core, gripper
         self.watch = StateWatch(robot_timeout_s)
-        self.judgement = Judgement(Verdict.HELD, Reason.NOT_ACTIVE, "the driver is not active")
+        self.judgement = Judgement(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
         self.active = False
         self.lock = threading.RLock()
+        self._arm_lock = (
+            threading.RLock()
+        )  # taken before `lock`: arm calls in the order of decisions
+        self._stop_wanted = False
         self._new_sample = threading.Condition(self.lock)
         self._sample: Sample | None = None
         self._now_s, self._state_period_s = now_s, state_period_s
@@ -92,15 +100,15 @@ class ArmSession:
         self._history = PoseHistory()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
-        core.busy = "not active"
+        core.busy = INACTIVE
 
     def open(self) -> None:
         """Connect and start the threads. Raises RobotFault."""
         self.arm.connect()
         self._closing.clear()
         self._threads = [
-            threading.Thread(target=self._keep_reading, name="arm_reader", daemon=True),
-            threading.Thread(target=self._keep_watching, name="arm_watch", daemon=True),
+            threading.Thread(target=work, name=f"arm{work.__name__}", daemon=True)
+            for work in (self._keep_reading, self._keep_aging, self._keep_watching)
         ]
         for thread in self._threads:
             thread.start()
@@ -118,50 +126,50 @@ class ArmSession:
 
     def activate(self) -> None:
         """Let chunks through. Raises RobotFault when the robot is not fine."""
+        if latched := self.core.latched:
+            raise RobotFault(FaultKind.MODE, latched.text)
+        self.arm.check()
         with self.lock:
-            if latched := self.core.latched:
-                raise RobotFault(FaultKind.MODE, latched.text)
-            self.arm.check()
             self.active, self.core.busy = True, None
             self.core.counts[:] = [0] * len(self.core.counts)
-            text = "the driver is active and waits for a chunk"
-            self._carry_out(self.core.hold(Reason.NONE, text, self._now_s()))
+        self._hold(Reason.NONE, "the driver is active and waits for a chunk")
 
     def deactivate(self) -> None:
         """Stop and hold; chunks are held from now on."""
         with self.lock:
-            self.active, self.core.busy = False, "not active"
-            if self._sample is not None and self.core.latched is None:
-                text = "the driver is not active"
-                self._carry_out(self.core.hold(Reason.NOT_ACTIVE, text, self._now_s()))
+            self.active, self.core.busy = False, INACTIVE
+        self._hold(Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
 
     def on_chunk(self, chunk: Chunk, hold: bool, received_age_s: float) -> None:
         """Judge a chunk and carry out what follows."""
-        with self.lock:
-            sample = self._sample
-            decision = self.core.on_chunk(
+        state = self._sample.state
+
+        def judge() -> Decision:
+            return self.core.on_chunk(
                 chunk,
                 hold=hold,
                 now_s=self._now_s(),
                 received_age_s=received_age_s,
-                measured=sample.state.measured,
-                commanded=sample.state.commanded,
+                measured=state.measured,
+                commanded=state.commanded,
                 history=self._history,
             )
-            self._carry_out(decision, about_chunk=True)
+
+        self._decide(judge, about_chunk=True)
 
     def refuse(self, source_id: str, chunk_id: int, text: str) -> None:
         """Reject a chunk whose message is malformed, before its numbers are looked at."""
-        with self.lock:
+
+        def judge() -> Decision:
             judgement = self.core.latched or Judgement(Verdict.REJECTED, Reason.MALFORMED, text)
             self.core.counts[judgement.verdict] += 1
-            judgement = replace(judgement, source_id=source_id, chunk_id=chunk_id)
-            self._carry_out(Decision(judgement), about_chunk=True)
+            return Decision(replace(judgement, source_id=source_id, chunk_id=chunk_id))
+
+        self._decide(judge, about_chunk=True)
 
     def stop(self, text: str) -> None:
         """Stop now and latch: a person asked for it."""
-        with self.lock:
-            self._latch(Reason.STOP_REQUESTED, text)
+        self._latch(Reason.STOP_REQUESTED, text)
 
     def recover(self) -> None:
         """Clear errors, reconnect if need be, release the latch. Raises RobotFault."""
@@ -176,8 +184,7 @@ class ArmSession:
         self.arm.check()
         with self.lock:
             self.core.release()
-            text = "recovered; the arm rests until a good chunk comes"
-            self._carry_out(self.core.hold(Reason.NONE, text, self._now_s()))
+        self._hold(Reason.NONE, "recovered; the arm rests until a good chunk comes")
 
     # For homing ----------------------------------------------------------------------------
 
@@ -194,13 +201,21 @@ class ArmSession:
     def rest(self, busy: str | None) -> None:
         """Stop the running path; with `busy`, chunks are held with that word until rest(None)."""
         with self.lock:
-            self.core.busy = busy or (None if self.active else "not active")
-            if busy is not None:
-                text = f"the driver is {busy}"
-                self._carry_out(self.core.hold(Reason.NOT_ACTIVE, text, self._now_s()))
+            self.core.busy = busy or (None if self.active else INACTIVE)
+        if busy is not None:
+            self._hold(Reason.NOT_ACTIVE, f"the driver is {busy}")
+
+    def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray, busy: str) -> bool:
+        """Run a joint path that was judged, unless something has ended `busy` meanwhile."""
+        with self._arm_lock:
+            with self.lock:
+                if self.core.latched is not None or self.core.busy != busy:
+                    return False
+            self.arm.send_joints(durations_s, joint_positions_rad)
+        return True
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Whether `condition()`, looked at with each state, came true in `timeout_s` of steady time."""
+        """Whether `condition()`, looked at with each state, came true in `timeout_s` (steady)."""
         deadline_s = time.monotonic() + timeout_s
         with self.lock:
             while not condition():
@@ -215,7 +230,7 @@ class ArmSession:
         while not self._closing.is_set():
             try:
                 state = self.arm.read_state()
-            except RobotFault:  # the watching thread says so; only recover() brings the robot back
+            except RobotFault:  # the others tell; only recover() brings the robot back
                 self._closing.wait(0.05)
                 continue
             self._take(state)
@@ -235,67 +250,99 @@ class ArmSession:
             self._new_sample.notify_all()
         self._on_sample(sample)
 
-    def _keep_watching(self) -> None:
+    def _keep_aging(self) -> None:
         while not self._closing.wait(TICK_S):
             with self.lock:
-                self._tick(time.monotonic())
+                silent_s = self.watch.tick(time.monotonic())
+                if self._sample is not None and self.watch.lost and self.core.latched is None:
+                    text = f"no state from the robot for {silent_s:.2f} s"
+                    decision = self.core.latch(Reason.ROBOT_LOST, text, self._now_s())
+                    self._stop_wanted = True  # by the watching thread, which may wait for the arm
+                    self._tell(decision, about_chunk=False)
 
-    def _tick(self, steady_s: float) -> None:
-        silent_s = self.watch.tick(steady_s)
-        if self._sample is None:
-            return
-        if self.core.latched is None:
-            self._check_robot(silent_s)
-        if self.active:
+    def _keep_watching(self) -> None:
+        while not self._closing.wait(TICK_S):
+            if self._sample is not None:
+                self._look_at_robot()
+                self._look_at_time()
+
+    def _look_at_robot(self) -> None:
+        with self._arm_lock:
+            try:
+                if self._stop_wanted:
+                    self._stop_wanted = False
+                    self.arm.stop()
+                if self.core.latched is None:
+                    self.arm.check()
+            except RobotFault as fault:
+                if self.core.latched is None:
+                    self._latch(_REASONS[fault.kind], str(fault))
+
+    def _look_at_time(self) -> None:
+        if self.active and self.core.latched is None:
             self._check_clock()
         now_s, state = self._now_s(), self._sample.state
-        decision = self.core.tick(
-            now_s,
-            measured=state.measured,
-            commanded=state.commanded,
-            moving=_moving(state),
-            robot_time_s=state.robot_time_s,
+        self._decide(
+            lambda: self.core.tick(
+                now_s,
+                measured=state.measured,
+                commanded=state.commanded,
+                moving=_moving(state),
+                robot_time_s=state.robot_time_s,
+            )
         )
-        if decision is not None:
-            self._carry_out(decision)
         if self.gripper is not None and self.core.busy is None and self.core.latched is None:
-            opening = self.core.gripper_opening(now_s)
+            with self.lock:
+                opening = self.core.gripper_opening(now_s)
             if opening is not None:
                 self.gripper.want(opening)
-
-    def _check_robot(self, silent_s: float) -> None:
-        if self.watch.lost:
-            self._latch(Reason.ROBOT_LOST, f"no state from the robot for {silent_s:.2f} s")
-            return
-        try:
-            self.arm.check()
-        except RobotFault as fault:
-            self._latch(_REASONS[fault.kind], str(fault))
 
     def _check_clock(self) -> None:
         before_s, now_s, steady_s = time.monotonic(), self._now_s(), time.monotonic()
         if steady_s - before_s > 0.01:
             return  # we were put to sleep between the two readings: they cannot be compared
         problem = self._clock_watch.check(now_s, steady_s)
-        if problem is not None and not self._clock_bad and self.core.latched is None:
-            self._clock_map.reset()
-            self._carry_out(self.core.hold(Reason.CLOCK_FAULT, problem, now_s))
+        if problem is not None and not self._clock_bad:
+            with self.lock:
+                self._clock_map.reset()
+            self._hold(Reason.CLOCK_FAULT, problem)
         self._clock_bad = problem is not None
 
     # Decisions -----------------------------------------------------------------------------
 
-    def _latch(self, reason: Reason, text: str) -> None:
-        self._carry_out(self.core.latch(reason, text, self._now_s()))
+    def _hold(self, reason: Reason, text: str) -> None:
+        """Hold for a reason of the driver's own; a latch in force stays what is said."""
 
-    def _carry_out(self, decision: Decision, about_chunk: bool = False) -> None:
-        """Do what was decided, and tell; a robot that refuses turns the decision into a latch."""
-        try:
-            if decision.path is not None:
-                self.arm.send(decision.path)
-            elif decision.stop:
-                self.arm.stop()
-        except RobotFault as fault:
-            decision = self.core.latch(_REASONS[fault.kind], str(fault), self._now_s())
+        def judge() -> Decision | None:
+            if self._sample is None or self.core.latched is not None:
+                return None
+            return self.core.hold(reason, text, self._now_s())
+
+        self._decide(judge)
+
+    def _latch(self, reason: Reason, text: str) -> None:
+        self._decide(lambda: self.core.latch(reason, text, self._now_s()))
+
+    def _decide(self, judge: Callable[[], Decision | None], about_chunk: bool = False) -> None:
+        """Decide, do it, tell; a robot that refuses turns the decision into a latch."""
+        with self._arm_lock:
+            with self.lock:
+                decision = judge()
+            if decision is None:
+                return
+            try:
+                if decision.path is not None:
+                    self.arm.send(decision.path)
+                elif decision.stop:
+                    self.arm.stop()
+            except RobotFault as fault:
+                with self.lock:
+                    reason = _REASONS[fault.kind]
+                    decision = self.core.latch(reason, str(fault), self._now_s())
+            with self.lock:
+                self._tell(decision, about_chunk)
+
+    def _tell(self, decision: Decision, about_chunk: bool) -> None:
         self.judgement = decision.judgement
         if self._sample is not None:
             self._on_decision(decision, about_chunk, self._sample)

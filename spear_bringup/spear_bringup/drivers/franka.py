@@ -40,7 +40,9 @@ from spear_bringup.drivers.link import Link
 from spear_bringup.drivers.protocol import FaultKind, RobotFault, RobotState
 from spear_policy.geometry.poses import Pose
 
-_SWITCH_TIMEOUT_S = 0.5  # for the tail of a motion of the other control type
+_SWITCH_TIMEOUT_S = 0.5  # robot time for the tail of a motion of the other control type
+_JOIN_TIMEOUT_S = 0.5
+_SLOWEST_STEADY_S = 10.0  # for it on our clock: a simulation may be slow
 _START_CHECK_S = 0.002  # a plan that cannot be made fails within this time
 _CLEAR_TIMEOUT_S = 0.5
 
@@ -124,7 +126,9 @@ class FrankaArm:
             try:
                 if not link.end.is_in_control:
                     return
-                joint = link.end.current_control_signal_type == franky.ControlSignalType.JointPositions
+                joint = (
+                    link.end.current_control_signal_type == franky.ControlSignalType.JointPositions
+                )
                 make_stop = joint_stop if joint else cartesian_stop
                 link.end.move(make_stop(self.settings), asynchronous=True)
             except Exception as error:
@@ -166,7 +170,7 @@ class FrankaArm:
         return link
 
     def _unconnected(self) -> RobotFault:
-        text = f"there is no connection to the robot at {self.settings.address}; call ~/recover"
+        text = f"there is no connection to the robot at {self.settings.address}"
         return RobotFault(FaultKind.NETWORK, text)
 
     def _start(self, make_motion) -> None:
@@ -196,9 +200,13 @@ class FrankaArm:
             raise self._fault(link, error) from None
 
     def _end_of_motion(self, link: Link, error: Exception) -> None:
+        steady_end_s = time.monotonic() + _SLOWEST_STEADY_S
         try:
-            if not link.end.join_motion(timeout=_SWITCH_TIMEOUT_S):
-                raise error
+            robot_end_s = link.end.state.time.to_sec() + _SWITCH_TIMEOUT_S
+            while not link.end.join_motion(timeout=0.02):
+                over = link.end.state.time.to_sec() > robot_end_s
+                if over or time.monotonic() > steady_end_s:
+                    raise error
         except Exception as failure:
             raise self._fault(link, failure) from None
 
@@ -227,7 +235,7 @@ class FrankaArm:
             if link.end.is_in_control:
                 self._stop_hard(link)
             try:
-                link.end.join_motion(timeout=_SWITCH_TIMEOUT_S)
+                link.end.join_motion(timeout=_JOIN_TIMEOUT_S)
             except Exception as error:  # the old failure: a person has just dealt with it
                 if isinstance(error, franky.NetworkException):
                     raise self._fault(link, error) from None
@@ -269,9 +277,17 @@ class FrankaArm:
             affine = link.end.model.pose(franky.Frame.EndEffector, joints, *self._tool)
         return Pose(np.ravel(affine.translation), np.ravel(affine.quaternion))
 
+    def _look_again(self, link: Link) -> None:
+        try:
+            self._converted(link, link.end.state)
+        except Exception:  # the error at hand says more than a second one
+            pass
+
     def _fault(self, link: Link, error: Exception) -> RobotFault:
         if link.end is None:  # dropped by another thread in the middle of a call
             return self._unconnected()
+        if isinstance(error, franky.ControlException | franky.CommandException):
+            self._look_again(link)  # the robot may have changed its mode since the last state
         fault = fault_of(error, self.settings.address, self._mode)
         if fault.kind is FaultKind.NETWORK:
             link.drop()  # dead for good, even when the network comes back

@@ -14,11 +14,11 @@ PLANNER_TEXT = "Motion planner failed"
 PREEMPTED_TEXT = "Move command preempted!"
 
 _MENDS = {
-    "UserStopped": "release the user stop (or the emergency stop), then call ~/recover",
-    "Guiding": "end hand guiding, then call ~/recover",
-    "Reflex": "look at the robot and clear what it met, then call ~/recover",
-    "AutomaticErrorRecovery": "wait until the robot has recovered, then call ~/recover",
-    "Other": "unlock the joints and activate FCI in Desk, then call ~/recover",
+    "UserStopped": "release the user stop (or the emergency stop)",
+    "Guiding": "end hand guiding",
+    "Reflex": "look at the robot and clear what it met",
+    "AutomaticErrorRecovery": "wait until the robot has recovered",
+    "Other": "unlock the joints and activate FCI in Desk",
 }
 
 
@@ -36,8 +36,7 @@ def fault_of(error: BaseException, address: str, mode: str = "") -> RobotFault:
     if isinstance(error, franky.NetworkException) or "Net Exception" in text:
         return RobotFault(
             FaultKind.NETWORK,
-            f"the connection to the robot at {address} broke ({text}); check cable, power and FCI, "
-            "then call ~/recover",
+            f"the connection to the robot at {address} broke ({text}); check cable, power and FCI",
         )
     if isinstance(error, RuntimeError) and PLANNER_TEXT in text:
         return RobotFault(
@@ -51,13 +50,12 @@ def fault_of(error: BaseException, address: str, mode: str = "") -> RobotFault:
         text = f"the robot stopped itself ({text}); {_MENDS['Reflex']}"
         return RobotFault(FaultKind.REFLEX, text)
     if isinstance(error, franky.ControlException | franky.CommandException):
-        mend = _MENDS.get(mode, "see the robot's lights and Desk, then call ~/recover")
+        mend = _MENDS.get(mode, "see the robot's lights and Desk")
         return RobotFault(FaultKind.MODE, f"the robot does not move ({text}); {mend}")
     # What is left (I/O errors, broken protocol) comes from a link that cannot be trusted any more.
     return RobotFault(
         FaultKind.NETWORK,
-        f"the connection to the robot at {address} is unusable ({type(error).__name__}: {text}); "
-        "call ~/recover",
+        f"the connection to the robot at {address} is unusable ({type(error).__name__}: {text})",
     )
 
 

@@ -18,6 +18,7 @@ from spear_policy.geometry.poses import Pose
 SAMPLE_PERIOD_S = 0.05
 ARRIVED_RAD = 0.01
 HOMING = "homing"
+_INTERRUPTED = "homing was interrupted"
 _REST_TIMEOUT_S = 3.0
 _STEADY_FACTOR = 20.0  # how much slower than the wall clock a simulation may be
 _PEAK = 1.875  # largest speed of a minimum-jerk move over its mean speed
@@ -100,14 +101,15 @@ def go_home(
         if not judgement.moves:
             text = f"the way home is refused: {judgement.text}"
             raise HomingFailed(f"{text}; move the arm by hand, nearer to home")
-        with session.lock:
-            if _interrupted(session):
-                raise HomingFailed("homing was interrupted")
-            session.arm.send_joints(path.durations_s, path.positions_rad)
+        if not session.send_joints(path.durations_s, path.positions_rad, HOMING):
+            raise HomingFailed(_INTERRUPTED)
+
+        end_s = start.robot_time_s + path.total_s
 
         def there() -> bool:
-            off = session.sample.state.joint_positions_rad - home_rad
-            return session.still and bool(np.max(np.abs(off)) < ARRIVED_RAD)
+            state = session.sample.state
+            off = np.max(np.abs(state.joint_positions_rad - home_rad))
+            return session.still and state.robot_time_s > end_s and bool(off < ARRIVED_RAD)
 
         budget_s = 2.0 * path.total_s + _REST_TIMEOUT_S
         _wait(session, there, budget_s, "the arm did not arrive at its home position")
@@ -127,7 +129,7 @@ def _wait(session: ArmSession, condition, budget_s: float, complaint: str) -> No
     session.wait_for(over, _STEADY_FACTOR * budget_s)
     _raise_if_latched(session)
     if _interrupted(session):
-        raise HomingFailed("homing was interrupted")
+        raise HomingFailed(_INTERRUPTED)
     if not condition():
         raise HomingFailed(f"{complaint} within {budget_s:.0f} s; look at it and try again")
 

@@ -24,6 +24,7 @@ from spear_bringup.nodes.trial_judges import (
 )
 
 _START_TIMEOUT_S = 600.0  # a busy machine starts slowly; a broken graph is told at once anyway
+_FILE_WIDTH = 120  # columns of an output that is no terminal
 
 EXAMPLE = """\
 example:
@@ -197,7 +198,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     os.environ.setdefault("ROS_LOG_DIR", str(run.out_dir / "logs" / "ros"))
-    return run_demo(run, Console())
+    return run_demo(run, Console(width=None if sys.stdout.isatty() else _FILE_WIDTH))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ _SHOWN = (
     "age p99 [s]",
     "real time",
 )
-_WIDTH = 120  # columns of an output that is no terminal
 
 
 def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -> None:
@@ -37,7 +36,7 @@ def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -
     except NoTrials as error:
         console.print(f"demo: {error}", markup=False)
         return
-    console.print(as_table(summary), width=max(console.width, _WIDTH), soft_wrap=True)
+    console.print(as_table(summary))
     console.print(f"{summary.successes} of {len(summary.trials)} trials succeeded", highlight=False)
     console.print(f"report: {out_dir / 'report.html'}", highlight=False, soft_wrap=True)
 
@@ -56,7 +55,10 @@ def as_table(summary: Summary) -> Table:
     """The trials as a table for the terminal."""
     table = Table()
     for name in _SHOWN:
-        table.add_column(escape(name), justify="right" if "[" in name else "left")
+        right = "[" in name
+        table.add_column(
+            escape(name), justify="right" if right else "left", no_wrap=name == "instruction"
+        )
     for trial in summary.trials:
         known = dict(zip(COLUMNS, cells(trial), strict=True))
         row = [escape(known[name]) for name in _SHOWN]

@@ -8,7 +8,6 @@ from importlib import import_module
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.subscription import Subscription
 from rosbags.interfaces import (
     Qos,
@@ -18,10 +17,9 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from sensor_msgs.msg import CompressedImage, Image
 
+from spear_bringup.nodes.recorder_images import ImageCompressor
 from spear_bringup.trials.bag_writer import BagTopic, Encode
-from spear_bringup.trials.image_encoding import compress
 from spear_bringup.trials.message_definitions import UnknownType, definition_of
 
 _COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
@@ -71,7 +69,7 @@ class TopicWatch:
         self._names = [node.resolve_topic_name(name) for name in names]
         self._optional_names = [node.resolve_topic_name(name) for name in optional_names]
         self._image_names = [node.resolve_topic_name(name) for name in image_names]
-        self._encode = partial(_jpeg, jpeg_quality=jpeg_quality)
+        self._encode = ImageCompressor(jpeg_quality)
         self._watched: dict[str, _Watched] = {}
         self._complained: set[str] = set()
         self._last: dict[str, tuple[BagTopic, bytes]] = {}
@@ -112,8 +110,12 @@ class TopicWatch:
         return found[1] if found else None
 
     def lost(self) -> dict[str, int]:
-        """Messages that the middleware lost on the way here, by topic in the bag."""
-        return {name: count for name, count in self._lost.items() if count}
+        """Messages that the middleware lost on the way since `forget_lost`, by topic in the bag."""
+        return dict(self._lost)
+
+    def forget_lost(self) -> None:
+        """Count lost messages from here on."""
+        self._lost.clear()
 
     def _publishers(self, name: str) -> list:
         return self._node.get_publishers_info_by_topic(name)
@@ -208,20 +210,3 @@ def _as_bag_qos(profile: QoSProfile) -> Qos:
 
 def _as_bag_time(duration) -> QosTime:
     return QosTime(*divmod(duration.nanoseconds, 10**9))
-
-
-def _jpeg(raw: bytes, jpeg_quality: int) -> bytes:
-    """A serialized Image as a serialized CompressedImage. Raises ValueError."""
-    image = deserialize_message(raw, Image)
-    message = CompressedImage(header=image.header)
-    message.format, compressed = compress(
-        image.data,
-        image.encoding,
-        image.height,
-        image.width,
-        image.step,
-        bool(image.is_bigendian),
-        jpeg_quality,
-    )
-    message.data.frombytes(compressed)
-    return serialize_message(message)

@@ -19,7 +19,8 @@ from spear_bringup.sim.cameras import EXTERNAL, WRIST, View
 from spear_bringup.sim.franky_server import AddressError
 from spear_bringup.sim.objects import OBJECTS, Cube
 from spear_bringup.sim.rendering import Images, RenderingError
-from spear_bringup.sim.world import World, WorldListener, WorldSettings, sized
+from spear_bringup.sim.settings import WorldListener, WorldSettings, sized
+from spear_bringup.sim.world import World
 from spear_policy.geometry.poses import Pose
 from spear_policy.nodes.lifecycle import ERROR, OK, WARN, Refused, SpearNode, run
 from spear_policy.nodes.messages import pose_to_msg, s_to_stamp, vector_to_msg

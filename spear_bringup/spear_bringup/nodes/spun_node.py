@@ -47,6 +47,8 @@ class SpunNode:
         self._ended.set()
         self._thread.join(timeout=10.0)
         self._executor.shutdown(timeout_sec=1.0)
+        for action in list(self.node.waitables):  # rclpy does not destroy these with their node
+            action.destroy()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
         self.context.destroy()  # or its shared memory would stay mapped here

@@ -8,23 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from rclpy.clock import Clock, ClockType
-from rclpy.serialization import deserialize_message
 
 from spear_bringup.nodes.recorder_topics import TopicWatch
+from spear_bringup.nodes.trial_words import policy_words, trial_info
 from spear_bringup.trials.bag_writer import BagRefused, BagTopic, Encode
-from spear_bringup.trials.recording import (
-    Recording,
-    TrialEnd,
-    TrialRequest,
-    recover,
-    shortfall,
-)
+from spear_bringup.trials.recording import Recording, TrialEnd, TrialRequest, recover, shortfall
 from spear_bringup.trials.score_sheet import OUTCOMES
 from spear_bringup.trials.software import git_revision
-from spear_msgs.msg import PolicyStatus, TrialInfo
+from spear_msgs.msg import TrialInfo
 from spear_msgs.srv import EndTrial, StartTrial
 from spear_policy.nodes.lifecycle import ERROR, OK, WARN, Refused, SpearNode, run
-from spear_policy.nodes.messages import s_to_duration, s_to_stamp
+from spear_policy.nodes.messages import s_to_duration
 from spear_policy.nodes.parameters import Parameters
 from spear_policy.nodes.qos import LATCHED
 
@@ -48,7 +42,6 @@ class TrialRecorder(SpearNode):
         self._watch: TopicWatch | None = None
         self._matched = threading.Event()
         self._listening = False
-        self._lost_before: dict[str, int] = {}
         self._told_fault, self._told_at = "", 0.0
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._info_publisher = self.io.create_publisher(TrialInfo, "trial", LATCHED)
@@ -74,17 +67,17 @@ class TrialRecorder(SpearNode):
                 self.get_logger().warning(f"trial {row.trial_id}: {row.fault}")
         except OSError as error:
             self.get_logger().error(f"cannot write rows of earlier trials: {error}")
+        ended = self.wait_until(lambda: self._watch is None, 5.0)  # of an earlier activation
         self._matched.clear()
         self._listening = True
-        if not self.wait_until(self._matched.is_set, 5.0):
+        if not (ended and self.wait_until(self._matched.is_set, 5.0)):
             raise Refused("the data thread of the recorder does not run")
         self._publish(None, TrialInfo.STATE_IDLE)
 
     def deactivate(self) -> None:
         with self._lock:
             if self._recording is not None:
-                end = TrialEnd("ABORTED", notes="the recorder was stopped during the trial")
-                self._finish(end)
+                self._finish(TrialEnd("ABORTED", notes="the recorder was stopped during the trial"))
             self._listening = False
 
     def cleanup(self) -> None:
@@ -115,9 +108,7 @@ class TrialRecorder(SpearNode):
             except (Refused, BagRefused, ValueError) as refusal:
                 response.message = str(refusal)
             except OSError as error:
-                response.message = (
-                    f"cannot record into {self._directory}: {error.strerror or error}"
-                )
+                response.message = f"cannot record into {self._directory}: {error}"
         if not response.success:
             self.get_logger().error(f"start_trial refused: {response.message}")
         return response
@@ -148,7 +139,7 @@ class TrialRecorder(SpearNode):
         )
         for topic, raw in self._watch.latched():
             recording.writer.write(topic, round(now_s * 1e9), raw)
-        self._lost_before = self._watch.lost()
+        self._watch.forget_lost()
         self._told_fault = ""
         self._recording = recording
         response.success, response.trial_id = True, trial.trial_id
@@ -188,28 +179,24 @@ class TrialRecorder(SpearNode):
         """Close the bag, write the row, tell everybody; (duration [s], what went wrong)."""
         recording, now_s = self._recording, self.now_s()
         self._recording = None
-        lost = {
-            name: count - self._lost_before.get(name, 0)
-            for name, count in self._watch.lost().items()
-            if count > self._lost_before.get(name, 0)
-        }
-        end = replace(end, **self._policy(), expected=self._watch.expected(), lost=lost)
+        end = replace(
+            end,
+            **policy_words(self._watch.last("policy_status")),
+            expected=self._watch.expected(),
+            lost=self._watch.lost(),
+        )
         try:
             problems = recording.end(end, now_s).problems()
         except OSError as error:
             problems = [f"the row is not on the score sheet ({error}); make room and restart me"]
         text = "; ".join(problems)
-        log = self.get_logger().warning if problems else self.get_logger().info
-        log(f"trial {recording.request.trial_id}: {'; '.join([end.outcome, *problems])}")
+        said = f"trial {recording.request.trial_id}: {'; '.join([end.outcome, *problems])}"
+        if problems:  # two calls: rclpy refuses one place in the code with two severities
+            self.get_logger().warning(said)
+        else:
+            self.get_logger().info(said)
         self._publish(recording, TrialInfo.STATE_ENDED, text, OUTCOMES.index(end.outcome))
         return recording.duration_s(now_s), text
-
-    def _policy(self) -> dict[str, str]:
-        raw = self._watch.last("policy_status")
-        if raw is None:
-            return {}
-        status = deserialize_message(raw, PolicyStatus)
-        return {key: getattr(status, key) for key in ("engine", "checkpoint_id", "statistics_hash")}
 
     # Data plane --------------------------------------------------------------------------
 
@@ -250,16 +237,8 @@ class TrialRecorder(SpearNode):
             self._publish(recording, state, fault)
 
     def _publish(self, recording: Recording | None, state: int, text: str = "", outcome: int = 0):
-        now_s = self.now_s()
-        info = TrialInfo(state=state, outcome=outcome, text=text, seed=-1)
-        info.header.stamp = s_to_stamp(now_s)
-        if recording is not None:
-            request = recording.request
-            info.trial_id, info.instruction = request.trial_id, request.instruction
-            info.seed = -1 if request.seed is None else request.seed
-            info.bag, info.messages = str(recording.bag), recording.writer.messages
-            info.duration = s_to_duration(recording.duration_s(now_s))
         self._told_at = time.monotonic()
+        info = trial_info(recording, self.now_s(), state=state, text=text, outcome=outcome)
         self._info_publisher.publish(info)
 
 

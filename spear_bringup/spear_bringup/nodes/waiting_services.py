@@ -62,3 +62,4 @@ class WaitingServices:
         while not self._closing.is_set() and self._node.context.ok():
             executor.spin_once(timeout_sec=0.1)
         executor.remove_node(self._node)
+        executor.shutdown(timeout_sec=1.0)

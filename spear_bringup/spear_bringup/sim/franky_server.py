@@ -4,36 +4,19 @@ A client is franky or libfranka, exactly as with a robot of metal: ports 1337 (a
 """
 
 import errno
-import select
 import socket
 
-from franky_sim.franka_gripper_protocol import GripperCommandStatus
-from franky_sim.franka_gripper_server import _SETTLE_STEPS, FrankaGripperServer, _MotionState
-from franky_sim.franka_robot_protocol import (
-    AutomaticErrorRecoveryCommand,
-    MoveCommand,
-    MoveStatus,
-    RobotCommand,
-    RobotMode,
-    UDPCommand,
-)
-from franky_sim.franka_robot_server import FrankaRobotServer
-from franky_sim.franka_server import BaseCommand
 from franky_sim.mujoco_simulator import MujocoSimulator
 
-from spear_bringup.sim.mended_robot import MAX_WIDTH_M, MendedRobot
-from spear_bringup.sim.state_packet import ERROR_COUNT, pack_state
+from spear_bringup.sim.arm_server import ArmServer
+from spear_bringup.sim.mended_robot import MendedRobot
 
 ARM_PORT, HAND_PORT = 1337, 1338
 TICK_S = 0.001
-CARTESIAN_REFLEX = 7  # in libfranka's list of errors
-# Ticks that a client in motion may be behind before physics waits for it. On a machine without
-# enough processor time the arm then moves late in wall time and as commanded in simulated time.
-LAG_LIMIT_TICKS = 8
-# Silence after which a client in motion counts as dead, and physics goes on without it.
-PATIENCE_S = 0.5
-# The hand's state is sent each so many ticks, which is what the real one does or better.
-HAND_PERIOD_TICKS = 10
+# States that a client in motion may leave unanswered before physics waits for it. With none, a
+# machine without enough processor time moves the arm late in wall time, and exactly as commanded
+# in simulated time.
+LAG_LIMIT_TICKS = 0
 
 
 class AddressError(OSError):
@@ -70,7 +53,7 @@ class FrankaWorldServer:
         """Bind the ports of `host`. Raises AddressError when that cannot be done."""
         require_free(host)
         self.sim = sim
-        self.robot = _ArmServer(robot, host)
+        self.robot = ArmServer(robot, host, LAG_LIMIT_TICKS)
         self.robot.init()
 
     def tick(self) -> None:
@@ -85,172 +68,3 @@ class FrankaWorldServer:
         for server in (self.robot.gripper_server, self.robot):
             server.reset_state()
             server.cleanup()
-
-
-class _ArmServer(FrankaRobotServer):
-    """Waits for a slow client, packs the state cheaply, and can be put into a reflex."""
-
-    def __init__(self, robot: MendedRobot, host: str):
-        super().__init__(robot, [host])
-        self._newest_sent, self._newest_answered, self._client_silent = -1, 0, False
-        self.errors = (False,) * ERROR_COUNT
-        self._known_modes: dict[tuple, tuple[int, int, int]] = {}
-        commands = self._FrankaServer__command_class_map
-        commands[RobotCommand.kMove] = _Move
-        commands[RobotCommand.kAutomaticErrorRecovery] = _Recovery
-
-    def wait_for_client(self) -> None:
-        """Let a client that is in control catch up, as long as it gives signs of life."""
-        if self.client_lag_ticks <= LAG_LIMIT_TICKS or self._client_silent:
-            return
-        sockets = [self._FrankaServer__udp_socket, self._tcp_socket]
-        ready, _, _ = select.select(sockets, [], [], PATIENCE_S)
-        self._client_silent = not ready
-
-    @property
-    def client_lag_ticks(self) -> int:
-        """How many states the client in control has not answered yet; 0 when none is in control."""
-        return self._newest_sent - self._newest_answered if self.current_motion_id else 0
-
-    def trigger_reflex(self, error: int = CARTESIAN_REFLEX) -> None:
-        """Stop as a robot does that felt a collision; it moves again after an error recovery."""
-        self.errors = tuple(i == error for i in range(ERROR_COUNT))
-        motion = self.current_motion_id
-        self.stop_motion(send_preemption_signal=False)
-        if motion:
-            BaseCommand.send_response(
-                self._tcp_socket, RobotCommand.kMove, motion, MoveStatus.kReflexAborted
-            )
-            self.reset_current_motion_id()
-
-    def recover(self) -> None:
-        """Clear every error."""
-        self.errors = (False,) * ERROR_COUNT
-
-    def start_motion(self, controller_mode, motion_generator_mode, motion_id):
-        """Begin a motion from where the arm was told to be.
-
-        The original begins where it is, and so forgets part of the motion before at each start.
-        """
-        # The client's answers are counted from here.
-        self._newest_answered, self._client_silent = self._newest_sent, False
-        super().start_motion(controller_mode, motion_generator_mode, motion_id)
-        state = self.robot_state
-        self._FrankaRobotServer__current_control_command = UDPCommand(
-            q_c=state.q_d, O_T_EE_c=state.O_T_EE_d
-        )
-
-    def _bind_children(self, hostname: str) -> None:
-        hand = _HandServer(self.robot, hostname)
-        hand.init()
-        self._FrankaRobotServer__gripper_server = hand
-
-    def _setup_udp_connection(self, network_udp_port: int) -> None:
-        super()._setup_udp_connection(network_udp_port)
-        self._newest_sent = -1
-
-    def _handle_udp_command(self, command_data: bytes) -> None:
-        self._newest_answered = int.from_bytes(command_data[:8], "little")
-        self._client_silent = False
-        super()._handle_udp_command(command_data)
-
-    def _get_state_bytes(self) -> bytes:
-        self._newest_sent += 1
-        state = self.modes
-        if any(self.errors):
-            state = (*state[:2], RobotMode.kReflex)
-        return pack_state(self.robot, *state, errors=self.errors, reflex_reason=self.errors)
-
-    @property
-    def modes(self) -> tuple[int, int, int]:
-        """(motion generator, controller, robot) modes as libfranka numbers them, without errors."""
-        key = (
-            self._FrankaRobotServer__control_mode,
-            self._FrankaRobotServer__impedance_control_mode,
-            self.current_motion_id > 0,
-        )
-        if key not in self._known_modes:
-            full = self.robot_state
-            modes = full.motion_generator_mode, full.controller_mode, full.robot_mode
-            self._known_modes[key] = tuple(int(mode) for mode in modes)
-        return self._known_modes[key]
-
-
-class _Move(MoveCommand):
-    def handle(self, server: _ArmServer) -> None:
-        if any(server.errors):
-            self.reply(MoveStatus.kCommandNotPossibleRejected)
-        else:
-            super().handle(server)
-
-
-class _Recovery(AutomaticErrorRecoveryCommand):
-    def handle(self, server: _ArmServer) -> None:
-        server.recover()
-        # The client looks at the state as soon as it has the answer.
-        server.send_state()
-        super().handle(server)
-
-
-class _HandServer(FrankaGripperServer):
-    """Answers commands that a newer one replaces, and squeezes what it grasps."""
-
-    _ticks = 0
-
-    def start_grasp(self, width, speed, force, *epsilons_and_reply) -> None:
-        """Close on an object of about `width` [m], pressing with `force` [N].
-
-        The original stops at `width`, so that it touches an object of just that width without
-        any force.
-        """
-        super().start_grasp(width, speed, force, *epsilons_and_reply)
-        inwards = self._robot.hand_width > width
-        self._robot.set_hand_goal(0.0 if inwards else MAX_WIDTH_M, speed, force)
-
-    def stop(self, command_id, tcp_socket) -> None:
-        """Stop in place; the command that was running is answered as aborted."""
-        self._answer_pending(GripperCommandStatus.kAborted)
-        super().stop(command_id, tcp_socket)
-
-    def send_state(self) -> None:
-        """Send the hand's state each HAND_PERIOD_TICKS ticks."""
-        self._ticks += 1
-        if self._ticks % HAND_PERIOD_TICKS == 0:
-            super().send_state()
-
-    def _start_motion(self, *arguments) -> None:
-        # A client waits for ever for the answer to a command that was replaced without one.
-        self._answer_pending(GripperCommandStatus.kAborted)
-        super()._start_motion(*arguments)
-
-    def _check_motion_state(self) -> None:
-        """End a motion that has come to rest.
-
-        An empty grasp is answered as the real hand does, and not as a failure of the hand.
-        """
-        grasping = self._motion_state is _MotionState.GRASPING
-        settled = self._settling_steps >= _SETTLE_STEPS - 1
-        if grasping and settled and not self._holds():
-            self._answer_pending(GripperCommandStatus.kUnsuccessful)
-        super()._check_motion_state()
-
-    def _holds(self) -> bool:
-        excess_m = self._robot.hand_width - self._goal_width
-        return -self._goal_epsilon_inner <= excess_m <= self._goal_epsilon_outer
-
-    def _answer_pending(self, status: GripperCommandStatus) -> None:
-        if self._pending_command_id is None:
-            return
-        BaseCommand.send_response(
-            self._pending_tcp_socket,
-            self._pending_command_type,
-            self._pending_command_id,
-            status,
-            command_type_struct="H",
-            status_type_struct="H",
-        )
-        self._pending_command_id = self._pending_tcp_socket = None
-
-    def _reset_state(self) -> None:
-        # Nobody is left to answer.
-        self._pending_command_id = self._pending_tcp_socket = None

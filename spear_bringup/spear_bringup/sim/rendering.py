@@ -27,7 +27,8 @@ class Painter:
     """Draws the views of a model. Belongs to the thread that made it, as OpenGL demands."""
 
     def __init__(self, model, views: tuple[View, ...], shadows: bool, detail_m: float):
-        """
+        """Make the OpenGL contexts.
+
         Args:
             views: cameras of the model, with the sizes to draw.
             shadows: three times as slow with them.

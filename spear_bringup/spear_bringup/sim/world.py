@@ -1,25 +1,24 @@
 """The simulated table-top as a whole: physics, the robot's ports, cameras, objects, time."""
 
-import dataclasses
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from franky_sim.mujoco_simulator import MujocoSimulator
 
-from spear_bringup.sim.cameras import EXTERNAL, WRIST, View
+from spear_bringup.sim.cameras import View
 from spear_bringup.sim.franky_server import TICK_S, FrankaWorldServer
 from spear_bringup.sim.layout import layout
 from spear_bringup.sim.mended_robot import add_mended_robot
 from spear_bringup.sim.objects import OBJECTS
 from spear_bringup.sim.pacing import Pacer, RealTimeFactor
-from spear_bringup.sim.rendering import Images, Painter, RenderThread
+from spear_bringup.sim.rendering import Painter, RenderThread
 from spear_bringup.sim.scene import furnish
+from spear_bringup.sim.settings import SILENT, WorldListener, WorldSettings
 from spear_policy.geometry.poses import Pose
 from spear_policy.geometry.quaternions import wxyz_from_xyzw, xyzw_from_wxyz
 
@@ -27,52 +26,12 @@ _TICKS_A_S = round(1 / TICK_S)
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class WorldSettings:
-    """What a world is made with; the defaults are those of config/sim_world.yaml.
-
-    Attributes:
-        host: address whose ports the robot listens on.
-        start_time_s: simulated time at the first tick.
-        real_time_factor: simulated seconds a wall second; 0 means as fast as the machine can.
-        image_rate_hz, clock_rate_hz, object_rate_hz: in simulated time.
-        external, wrist: the two views; `cameras` False draws none.
-        mesh_detail_m: smallest detail of the robot that is drawn; 0 draws all of it.
-    """
-
-    host: str = "127.0.0.1"
-    seed: int = 0
-    layout: str = "random"
-    start_time_s: float = 1.0
-    real_time_factor: float = 1.0
-    clock_rate_hz: int = 100
-    object_rate_hz: int = 10
-    image_rate_hz: int = 15
-    cameras: bool = True
-    external: View = EXTERNAL
-    wrist: View = WRIST
-    shadows: bool = False
-    mesh_detail_m: float = 0.006
-
-
-@dataclass(frozen=True)
-class WorldListener:
-    """Who is told what, with the simulated time [s] first.
-
-    `clock` and `objects` are called by the physics thread and must return at once, `images` by the
-    render thread.
-    """
-
-    clock: Callable[[float], None] = lambda time_s: None
-    objects: Callable[[float, dict[str, Pose]], None] = lambda time_s, poses: None
-    images: Callable[[float, Images], None] = lambda time_s, images: None
-
-
 class World:
     """A Franka at a table. Built and bound to its ports at once, moves from `start` to `stop`."""
 
-    def __init__(self, settings: WorldSettings, listener: WorldListener = WorldListener()):
-        """
+    def __init__(self, settings: WorldSettings, listener: WorldListener = SILENT):
+        """Build the scene and bind the ports.
+
         Raises:
             AddressError: the robot's ports cannot be bound.
             RenderingError: cameras are wanted and this machine cannot draw.
@@ -162,7 +121,8 @@ class World:
             return function()
         future: Future = Future()
         self._requests.append((function, future))
-        # A world that stops meanwhile serves what is left.
+        if not self.running:  # it has stopped meanwhile
+            self._serve_requests()
         return future.result(timeout=10.0)
 
     # The physics thread ------------------------------------------------------------------
@@ -196,8 +156,11 @@ class World:
         return self._ticks * rate_hz // _TICKS_A_S != (self._ticks - 1) * rate_hz // _TICKS_A_S
 
     def _serve_requests(self) -> None:
-        while self._requests:
-            function, future = self._requests.popleft()
+        while True:
+            try:
+                function, future = self._requests.popleft()
+            except IndexError:
+                return
             try:
                 future.set_result(function())
             except Exception as error:
@@ -221,8 +184,3 @@ class World:
     def _painter(self) -> Painter:
         settings = self.settings
         return Painter(self.sim.model, self.views, settings.shadows, settings.mesh_detail_m)
-
-
-def sized(view: View, width_px: int, height_px: int) -> View:
-    """The same view with another image size; the vertical field of view stays."""
-    return dataclasses.replace(view, width_px=width_px, height_px=height_px)

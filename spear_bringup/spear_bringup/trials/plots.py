@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from spear_bringup.control.verdicts import Verdict
 from spear_bringup.trials.metrics import speeds
 from spear_bringup.trials.series import TrialSeries
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a94a0"
+_LEAST_SPAN_M = 0.05  # an arm at rest is a dot and not a drawing of its noise
 _MOST_POINTS = 1500  # a line keeps its look, the file stays small
 _STYLE = {
     "font.size": 9,
@@ -60,12 +59,10 @@ def write_plots(
     names = {}
     for name, draw in drawings.items():
         names[name] = f"{stem}-{name}.svg"
-        with plt.rc_context(_STYLE):
-            shape = (1, 2) if name == "path" else (2, 1)
-            figure, axes = plt.subplots(*shape, figsize=(5.4, 3.9), layout="constrained")
-            draw(axes)
+        with rc_context(_STYLE):
+            figure = Figure(figsize=(5.4, 3.9), layout="constrained")
+            draw(figure.subplots(*((1, 2) if name == "path" else (2, 1))))
             figure.savefig(folder / names[name], metadata={"Date": None})
-            plt.close(figure)
     return names
 
 
@@ -79,6 +76,12 @@ def _legend_above(axis) -> None:
     axis.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 0.99), borderaxespad=0.0)
 
 
+def _show_at_least(axis, across, up) -> None:
+    middle = np.array([np.ptp(values) / 2 + np.min(values) for values in (across, up)])
+    axis.update_datalim([middle - _LEAST_SPAN_M / 2, middle + _LEAST_SPAN_M / 2])
+    axis.autoscale_view()
+
+
 def _draw_path(axes, trial: TrialSeries) -> None:
     measured, commanded = _thin(trial.states.measured, trial.states.commanded)
     views = ((0, 1, "From above", "x [m]", "y [m]"), (0, 2, "From the side", "x [m]", "z [m]"))
@@ -88,6 +91,7 @@ def _draw_path(axes, trial: TrialSeries) -> None:
         axis.plot(*measured[0, [across, up]], "o", color=GREEN, label="start")
         axis.plot(*measured[-1, [across, up]], "s", color=RED, label="end")
         axis.set(title=title, xlabel=x_label, ylabel=y_label)
+        _show_at_least(axis, measured[:, across], measured[:, up])
         axis.set_aspect("equal", adjustable="datalim")
     handles, labels = axes[0].get_legend_handles_labels()
     axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=4)

@@ -95,7 +95,8 @@ class _View:
     def _fitted(self, image: NDArray) -> NDArray:
         height, width = image.shape[:2]
         width = 2 * round(width * VIEW_HEIGHT / height / 2)
-        fitted = cv2.resize(image, (width, VIEW_HEIGHT), interpolation=cv2.INTER_AREA)
+        method = cv2.INTER_AREA if height > VIEW_HEIGHT else cv2.INTER_CUBIC
+        fitted = cv2.resize(image, (width, VIEW_HEIGHT), interpolation=method)
         (text_width, text_height), _ = cv2.getTextSize(self._name, _FONT, _SCALE, 1)
         label = fitted[: text_height + 20, : text_width + 20]
         label[:] = (label * 0.45).astype(np.uint8)

@@ -101,7 +101,10 @@ def slerp(a_xyzw: ArrayLike, b_xyzw: ArrayLike, t: ArrayLike) -> NDArray:
 
 def rotation_vector(q_xyzw: ArrayLike) -> NDArray:
     """Axis times angle [rad] of quaternions (..., 4), angle in 0..pi, shape (..., 3)."""
-    return Rotation.from_quat(half_space(q_xyzw)).as_rotvec()
+    q = half_space(q_xyzw)
+    if q.size == 0:  # scipy before 1.12 refuses to make no rotation
+        return np.zeros((*q.shape[:-1], 3))
+    return Rotation.from_quat(q).as_rotvec()
 
 
 def from_rotation_vector(rotation: ArrayLike) -> NDArray:

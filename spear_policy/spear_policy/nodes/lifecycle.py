@@ -50,6 +50,7 @@ class SpearNode(LifecycleNode):
         )
         self._diagnostics = self.io.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._stopping = threading.Event()
+        self._interrupted = False
         self._threads = [threading.Thread(target=self._spin_io, name=f"{name}_io", daemon=True)]
         self._threads.append(
             threading.Thread(target=self._publish_diagnostics, name=f"{name}_diag", daemon=True)
@@ -62,6 +63,7 @@ class SpearNode(LifecycleNode):
 
     def close(self) -> None:
         """Deactivate, clean up and end the threads; safe from every state, never raises."""
+        self._interrupted = False  # leaving takes its time
         self._leave("deactivate", self.active, self.deactivate)
         self.active = False
         self._leave("cleanup", self._configured, self.cleanup)
@@ -83,12 +85,17 @@ class SpearNode(LifecycleNode):
         return bool(self.get_parameter("use_sim_time").value)
 
     def wait_until(self, condition, timeout_s: float) -> bool:
-        """Whether `condition()` became true within `timeout_s` of steady time."""
+        """Whether `condition()` became true within `timeout_s` of steady time, uninterrupted."""
         deadline = time.monotonic() + timeout_s
         while not condition():
-            if time.monotonic() > deadline or self._stopping.wait(0.01):
+            if time.monotonic() > deadline or self._interrupted or self._stopping.wait(0.01):
                 return bool(condition())
         return True
+
+    def interrupt(self) -> None:
+        """End every `wait_until` now, so that a transition does not outlast Ctrl-C."""
+        # A plain flag: an Event could deadlock here, in a signal handler.
+        self._interrupted = True
 
     # Transitions -------------------------------------------------------------------------
 
@@ -204,8 +211,15 @@ def run(node_class, arguments: list[str] | None = None) -> int:
     # closed the bag or told the others.
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
+    node = None
+
+    def on_signal(*_) -> None:
+        stop.set()
+        if node is not None:
+            node.interrupt()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal)
     node = node_class()
     node.start_threads()
     executor = SingleThreadedExecutor()
@@ -213,9 +227,7 @@ def run(node_class, arguments: list[str] | None = None) -> int:
     while not stop.is_set():
         try:
             executor.spin_once(timeout_sec=0.1)
-        except (
-            Exception
-        ) as error:  # an impossible transition request raises here; the node lives on
+        except Exception as error:  # such as an impossible transition; the node lives on
             node.get_logger().error(f"{type(error).__name__}: {error}")
     executor.remove_node(node)
     node.close()

@@ -6,6 +6,7 @@ An entry of `config/<executable>.yaml`:
 runs; all others are fixed from configure to cleanup. A value out of bounds fails `configure`.
 """
 
+import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from spear_policy.nodes.lifecycle import Refused
 
 _KEYS = {"default", "unit", "bounds", "choices", "why", "safety", "live", "length"}
+_KINDS = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,13 @@ class ParameterSpec:
     def complaint(self, value: Any) -> str | None:
         """What is wrong with `value`, in a sentence; None when nothing is."""
         kind = "safety parameter" if self.safety else "parameter"
+        if wanted := self._wanted_type(value):
+            return f"{kind} {self.name} is {value!r}; it must be {wanted}"
         if self.choices is not None and value not in self.choices:
             return f"{kind} {self.name} is {value!r}; it must be one of {list(self.choices)}"
         if self.length is not None and len(value) != self.length:
             return f"{kind} {self.name} has {len(value)} numbers; it needs {self.length}"
-        numbers = value if isinstance(value, list | tuple) or hasattr(value, "tolist") else [value]
-        for number in numbers:
+        for number in value if _is_list(value) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 return f"{kind} {self.name} is {value!r}; it must be finite"
             if self.bounds is None or isinstance(number, str | bool):
@@ -59,6 +62,22 @@ class ParameterSpec:
                 bound = f"{low} to {high} {self.unit}"
                 return f"{kind} {self.name} is {value!r} {self.unit}; it must be {bound}"
         return None
+
+    def _wanted_type(self, value: Any) -> str:
+        """Which type it must have instead, in words; empty when it has it."""
+        if _is_list(self.default):
+            kind, values = type(self.default[0]), list(value) if _is_list(value) else [None]
+        else:
+            kind, values = type(self.default), [value]
+        if all(_is_of(kind, each) for each in values):
+            return ""
+        return f"a list, each {_KINDS[kind]}" if _is_list(self.default) else _KINDS[kind]
+
+    def typed(self, value: Any) -> Any:
+        """The value in the type of the default: 1 becomes 1.0, an array becomes a list."""
+        if _is_list(self.default):
+            return [float(v) if isinstance(self.default[0], float) else v for v in value]
+        return float(value) if isinstance(self.default, float) else value
 
 
 def read_specs(path: Path) -> dict[str, ParameterSpec]:
@@ -82,6 +101,18 @@ def read_specs(path: Path) -> dict[str, ParameterSpec]:
     return specs
 
 
+def parameter_table(package: str, name: str) -> str:
+    """The parameters of a node for its `--help`: name, default, unit, bound and reason."""
+    specs = read_specs(_config(package, name)).values()
+    return "\n".join(
+        f"  {spec.name} = {spec.default!r}\n      {spec.description}" for spec in specs
+    )
+
+
+def _config(package: str, name: str) -> Path:
+    return Path(get_package_share_directory(package)) / "config" / f"{name}.yaml"
+
+
 class Parameters:
     """The parameters of one node: declared at once, checked on configure, read by name.
 
@@ -91,25 +122,39 @@ class Parameters:
     """
 
     def __init__(self, node, package: str, name: str):
-        share = Path(get_package_share_directory(package))
-        self.specs = read_specs(share / "config" / f"{name}.yaml")
+        self.specs = read_specs(_config(package, name))
         self._node = node
         self.fixed = False
         for spec in self.specs.values():
-            descriptor = ParameterDescriptor(description=spec.description)
+            # rclpy would end the node with a traceback when somebody writes 1 for 1.0; the type is
+            # judged in configure, with a sentence.
+            descriptor = ParameterDescriptor(description=spec.description, dynamic_typing=True)
             node.declare_parameter(spec.name, spec.default, descriptor)
         node.add_on_set_parameters_callback(self._judge)
 
     def __getitem__(self, name: str) -> Any:
-        value = self._node.get_parameter(name).value
-        return value.tolist() if hasattr(value, "tolist") else value
+        return self.specs[name].typed(self._raw(name))
+
+    def _raw(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
 
     def check(self) -> None:
-        """Raise Refused naming every parameter out of bounds; then hold the fixed ones fixed."""
-        complaints = [spec.complaint(self[name]) for name, spec in self.specs.items()]
+        """Raise Refused naming every parameter that is wrong; then hold the fixed ones fixed.
+
+        A given parameter that the node does not know is warned of: it may be a misspelt limit.
+        """
+        for name in self._unknown():
+            meant = difflib.get_close_matches(name, self.specs, 1)
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            self._node.get_logger().warning(f"parameter {name} is unknown here and ignored{hint}")
+        complaints = [spec.complaint(self._raw(name)) for name, spec in self.specs.items()]
         if problems := [complaint for complaint in complaints if complaint]:
             raise Refused("; ".join(problems))
         self.fixed = True
+
+    def _unknown(self) -> list[str]:
+        given = self._node._parameter_overrides
+        return [name for name in given if not self._node.has_parameter(name)]
 
     def release(self) -> None:
         """Let fixed parameters change again; call it in cleanup()."""
@@ -126,3 +171,13 @@ class Parameters:
             if problem := spec.complaint(change.value):
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) or hasattr(value, "tolist")
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

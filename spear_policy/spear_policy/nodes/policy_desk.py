@@ -47,6 +47,8 @@ class PolicyDesk:
         with self._lock:
             self._session.deactivate()
             self._tell()
+        # The process may be about to end, and its last words with it.
+        self._outputs.wait_until_heard(timeout_s=0.5)
 
     # Doors -----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 Example: ros2 run spear_policy policy_node --ros-args -p engine:=scripted
 """
 
+import sys
 import time
 
 from rclpy.clock import Clock, ClockType
@@ -12,10 +13,10 @@ from spear_policy.inference.session import State
 from spear_policy.nodes.engines import check_card, make_engine
 from spear_policy.nodes.instruction_topic import InstructionTopic
 from spear_policy.nodes.lifecycle import OK, WARN, Refused, SpearNode, run
-from spear_policy.nodes.parameters import Parameters
+from spear_policy.nodes.parameters import Parameters, parameter_table
 from spear_policy.nodes.policy_desk import PolicyDesk
 from spear_policy.nodes.policy_inputs import PolicyInputs
-from spear_policy.nodes.policy_worker import PolicyWorker, first_problem
+from spear_policy.nodes.policy_worker import PolicyWorker, judge_inputs
 from spear_policy.nodes.replayed_images import ReplayedImages
 from spear_policy.nodes.run_instruction import RunInstructionServer
 
@@ -69,11 +70,12 @@ class PolicyNode(SpearNode):
         self.inputs = inputs = PolicyInputs(self, self.card)
         self.get_logger().info(inputs.bridge_text)
         timeout_s = self.params["startup_timeout_s"]
-        problem = "no input yet"
+        problem = "no complete observation yet"
 
         def ready() -> bool:
             nonlocal problem
-            problem = first_problem(inputs)
+            judged = judge_inputs(inputs)
+            problem = problem if judged is None else judged
             return not problem
 
         if not self.wait_until(ready, timeout_s):
@@ -123,8 +125,11 @@ class PolicyNode(SpearNode):
 
 
 def main() -> None:
-    """Run until SIGINT or SIGTERM."""
-    raise SystemExit(run(PolicyNode))
+    """Run until SIGINT or SIGTERM; `--help` shows how."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{__doc__}\nParameters:\n{parameter_table('spear_policy', 'policy_node')}")
+        return
+    sys.exit(run(PolicyNode))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from rclpy.duration import Duration
 
 from spear_msgs.msg import ActionChunk, EndEffectorDelta, PolicyStatus
 from spear_policy.geometry.chunks import Chunk
@@ -76,6 +77,10 @@ class PolicyOutputs:
         message.header.stamp = s_to_stamp(now_s)
         message.dt = s_to_duration(card.dt_s)
         self._chunks.publish(message)
+
+    def wait_until_heard(self, timeout_s: float) -> None:
+        """Give every subscriber of the chunks the time to acknowledge the last one."""
+        self._chunks.wait_for_all_acked(Duration(seconds=timeout_s))
 
     def _signed(self, message: ActionChunk, session: Session, card: EngineCard) -> ActionChunk:
         self.chunk_id += 1

@@ -87,12 +87,12 @@ class PolicyWorker:
         self._desk.deliver(ticket, chunk, timings)
 
 
-def first_problem(inputs) -> str:
-    """Why the inputs would not do yet; empty once a moment with decoded images was there."""
+def judge_inputs(inputs) -> str | None:
+    """Why they would not do; empty when they would; None when nothing new came to judge by."""
     try:
         moment = inputs.moment()
         if moment is None:
-            return "no complete observation yet"
+            return None
         inputs.observation(moment, "")
     except InputProblem as problem:
         return str(problem)

@@ -30,7 +30,7 @@ class RunInstructionServer:
 
     def __init__(self, node, desk):
         """Serve on the node's data plane."""
-        self._desk = desk
+        self._node, self._desk = node, desk
         self._doors: list[_GoalDoor] = []  # of goals without a result
         self._server = _DeferredServer(
             node.io,
@@ -47,12 +47,12 @@ class RunInstructionServer:
 
     @property
     def settled(self) -> bool:
-        """Whether every goal has its result."""
+        """Whether the result of every goal was sent."""
         return not self._doors
 
     def _accepted(self, goal) -> None:
         goal.execute(None)
-        door = _GoalDoor(self._server, goal, self._doors)
+        door = _GoalDoor(self._server, self._node.io, goal, self._doors)
         self._doors.append(door)
         timeout_s = stamp_to_s(goal.request.timeout)
         if refusal := self._desk.take(goal.request.instruction, timeout_s, door):
@@ -68,8 +68,8 @@ class RunInstructionServer:
 class _GoalDoor:
     """One goal: told of progress and of the end."""
 
-    def __init__(self, server: _DeferredServer, goal, doors: list):
-        self._server, self.goal, self._doors = server, goal, doors
+    def __init__(self, server: _DeferredServer, io, goal, doors: list):
+        self._server, self._io, self.goal, self._doors = server, io, goal, doors
         self._ended = threading.Event()
 
     def end(self, ending: Ending) -> None:
@@ -86,7 +86,7 @@ class _GoalDoor:
                 goal.succeed()
             else:
                 goal.abort()
-            self._doors.remove(self)
+            self._after_two_rounds(lambda: self._doors.remove(self))
             return RunInstruction.Result(
                 outcome=int(ending.outcome),
                 message=ending.text,
@@ -96,6 +96,11 @@ class _GoalDoor:
             )
 
         self._server.notify_execute(self.goal, finish)
+
+    def _after_two_rounds(self, call) -> None:
+        """Call when the executor has sent the result, which is its next task after this one."""
+        executor = self._io.executor
+        executor.create_task(lambda: executor.create_task(call))
 
     def feedback(self, session, chunk_id: int, inference_s: float) -> None:
         """Tell the goal how far its instruction is."""

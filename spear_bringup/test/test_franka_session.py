@@ -1,0 +1,184 @@
+"""A driver's session on a simulated Franka: silence, the hand, and the numbers of its YAML."""
+
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulated_franka import SimulatedFranka
+
+from spear_bringup.control.command_core import CommandCore
+from spear_bringup.control.gripper_logic import GripperLogic
+from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.control.verdicts import Reason
+from spear_bringup.drivers.arm_session import ArmSession
+from spear_bringup.drivers.franka import FrankaArm
+from spear_bringup.drivers.franka_gripper import FrankaGripper, FrankaGripperSettings
+from spear_bringup.drivers.franka_motions import FrankaSettings
+from spear_bringup.drivers.gripper_worker import GripperWorker
+from spear_bringup.drivers.homing import joint_path
+from spear_bringup.drivers.protocol import FaultKind, RobotFault
+
+HOST = "127.42.0.14"
+ATTEMPTS = 5  # a test machine under load is now and then silent by itself
+
+
+@pytest.fixture(scope="module")
+def robot():
+    """One simulated robot for this file."""
+    with SimulatedFranka(HOST) as robot:
+        yield robot
+
+
+@pytest.fixture
+def session(robot):
+    """An active session that counts a robot as lost after 0.1 s."""
+    arm = FrankaArm(FrankaSettings(HOST, realtime="ignore"))
+    session = ArmSession(
+        arm,
+        CommandCore(Limits(), Timing()),
+        now_s=time.time,
+        simulated_time=False,
+        robot_timeout_s=0.1,
+    )
+    session.open()
+    yield session
+    session.close()
+
+
+def until(condition, seconds=20.0):
+    end_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.002)
+
+
+def recovered(session):
+    """Whether the session came back and stays without a latch for a moment."""
+    try:
+        session.recover()
+    except RobotFault:
+        return False
+    before = session.sample
+    until(lambda: session.sample is not before)
+    return session.core.latched is None
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_frozen_robot_is_noticed_within_0_2_s_though_franky_needs_1_s(robot, session, moving):
+    noticed = []
+    for _ in range(ATTEMPTS):
+        until(lambda: recovered(session))
+        if moving:
+            here = session.sample.state.joint_positions_rad
+            turn = 0.2 if here[0] < 0.1 else -0.2
+            way = joint_path(here, here + (turn, 0, 0, 0, 0, 0, 0), 0.3)
+            session.arm.send_joints(way.durations_s, way.positions_rad)
+            until(lambda: not session.still or session.core.latched)
+        robot.freeze()
+        frozen_s = time.monotonic()
+        before = session.core.latched
+        try:
+            until(lambda: session.core.latched is not None)
+            noticed.append(time.monotonic() - frozen_s)
+        finally:
+            robot.thaw()
+        assert session.core.latched.reason is Reason.ROBOT_LOST
+        if before is None and noticed[-1] < 0.2:
+            break
+    assert min(noticed) < 0.2, f"noticed after {np.round(noticed, 3)} s"
+    until(lambda: recovered(session))
+
+
+@pytest.fixture
+def gripper(robot):
+    """A connected hand."""
+    gripper = FrankaGripper(FrankaGripperSettings(HOST))
+    gripper.connect()
+    yield gripper
+    gripper.disconnect()
+
+
+def test_the_hand_closes_and_opens_and_its_width_is_read_on_the_way(gripper):
+    worker = GripperWorker(gripper, min_dwell_s=0.0, read_period_s=0.01)
+    worker.start()
+    worker.want(1.0)
+    until(lambda: worker.report.opening > 0.95)
+    worker.want(0.0)
+    widths = []
+    until(lambda: widths.append(worker.report.width_m) or widths[-1] < 0.002)
+    between = {round(width, 4) for width in widths if 0.01 < width < 0.07}
+    assert len(between) > 3, "the width was not read while the fingers moved"
+    until(lambda: worker.report.busy_s == 0.0)
+    assert not worker.report.holding and worker.report.fault is None
+    worker.close()
+
+
+def test_a_deaf_hand_is_reported_while_its_width_still_comes(robot, gripper):
+    worker = GripperWorker(gripper, min_dwell_s=0.0, stuck_after_s=1.0)
+    worker.start()
+    robot.tell("gripper_deaf")
+    try:
+        worker.want(1.0)
+        until(lambda: worker.report.fault is not None)
+        assert "has not answered" in worker.report.fault
+        until(lambda: worker.report.opening > 0.95)
+    finally:
+        robot.tell("gripper_hears")
+    until(lambda: worker.report.fault is None)
+    worker.close()
+
+
+def test_a_hand_at_a_wrong_address_fails_with_a_sentence():
+    with pytest.raises(RobotFault, match="gripper at 127.42.0.99 refuses") as refusal:
+        FrankaGripper(FrankaGripperSettings("127.42.0.99")).connect()
+    assert refusal.value.kind is FaultKind.NETWORK
+
+
+def test_the_yaml_has_the_defaults_of_the_classes_that_it_fills():
+    from spear_policy.nodes.parameters import read_specs
+
+    specs = read_specs(Path(__file__).parents[1] / "config" / "franka_driver.yaml")
+    for settings in (Limits(), Timing()):
+        for field in fields(settings):
+            assert np.allclose(specs[field.name].default, getattr(settings, field.name)), field.name
+    for field in fields(FrankaSettings):
+        if field.name != "address":
+            assert specs[field.name].default == field.default, field.name
+    logic = GripperLogic()
+    for name in ("close_below", "open_above", "min_dwell_s"):
+        assert specs[f"gripper_{name}"].default == getattr(logic, name)
+    hand = FrankaGripperSettings("")
+    assert specs["gripper_speed_m_s"].default == hand.speed_m_s
+    assert specs["gripper_force_n"].default == hand.force_n
+    stops = [name for name, spec in specs.items() if name.startswith("max_") and not spec.safety]
+    assert not stops, f"limits that are not marked as safety parameters: {stops}"
+
+
+def test_the_planner_of_the_robot_can_do_what_the_gate_lets_through(session):
+    settings = FrankaSettings(HOST)
+    link = session.arm._link.end
+    linear = settings.velocity_factor * link.translation_velocity_limit.get()
+    angular = settings.velocity_factor * link.rotation_velocity_limit.get()
+    limits = Limits()
+    for planner, gate in (
+        (linear, limits.max_linear_speed_m_s),
+        (angular, limits.max_angular_speed_rad_s),
+    ):
+        # Room for its own profile between knots, and below where the monitor stops the arm.
+        assert 1.1 * gate < planner < limits.monitor_factor * gate
+    acceleration = settings.acceleration_factor * link.translation_acceleration_limit.get()
+    assert acceleration > limits.max_linear_acceleration_m_s2
+
+
+def test_help_shows_an_example():
+    done = subprocess.run(
+        [sys.executable, "-m", "spear_bringup.nodes.franka_driver", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "robot_host:=" in done.stdout

@@ -1,0 +1,320 @@
+"""A policy node among real neighbours over DDS, in one process: cameras, robot, person, driver."""
+
+import gc
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import Pose as PoseMsg
+from geometry_msgs.msg import Quaternion
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+from visualization_msgs.msg import Marker, MarkerArray
+
+from spear_msgs.action import RunInstruction
+from spear_msgs.msg import ActionChunk, EndEffectorDelta, EndEffectorState, PolicyStatus
+from spear_policy.geometry.chunks import chunk_from_poses
+from spear_policy.inference.engine import CameraSpec, EngineCard
+from spear_policy.inference.image_codec import CvBridge
+from spear_policy.nodes.policy_node import PolicyNode
+from spear_policy.nodes.qos import COMMAND, EVENT, LATCHED, SENSOR
+
+SIZES = {"external": (64, 48), "wrist": (32, 32)}
+CAMERAS = tuple(CameraSpec(name, *size) for name, size in SIZES.items())
+BRIDGE = CvBridge(Image, CompressedImage)
+
+
+def wait(condition, timeout_s=40.0, seen=lambda: ""):
+    """The value of `condition` once it is true; fails the test, with what `seen` says, if never."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"never true: {condition} {seen()}"
+        time.sleep(0.005)
+    return value
+
+
+class FakeEngine:
+    """An engine whose every answer the test decides; it asks the arm to stay where it is."""
+
+    def __init__(self, cameras=CAMERAS, **card):
+        self.card = EngineCard("scripted", "fake-1", cameras, **card)
+        self.seen, self.instructions = [], []
+        self.go_on = threading.Event()  # cleared: infer waits
+        self.go_on.set()
+        self.final_after = None
+        self.error = None
+        self.refuses = ""
+
+    def warm_up(self):
+        self.warm = True
+
+    def reset(self, instruction):
+        self.instructions.append(instruction)
+        if self.refuses:
+            raise ValueError(self.refuses)
+
+    def infer(self, observation):
+        self.seen.append(observation)
+        self.go_on.wait(20.0)
+        if self.error:
+            raise self.error
+        count = self.card.chunk_length
+        chunk = chunk_from_poses(
+            stamp_s=observation.stamp_s,
+            dt_s=self.card.dt_s,
+            measured=observation.measured,
+            commanded=observation.commanded,
+            targets=[observation.measured] * count,
+            gripper_openings=np.ones(count),
+            final=self.final_after is not None and len(self.seen) > self.final_after,
+        )
+        return chunk
+
+
+class World(Node):
+    """Publishes what a policy needs and remembers what it says."""
+
+    def __init__(self, sim_time=False):
+        super().__init__("world", parameter_overrides=[Parameter("use_sim_time", value=sim_time)])
+        self.cameras = set(SIZES)  # those that publish
+        self.publishing_states = self.publishing_objects = True
+        self.stamp_offset_s = 0.0  # of the images
+        self.encoding, self.sizes = "rgb8", dict(SIZES)
+        self.objects = {"red cube": ([0.5, 0.1, 0.02], (0.04, 0.04, 0.04))}
+        self.objects["plate"] = ([0.5, -0.1, 0.007], (0.15, 0.15, 0.014))
+        self.chunks, self.deltas, self.statuses, self.said = [], [], [], []
+        self.images = {name: [] for name in SIZES}
+        self._states = self.create_publisher(EndEffectorState, "ee_state", SENSOR)
+        self._objects = self.create_publisher(MarkerArray, "sim_world/objects", SENSOR)
+        self._raw, self._compressed = {}, {}
+        for name in SIZES:
+            topic = f"{name}/image_raw"
+            self._raw[name] = self.create_publisher(Image, topic, SENSOR)
+            self._compressed[name] = self.create_publisher(
+                CompressedImage, f"{topic}/compressed", SENSOR
+            )
+            self.create_subscription(Image, topic, self.images[name].append, SENSOR)
+        self._person = self.create_publisher(String, "instruction", LATCHED)
+        self.action = ActionClient(self, RunInstruction, "run_instruction")
+        self.create_subscription(ActionChunk, "action_chunk", self.chunks.append, COMMAND)
+        self.create_subscription(EndEffectorDelta, "ee_delta", self.deltas.append, EVENT)
+        self.create_subscription(PolicyStatus, "policy_status", self.statuses.append, LATCHED)
+        self.create_subscription(
+            String, "instruction", lambda message: self.said.append(message.data), LATCHED
+        )
+        self.create_timer(0.02, self._publish_state)
+        self.create_timer(0.05, self._publish_images)
+        self.create_timer(0.1, self._publish_objects)
+
+    def now_s(self):
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _publish_state(self):
+        if not self.publishing_states:
+            return
+        message = EndEffectorState(ee_frame_id="franka_ee", gripper_opening=0.75)
+        message.header.frame_id = "franka_base"
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.measured.orientation = Quaternion(x=1.0, y=0.0, z=0.0, w=0.0)
+        message.commanded.orientation = Quaternion(x=1.0, y=0.0, z=0.0, w=0.0)
+        message.measured.position.x, message.commanded.position.x = 0.5, 0.51
+        message.measured.position.z = message.commanded.position.z = 0.3
+        self._states.publish(message)
+
+    def _publish_images(self):
+        for name in self.cameras:
+            width, height = self.sizes[name]
+            channels = 3 if self.encoding in ("rgb8", "bgr8") else 1
+            dtype = np.uint16 if self.encoding == "16UC1" else np.uint8
+            picture = np.zeros((height, width, channels), dtype)
+            picture[:] = np.array([200, 100, 50])[:channels]
+            picture = picture if channels == 3 else picture[..., 0]
+            message = BRIDGE.cv2_to_imgmsg(picture, self.encoding)
+            small = BRIDGE.cv2_to_compressed_imgmsg(picture[..., ::-1], "png")
+            stamp_s = self.now_s() + self.stamp_offset_s
+            for publisher, each in ((self._raw, message), (self._compressed, small)):
+                each.header.stamp.sec = int(stamp_s)
+                each.header.stamp.nanosec = int(stamp_s % 1 * 1e9)
+                publisher[name].publish(each)
+
+    def _publish_objects(self):
+        if not self.publishing_objects:
+            return
+        message = MarkerArray()
+        for name, (position, size) in self.objects.items():
+            marker = Marker(ns=name, pose=PoseMsg())
+            marker.header.frame_id = "franka_base"
+            marker.header.stamp = self.get_clock().now().to_msg()
+            spot, scale = marker.pose.position, marker.scale
+            spot.x, spot.y, spot.z = map(float, position)
+            scale.x, scale.y, scale.z = map(float, size)
+            message.markers.append(marker)
+        self._objects.publish(message)
+
+    # What a test does and looks at -------------------------------------------------------------
+
+    def say(self, text):
+        """A person publishes an instruction."""
+        self._person.publish(String(data=text))
+
+    def run_instruction(self, text, timeout_s=0.0):
+        """A goal: (goal handle, list of feedbacks, future of the result)."""
+        feedbacks = []
+        goal = RunInstruction.Goal(instruction=text)
+        goal.timeout.sec, goal.timeout.nanosec = int(timeout_s), int(timeout_s % 1 * 1e9)
+        assert self.action.wait_for_server(40.0)
+        sent = self.action.send_goal_async(goal, feedback_callback=feedbacks.append)
+        wait(sent.done)
+        handle = sent.result()
+        assert handle.accepted
+        return handle, feedbacks, handle.get_result_async()
+
+    def of_kind(self, kind, since=0):
+        """The chunks of a kind from index `since` on."""
+        return [chunk for chunk in self.chunks[since:] if chunk.kind == kind]
+
+    def steps(self, since=0):
+        return self.of_kind(ActionChunk.KIND_STEPS, since)
+
+    def holds(self, since=0):
+        return self.of_kind(ActionChunk.KIND_HOLD, since)
+
+    def wait_for_chunks(self, count=2):
+        """Until `count` more chunks with steps are there."""
+        since = len(self.chunks)
+        enough = lambda: len(self.steps(since)) >= count and self.steps(since)  # noqa: E731
+        return wait(enough, seen=self._newest_status)
+
+    def wait_for_state(self, name, words=""):
+        """Until policy_status says so; returns that status."""
+        state = getattr(PolicyStatus, f"STATE_{name}")
+
+        def found():
+            status = self.statuses[-1] if self.statuses else None
+            return status if status and status.state == state and words in status.text else None
+
+        return wait(found, seen=self._newest_status)
+
+    def _newest_status(self):
+        return self.statuses[-1] if self.statuses else "no status"
+
+
+@contextmanager
+def spinning(node):
+    """Spin a node in a thread of its own."""
+    executor, stop = SingleThreadedExecutor(), threading.Event()
+    executor.add_node(node)
+
+    def spin():
+        while not stop.is_set():
+            with suppress(Exception):  # an impossible transition raises in here
+                executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        yield node
+    finally:
+        stop.set()
+        thread.join()
+        executor.remove_node(node)
+        executor.shutdown()
+
+
+class SimClock(Node):
+    """Publishes /clock: from 100 s on, `rate` times as fast as the steady clock."""
+
+    def __init__(self, rate):
+        super().__init__("sim_clock")
+        self.rate, self.now_s = rate, 100.0
+        self._publisher = self.create_publisher(Clock, "/clock", SENSOR)
+        self._before_s = time.monotonic()
+        self.create_timer(0.01, self._publish)
+
+    def _publish(self):
+        steady_s = time.monotonic()
+        self.now_s += self.rate * (steady_s - self._before_s)
+        self._before_s = steady_s
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = int(self.now_s), int(self.now_s % 1 * 1e9)
+        self._publisher.publish(message)
+
+
+@contextmanager
+def sim_clock(rate):
+    """A clock that runs while the test does."""
+    clock = SimClock(rate)
+    with spinning(clock):
+        yield clock
+    clock.destroy_node()
+
+
+class Bench:
+    """One policy node and its world; `events` are the log lines of errors and warnings."""
+
+    def __init__(self, world, engine=None, /, **parameters):
+        self.world = world
+        # Patient with a busy machine; a test of staleness asks for less.
+        patient = {"max_image_age_s": 1.5, "max_state_age_s": 1.0, "max_objects_age_s": 2.0}
+        patient |= {"startup_timeout_s": 10.0, "inference_period_s": 0.1}
+        parameters = patient | parameters
+        arguments = ["--ros-args", "--log-level", "fatal"]
+        for name, value in parameters.items():
+            arguments += ["-p", f"{name}:={value}"]
+        self.node = PolicyNode(arguments, engine)
+        self.node.start_threads()
+
+    def configure(self):
+        return self.node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+
+    def activate(self):
+        return self.node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+
+    def deactivate(self):
+        return self.node.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
+
+    def up(self):
+        """Configured, active and heard by the world."""
+        assert self.configure()
+        assert self.activate()
+        for topic in ("action_chunk", "ee_delta", "policy_status"):
+            wait(lambda topic=topic: self.world.count_publishers(topic) == 1)
+        publishers = (self.node._desk._outputs._chunks, self.node._desk._outputs._deltas)
+        wait(lambda: all(p.get_subscription_count() == 1 for p in publishers))
+        self.world.wait_for_state("WAITING")
+        return self
+
+
+@contextmanager
+def policy_bench(engine=None, /, up=True, **parameters):
+    """A bench that closes in order whatever the test does."""
+    world = World(sim_time=parameters.get("use_sim_time", False))
+    try:
+        with spinning(world):
+            bench = Bench(world, engine, **parameters)
+            try:
+                yield bench.up() if up else bench
+            finally:
+                if engine is not None:
+                    engine.go_on.set()
+                bench.node.close()
+    finally:
+        world.action.destroy()
+        world.destroy_node()
+
+
+@contextmanager
+def ros():
+    """ROS for a test file; afterwards nothing of it is left."""
+    rclpy.init()
+    yield
+    gc.collect()  # a lifecycle node refers to itself and keeps its DDS participant until now
+    rclpy.shutdown()

@@ -1,0 +1,355 @@
+"""What the policy node does when something is missing, wrong, late or broken."""
+
+import numpy as np
+import pytest
+from policy_bench import CAMERAS, FakeEngine, policy_bench, ros, wait
+
+from spear_msgs.action import RunInstruction
+from spear_msgs.msg import ActionChunk
+from spear_policy.inference.episode import Episode, save_episode
+from spear_policy.nodes.messages import stamp_to_s
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ros(ros_domain):
+    with ros():
+        yield
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """A function that expects a refused transition and returns the sentence in the log."""
+
+    def expect(bench, transition):
+        said = []
+        monkeypatch.setattr(bench.node.get_logger(), "error", said.append, raising=False)
+        monkeypatch.setattr(
+            type(bench.node.get_logger()), "error", lambda _, text: said.append(text)
+        )
+        assert not getattr(bench, transition)()
+        return said[0]
+
+    return expect
+
+
+# Inputs that are wrong from the start ------------------------------------------------------------
+
+
+def test_a_missing_camera_fails_activation_by_name(refused):
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+        bench.world.cameras = {"external"}
+        assert bench.configure()
+        assert "no image on /wrist/image_raw; start the wrist camera" in refused(bench, "activate")
+        bench.world.cameras = {"external", "wrist"}
+        wait(bench.activate)  # it can be tried again
+
+
+def test_a_missing_robot_fails_activation_by_name(refused):
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+        bench.world.publishing_states = False
+        assert bench.configure()
+        assert "nothing on /ee_state; start the robot driver" in refused(bench, "activate")
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "16UC1"])
+def test_a_wrong_encoding_fails_activation_by_name(refused, encoding):
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+        bench.world.encoding = encoding
+        assert bench.configure()
+        text = refused(bench, "activate")
+        assert f"image_raw has encoding '{encoding}'; a policy needs colour" in text
+
+
+def test_a_wrong_size_fails_activation_with_both_sizes(refused):
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+        bench.world.sizes["wrist"] = (48, 48)
+        assert bench.configure()
+        assert "/wrist/image_raw is 48x48; the engine wants 32x32" in refused(bench, "activate")
+
+
+@pytest.mark.parametrize(("offset_s", "words"), [(-3.0, "s old"), (3.0, "ahead of this node's")])
+def test_stamps_of_another_clock_fail_activation(refused, offset_s, words):
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+        bench.world.stamp_offset_s = offset_s
+        assert bench.configure()
+        text = refused(bench, "activate")
+        assert "/external/image_raw" in text and words in text
+
+
+def test_missing_ground_truth_fails_activation_of_an_engine_that_needs_it(refused):
+    engine = FakeEngine(cameras=(), needs_objects=True)
+    with policy_bench(engine, up=False, startup_timeout_s=0.5) as bench:
+        bench.world.publishing_objects = False
+        assert bench.configure()
+        assert "nothing on /sim_world/objects; start sim_world" in refused(bench, "activate")
+
+
+def test_sim_time_without_a_clock_fails_activation_with_the_mend(refused):
+    parameters = {"use_sim_time": True, "startup_timeout_s": 0.3}
+    with policy_bench(FakeEngine(), up=False, **parameters) as bench:
+        assert bench.configure()
+        assert "nothing comes on /clock" in refused(bench, "activate")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"max_image_age_s": 99.0}, "safety parameter max_image_age_s is 99.0 s; it must be 0.05"),
+        ({"engine": "magic"}, "engine is 'magic'; it must be one of"),
+        ({"step_dt_s": 0.1}, "steps every 0.2 s and step_dt_s is 0.1 s"),
+        ({"inference_period_s": 1.5}, "longer than a chunk of 5 steps of 0.2 s"),
+    ],
+)
+def test_settings_that_contradict_fail_configure(refused, parameters, words):
+    with policy_bench(FakeEngine(), up=False, **parameters) as bench:
+        assert words in refused(bench, "configure")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"engine": "spear"}, "set engine to scripted or replay"),
+        ({"engine": "replay"}, "'replay' needs episode_file"),
+        ({"engine": "replay", "episode_file": "/no/such.npz"}, "/no/such.npz: there is no such"),
+    ],
+)
+def test_an_engine_that_cannot_be_made_fails_configure(refused, parameters, words):
+    with policy_bench(None, up=False, **parameters) as bench:
+        assert words in refused(bench, "configure")
+
+
+# Inputs that go wrong while it runs --------------------------------------------------------------
+
+
+def test_a_camera_that_stops_blocks_and_holds_and_resumes_by_itself():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(1)
+        world.cameras = {"external"}
+        status = world.wait_for_state("BLOCKED", "/wrist/image_raw")
+        assert status.instruction == "go"
+        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+        since = len(world.chunks)
+        world.cameras = {"external", "wrist"}
+        wait(lambda: world.steps(since))
+        world.wait_for_state("RUNNING")
+        assert not world.holds(since)
+
+
+@pytest.mark.parametrize(("offset_s", "words"), [(-2.0, "s old"), (2.0, "ahead of this node's")])
+def test_stamps_that_leave_the_clock_block(offset_s, words):
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(1)
+        world.stamp_offset_s = offset_s
+        world.wait_for_state("BLOCKED", words)
+        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+
+
+def test_an_encoding_that_changes_blocks():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(1)
+        world.encoding = "mono8"
+        world.wait_for_state("BLOCKED", "has encoding 'mono8'")
+
+
+def test_a_goal_that_stays_blocked_ends_as_a_fault():
+    with policy_bench(FakeEngine(), blocked_limit_s=1.0) as bench:
+        world = bench.world
+        _, _, future = world.run_instruction("go")
+        world.wait_for_chunks(1)
+        world.publishing_states = False
+        wait(future.done)
+    result = future.result().result
+    assert result.outcome == RunInstruction.Result.OUTCOME_FAULT
+    assert "/ee_state" in result.message
+
+
+# The engine ---------------------------------------------------------------------------------------
+
+
+def test_an_engine_exception_blocks_holds_and_the_node_lives_on():
+    engine = FakeEngine()
+    with policy_bench(engine) as bench:
+        world = bench.world
+        _, _, future = world.run_instruction("go")
+        world.wait_for_chunks(1)
+        engine.error = RuntimeError("out of memory")
+        world.wait_for_state("BLOCKED", "the engine failed: RuntimeError: out of memory")
+        wait(future.done)
+        assert future.result().result.outcome == RunInstruction.Result.OUTCOME_FAULT
+        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+        engine.error = None
+        world.say("another")
+        assert world.wait_for_chunks(1)[-1].instruction == "another"
+
+
+def test_an_engine_that_misses_something_blocks_and_goes_on_when_it_is_there():
+    engine = FakeEngine()
+    with policy_bench(engine) as bench:
+        world = bench.world
+        engine.error = ValueError("there is no 'spoon' in the scene")
+        world.say("go")
+        world.wait_for_state("BLOCKED", "no 'spoon'")
+        engine.error = None
+        world.wait_for_state("RUNNING", "following 'go'")
+
+
+def test_an_instruction_that_the_engine_cannot_follow_ends_as_a_fault():
+    engine = FakeEngine()
+    engine.refuses = "cannot follow 'dance'"
+    with policy_bench(engine) as bench:
+        _, _, future = bench.world.run_instruction("dance")
+        wait(future.done)
+        bench.world.wait_for_state("BLOCKED", "cannot follow 'dance'")
+    result = future.result().result
+    assert result.outcome == RunInstruction.Result.OUTCOME_FAULT
+    assert result.message == "cannot follow 'dance'" and result.chunks == 0
+
+
+def test_a_slow_engine_makes_late_chunks_and_never_a_stuck_node():
+    engine = FakeEngine()
+    with policy_bench(engine) as bench:
+        world = bench.world
+        engine.go_on.clear()
+        world.say("go")
+        wait(lambda: engine.seen)
+        statuses, images = len(world.statuses), world.statuses[-1].images_received
+        wait(lambda: len(world.statuses) >= statuses + 2)  # status and images go on meanwhile
+        assert world.statuses[-1].images_received > images and not world.steps()
+        engine.go_on.set()
+        chunk = world.wait_for_chunks(1)[0]
+        status = wait(lambda: world.statuses[-1].chunks_late >= 1 and world.statuses[-1])
+    assert stamp_to_s(chunk.inference_time) > 1.0
+    assert stamp_to_s(status.inference_p99) > 1.0
+
+
+def test_a_hanging_engine_does_not_hold_up_deactivation():
+    engine = FakeEngine()
+    with policy_bench(engine) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(1)
+        engine.go_on.clear()
+        before = len(engine.seen)
+        wait(lambda: len(engine.seen) > before)
+        holds = len(world.holds())
+        assert bench.deactivate()
+        assert not engine.go_on.is_set()
+        wait(lambda: len(world.holds()) > holds)
+        count = len(world.steps())
+        engine.go_on.set()
+        world.wait_for_state("INACTIVE")
+        assert len(world.steps()) == count  # what it makes now is thrown away
+
+
+# Instructions -------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_characters_are_refused_at_both_doors_and_disturb_nothing():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(1)
+        holds = len(world.holds())
+        world.say("x" * 10_000)
+        wait(lambda: any("has 10000 characters" in status.text for status in world.statuses))
+        _, _, future = world.run_instruction("y" * 10_000)
+        wait(future.done)
+        assert world.wait_for_chunks(2)[-1].instruction == "go"
+        assert len(world.holds()) == holds
+    result = future.result().result
+    assert result.outcome == RunInstruction.Result.OUTCOME_FAULT
+    assert "has 10000 characters, the limit is 500 (max_instruction_characters)" in result.message
+
+
+def test_a_goal_for_an_inactive_node_is_told_so():
+    with policy_bench(FakeEngine(), up=False) as bench:
+        assert bench.configure()
+        _, _, future = bench.world.run_instruction("go")
+        wait(future.done)
+    assert future.result().result.message == "the policy node is not active; activate it first"
+
+
+def test_an_empty_goal_is_a_stop():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        _, _, first = world.run_instruction("go")
+        world.wait_for_chunks(1)
+        _, _, second = world.run_instruction(" ")
+        wait(lambda: first.done() and second.done())
+        world.wait_for_state("WAITING", "emptied")
+    outcomes = {future.result().result.outcome for future in (first, second)}
+    assert outcomes == {RunInstruction.Result.OUTCOME_CANCELLED}
+
+
+def test_a_late_cancel_of_a_replaced_goal_does_not_touch_its_successor():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        first, _, first_future = world.run_instruction("one")
+        world.run_instruction("two")
+        wait(first_future.done)
+        wait(first.cancel_goal_async().done)
+        assert world.wait_for_chunks(3)[-1].instruction == "two"
+
+
+# Real engines -------------------------------------------------------------------------------------
+
+
+def test_the_scripted_engine_runs_in_the_node_and_names_what_is_not_there():
+    with policy_bench(None, engine="scripted") as bench:
+        world = bench.world
+        world.say("put the red cube on the plate")
+        chunk = world.wait_for_chunks(3)[-1]
+        assert (chunk.checkpoint_id, len(chunk.steps)) == ("pick-and-place-1", 5)
+        stamps = {stamp_to_s(image.header.stamp) for image in world.images["external"]}
+        assert stamp_to_s(chunk.header.stamp) in stamps
+        world.say("put the spoon on the plate")
+        world.wait_for_state("BLOCKED", "no 'spoon' in the scene; it has plate, red cube")
+
+
+def test_a_replay_publishes_the_recorded_images_as_the_cameras_do(tmp_path):
+    steps = 8
+    ramp = np.linspace(0.0, 0.07, steps)
+    poses = np.column_stack([0.5 + ramp, 0 * ramp, 0.3 + 0 * ramp, *np.eye(4)[[0] * steps].T])
+    video = np.arange(steps, dtype=np.uint8)[:, None, None, None] * np.ones((12, 16, 3), np.uint8)
+    path = tmp_path / "episode.npz"
+    save_episode(
+        Episode(
+            stamps_s=np.arange(steps) * 0.1,
+            poses=poses,
+            gripper_openings=np.ones(steps),
+            instruction="wipe the table",
+            images={"external": video},
+        ),
+        path,
+    )
+    with policy_bench(None, engine="replay", episode_file=str(path)) as bench:
+        world = bench.world
+        world.cameras = set()
+        world.images["external"].clear()
+        _, _, future = world.run_instruction("wipe the table")
+        wait(future.done)
+        wait(lambda: len(world.images["external"]) == steps)
+        first = world.steps()[0]
+    assert future.result().result.outcome == RunInstruction.Result.OUTCOME_DONE
+    assert [image.data[0] for image in world.images["external"]] == list(range(steps))
+    image = world.images["external"][0]
+    assert (image.encoding, image.width, image.height) == ("rgb8", 16, 12)
+    assert image.header.frame_id == "camera_external_optical_frame"
+    assert stamp_to_s(image.header.stamp) == pytest.approx(stamp_to_s(first.header.stamp))
+    assert first.steps[0].translation.x > 0.015
+
+
+def test_the_cameras_of_the_card_and_no_others_are_subscribed():
+    with policy_bench(FakeEngine(cameras=CAMERAS[:1])) as bench:
+        names = [info.topic_type for info in bench.world.get_publishers_info_by_topic("x")]
+        assert names == []
+        own = bench.node.io.get_name()
+        topics = dict(bench.world.get_subscriber_names_and_types_by_node(own, "/"))
+        assert "/external/image_raw" in topics and "/wrist/image_raw" not in topics
+        assert "/sim_world/objects" not in topics

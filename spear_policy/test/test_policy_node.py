@@ -1,0 +1,236 @@
+"""The policy node in normal work, over real DDS."""
+
+import numpy as np
+import pytest
+from action_msgs.msg import GoalStatus
+from policy_bench import FakeEngine, policy_bench, ros, wait
+
+from spear_msgs.action import RunInstruction
+from spear_msgs.msg import ActionChunk, PolicyStatus
+from spear_policy.nodes.messages import chunk_from_msg, stamp_to_s
+
+Result = RunInstruction.Result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ros(ros_domain):
+    with ros():
+        yield
+
+
+def test_an_instruction_on_the_topic_becomes_chunks_that_describe_themselves():
+    engine = FakeEngine()
+    with policy_bench(engine) as bench:
+        world = bench.world
+        world.say("  put it down ")
+        first, second, *_ = world.wait_for_chunks(2)
+    assert engine.warm and engine.instructions == ["put it down"]
+    assert (first.instruction, first.instruction_id) == ("put it down", 1)
+    assert (first.header.frame_id, first.steps[0].rotation_frame_id) == ("franka_base", "franka_ee")
+    assert first.checkpoint_id == "fake-1" and len(first.source_id) == 32
+    assert second.chunk_id == first.chunk_id + 1 and second.source_id == first.source_id
+    chunk = chunk_from_msg(first)
+    assert chunk.anchor_measured[0] == 0.5 and chunk.anchor_commanded[0] == 0.51
+    assert [step.chunk_id for step in first.steps] == [first.chunk_id] * 5
+    assert 0 <= stamp_to_s(first.image_age) < 2.0
+    seen = engine.seen[0]
+    assert seen.gripper_opening == 0.75
+    assert {name: image.shape for name, image in seen.images.items()} == {
+        "external": (48, 64, 3),
+        "wrist": (32, 32, 3),
+    }
+    assert (seen.images["external"] == [200, 100, 50]).all()
+
+
+def test_chunks_are_stamped_with_the_external_image_and_come_at_the_period():
+    with policy_bench(FakeEngine(), inference_period_s=0.3) as bench:
+        world = bench.world
+        world.say("go")
+        chunks = world.wait_for_chunks(4)
+        stamps = {stamp_to_s(image.header.stamp) for image in world.images["external"]}
+    times = np.array([stamp_to_s(chunk.header.stamp) for chunk in chunks[:4]])
+    assert set(times) <= stamps
+    assert np.diff(times).min() > 0.2
+
+
+def test_each_step_is_published_once_when_it_is_due_unless_a_newer_chunk_replaced_it():
+    engine = FakeEngine(dt_s=0.1)
+    with policy_bench(engine, inference_period_s=0.25, step_dt_s=0.1) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(5)
+        wait(lambda: len(world.deltas) > 5)
+        due = [stamp_to_s(delta.header.stamp) for delta in world.deltas]
+        keys = [(delta.chunk_id, delta.step) for delta in world.deltas]
+    assert len(set(keys)) == len(keys)
+    assert keys == sorted(keys) and due == sorted(due)
+
+
+def test_compressed_cameras_give_the_same_pictures():
+    engine = FakeEngine()
+    transports = {"external_transport": "compressed", "wrist_transport": "compressed"}
+    with policy_bench(engine, **transports) as bench:
+        bench.world.say("go")
+        bench.world.wait_for_chunks(1)
+    assert (engine.seen[0].images["wrist"] == [200, 100, 50]).all()
+
+
+def test_a_new_instruction_holds_first_and_throws_away_the_chunk_in_the_making():
+    engine = FakeEngine()
+    with policy_bench(engine) as bench:
+        world = bench.world
+        world.say("one")
+        world.wait_for_chunks(1)
+        engine.go_on.clear()
+        before = len(engine.seen)
+        wait(lambda: len(engine.seen) > before)  # the engine is at work on "one"
+        since, holds = len(world.chunks), len(world.holds())
+        world.say("two")
+        wait(lambda: len(world.holds()) > holds)
+        engine.go_on.set()
+        wait(lambda: [c for c in world.steps() if c.instruction == "two"])
+        after = world.chunks[since:]
+    assert after[0].kind == ActionChunk.KIND_HOLD and not after[0].steps
+    assert all(chunk.instruction == "two" for chunk in after if chunk.kind == 0)
+    assert [chunk.chunk_id for chunk in after] == sorted(chunk.chunk_id for chunk in after)
+
+
+def test_the_same_sentence_again_does_not_restart_what_is_running():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(1)
+        holds = len(world.holds())
+        world.say("go")
+        chunks = world.wait_for_chunks(3)
+        assert chunks[-1].instruction_id == 1 and len(world.holds()) == holds
+
+
+def test_an_empty_instruction_holds_and_waits():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(1)
+        world.say("   ")
+        status = world.wait_for_state("WAITING", "emptied")
+        assert world.chunks[-1].kind == ActionChunk.KIND_HOLD
+        assert (status.instruction, status.engine) == ("", "scripted")
+
+
+def test_a_goal_gets_feedback_and_is_done_when_the_last_steps_were_due():
+    engine = FakeEngine()
+    engine.final_after = 3
+    with policy_bench(engine) as bench:
+        world = bench.world
+        handle, feedbacks, future = world.run_instruction("put it down")
+        wait(lambda: feedbacks)
+        assert handle.status in (GoalStatus.STATUS_EXECUTING, GoalStatus.STATUS_SUCCEEDED)
+        wait(future.done)
+        answer, now_s = future.result(), world.now_s()
+        last = world.steps()[-1]
+        world.wait_for_state("DONE")
+        wait(lambda: world.said == ["put it down"])
+    assert answer.status == GoalStatus.STATUS_SUCCEEDED
+    result = answer.result
+    assert (result.outcome, result.instruction_id, result.chunks) == (Result.OUTCOME_DONE, 1, 4)
+    assert last.final and now_s > stamp_to_s(last.steps[-1].header.stamp)
+    assert stamp_to_s(result.elapsed) > 0.9
+    news = [entry.feedback for entry in feedbacks]
+    assert [entry.chunks for entry in news] == sorted(entry.chunks for entry in news)
+    assert {entry.instruction_id for entry in news} == {1}
+
+
+def test_a_cancelled_goal_holds_and_says_so():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        handle, _, future = world.run_instruction("go")
+        world.wait_for_chunks(1)
+        wait(handle.cancel_goal_async().done)
+        wait(future.done)
+        world.wait_for_state("WAITING", "cancelled")
+        assert world.chunks[-1].kind == ActionChunk.KIND_HOLD
+    assert future.result().status == GoalStatus.STATUS_CANCELED
+    assert future.result().result.outcome == Result.OUTCOME_CANCELLED
+
+
+def test_a_goal_runs_out_of_its_time():
+    with policy_bench(FakeEngine()) as bench:
+        _, _, future = bench.world.run_instruction("go", timeout_s=0.6)
+        wait(future.done)
+        bench.world.wait_for_state("WAITING", "out of time")
+        assert bench.world.chunks[-1].kind == ActionChunk.KIND_HOLD
+    assert future.result().status == GoalStatus.STATUS_ABORTED
+    assert future.result().result.outcome == Result.OUTCOME_TIMEOUT
+
+
+def test_topic_and_action_are_two_doors_to_one_thing():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        _, _, first = world.run_instruction("one")
+        world.wait_for_chunks(1)
+        _, _, second = world.run_instruction("two")
+        wait(first.done)
+        world.wait_for_chunks(1)
+        world.say("three")
+        wait(second.done)
+        chunks = world.wait_for_chunks(2)
+        wait(lambda: world.said == ["one", "two", "three"])
+    for future, number in ((first, 1), (second, 2)):
+        result = future.result().result
+        assert (result.outcome, result.instruction_id) == (Result.OUTCOME_REPLACED, number)
+    assert (chunks[-1].instruction, chunks[-1].instruction_id) == ("three", 3)
+
+
+def test_a_finished_instruction_does_not_come_back_after_deactivation():
+    engine = FakeEngine()
+    with policy_bench(engine) as bench:
+        world = bench.world
+        _, _, future = world.run_instruction("go")
+        world.wait_for_chunks(1)
+        assert bench.deactivate()
+        wait(future.done)
+        assert future.result().result.outcome == Result.OUTCOME_FAULT
+        assert "deactivated" in future.result().result.message
+        world.wait_for_state("INACTIVE")
+        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+        assert bench.activate()
+        world.wait_for_state("WAITING")
+        count = len(engine.seen)
+        world.say("go")
+        world.wait_for_chunks(1)
+        assert len(engine.instructions) == 2 and len(engine.seen) > count
+
+
+def test_an_instruction_from_before_activation_is_taken_up():
+    engine = FakeEngine()
+    with policy_bench(engine, up=False) as bench:
+        bench.world.say("go")
+        assert bench.configure()
+        wait(lambda: bench.node._desk._waiting == "go")
+        assert bench.activate()
+        bench.world.wait_for_chunks(1)
+
+
+def test_the_status_is_latched_and_repeated_every_second():
+    with policy_bench(FakeEngine(), up=False) as bench:
+        world = bench.world
+        world.wait_for_state("INACTIVE")
+        count = len(world.statuses)
+        wait(lambda: len(world.statuses) >= count + 2)
+        assert {status.state for status in world.statuses} == {PolicyStatus.STATE_INACTIVE}
+
+
+def test_the_figures_of_the_status_are_counted():
+    with policy_bench(FakeEngine()) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(3)
+        status = wait(lambda: world.statuses[-1].chunk_id > 3 and world.statuses[-1])
+    assert status.source_id == world.chunks[-1].source_id
+    assert status.images_received > 6 and status.images_dropped > 0
+    assert stamp_to_s(status.inference_p99) >= stamp_to_s(status.inference_p50) > 0
+
+
+def test_two_policy_nodes_have_different_source_ids():
+    with policy_bench(FakeEngine(), up=False) as a, policy_bench(FakeEngine(), up=False) as b:
+        assert a.node._desk._outputs.source_id != b.node._desk._outputs.source_id

@@ -1,0 +1,65 @@
+"""policy_node as the process that a launch file starts, driven through its services."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from policy_bench import World, ros, spinning, wait
+
+from spear_msgs.msg import ActionChunk
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ros(ros_domain):
+    with ros():
+        yield
+
+
+@pytest.fixture
+def world():
+    """The neighbours."""
+    world = World()
+    with spinning(world):
+        yield world
+    world.action.destroy()
+    world.destroy_node()
+
+
+def transit(world, number):
+    """Whether the node made a transition."""
+    client = world.create_client(ChangeState, "/policy/change_state")
+    assert client.wait_for_service(30.0)
+    future = client.call_async(ChangeState.Request(transition=Transition(id=number)))
+    wait(future.done, 30.0)
+    return future.result().success
+
+
+def test_the_process_follows_an_instruction_and_holds_when_it_is_interrupted(world):
+    command = [sys.executable, "-m", "spear_policy.nodes.policy_node", "--ros-args"]
+    process = subprocess.Popen(
+        [*command, "-p", "max_state_age_s:=1.0"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert transit(world, Transition.TRANSITION_CONFIGURE)
+        assert transit(world, Transition.TRANSITION_ACTIVATE)
+        world.wait_for_state("WAITING")
+        _, _, future = world.run_instruction("put the red cube on the plate")
+        world.wait_for_chunks(3)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+    assert "Traceback" not in log
+    wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+    wait(future.done)  # the goal got its result before the end
+    assert "deactivated" in future.result().result.message
+
+
+def test_help_shows_an_example():
+    command = [sys.executable, "-m", "spear_policy.nodes.policy_node", "--help"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "Example: ros2 run spear_policy policy_node" in out
+    assert "inference_period_s" in out

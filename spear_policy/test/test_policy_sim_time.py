@@ -1,0 +1,68 @@
+"""The policy node on simulated time: slow, stalled and set back."""
+
+import numpy as np
+import pytest
+from policy_bench import FakeEngine, policy_bench, ros, sim_clock, wait
+
+from spear_msgs.action import RunInstruction
+from spear_msgs.msg import ActionChunk
+from spear_policy.nodes.messages import stamp_to_s
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ros(ros_domain):
+    with ros():
+        yield
+
+
+def test_a_slow_simulation_gives_the_same_chunks_slower():
+    engine = FakeEngine()
+    settings = {"use_sim_time": True, "inference_period_s": 0.2, "max_image_age_s": 0.3}
+    with sim_clock(0.25), policy_bench(engine, **settings) as bench:
+        world = bench.world
+        world.say("go")
+        chunks = world.wait_for_chunks(4)
+    stamps = np.array([stamp_to_s(chunk.header.stamp) for chunk in chunks[:4]])
+    assert 100 < stamps[0] < 200
+    # An image comes every 0.2 s of wall time, and nobody minds: it is 0.05 s of this clock.
+    assert np.diff(stamps).min() >= 0.14
+
+
+def test_a_stalled_clock_blocks_and_holds_and_resumes():
+    settings = {"use_sim_time": True, "clock_stall_s": 0.5}
+    with sim_clock(1.0) as clock, policy_bench(FakeEngine(), **settings) as bench:
+        world = bench.world
+        world.say("go")
+        world.wait_for_chunks(1)
+        clock.rate = 0.0
+        world.wait_for_state("BLOCKED", "/clock has not advanced for")
+        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+        clock.rate = 1.0
+        world.wait_for_state("RUNNING")
+        world.wait_for_chunks(1)
+
+
+def test_a_clock_that_was_set_back_ends_the_instruction_and_the_next_one_works():
+    settings = {"use_sim_time": True}
+    with sim_clock(1.0) as clock, policy_bench(FakeEngine(), **settings) as bench:
+        world = bench.world
+        _, _, future = world.run_instruction("go")
+        world.wait_for_chunks(1)
+        clock.now_s -= 50.0
+        world.wait_for_state("BLOCKED", "clock went back")
+        wait(future.done)
+        assert future.result().result.outcome == RunInstruction.Result.OUTCOME_FAULT
+        world.say("again")
+        chunk = world.wait_for_chunks(1)[-1]
+        assert chunk.instruction == "again" and stamp_to_s(chunk.header.stamp) < 100
+
+
+def test_the_time_of_a_goal_is_simulated_time():
+    with sim_clock(4.0) as clock, policy_bench(FakeEngine(), use_sim_time=True) as bench:
+        begun_s = clock.now_s
+        _, _, future = bench.world.run_instruction("go", timeout_s=6.0)
+        wait(future.done)
+        ended_s = clock.now_s
+    result = future.result().result
+    assert result.outcome == RunInstruction.Result.OUTCOME_TIMEOUT
+    assert 6.0 <= stamp_to_s(result.elapsed) <= ended_s - begun_s
