@@ -25,7 +25,8 @@ def simulated_readings(rng, count=500, period_s=0.01):
 
 
 @pytest.mark.parametrize(
-    ("simulated", "readings", "bias_s"), [(False, system_readings, 0.001), (True, simulated_readings, -0.004)]
+    ("simulated", "readings", "bias_s"),
+    [(False, system_readings, 0.001), (True, simulated_readings, -0.004)],
 )
 def test_the_best_offset_of_the_last_second_is_found_through_jitter(simulated, readings, bias_s):
     clock = ClockMap(simulated)

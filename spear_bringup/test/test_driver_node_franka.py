@@ -1,4 +1,4 @@
-"""The Franka driver as a node: chunks, services and faults over the wire, against a simulated robot."""
+"""The Franka driver as a node: chunks, services and faults over the wire; a simulated robot."""
 
 import gc
 import threading
@@ -215,8 +215,11 @@ def test_a_chunk_moves_the_arm_and_the_command_says_what_was_sent(ready, lab):
     assert command.gate.counts[command.gate.verdict] >= 1
     until(lambda: lab.pose.position_m[0] > start.position_m[0] + 0.055)
     until(lab.at_rest)
-    moved, turned = lab.pose.position_m - start.position_m, quat.rotation_vector(
-        quat.multiply(quat.inverse(start.orientation_xyzw), lab.pose.orientation_xyzw)
+    moved, turned = (
+        lab.pose.position_m - start.position_m,
+        quat.rotation_vector(
+            quat.multiply(quat.inverse(start.orientation_xyzw), lab.pose.orientation_xyzw)
+        ),
     )
     assert np.allclose(moved, (0.06, 0.0, 0.0), atol=0.003)
     assert np.allclose(turned, (0.0, 0.0, 0.2), atol=0.02)

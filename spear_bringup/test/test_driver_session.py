@@ -297,6 +297,9 @@ class BlockingGripper:
     def width_m(self):
         return 0.08
 
+    def disconnect(self):
+        pass
+
 
 def test_a_gripper_that_blocks_does_not_disturb_the_arm(drive):
     gripper = BlockingGripper()

@@ -9,11 +9,14 @@ import numpy as np
 import rclpy
 from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import Quaternion
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -24,10 +27,12 @@ from spear_msgs.msg import ActionChunk, EndEffectorDelta, EndEffectorState, Poli
 from spear_policy.geometry.chunks import chunk_from_poses
 from spear_policy.inference.engine import CameraSpec, EngineCard
 from spear_policy.inference.image_codec import CvBridge
+from spear_policy.nodes.messages import stamp_to_s
 from spear_policy.nodes.policy_node import PolicyNode
 from spear_policy.nodes.qos import COMMAND, EVENT, LATCHED, SENSOR
 
 SIZES = {"external": (64, 48), "wrist": (32, 32)}
+PATIENT_SENSOR = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 CAMERAS = tuple(CameraSpec(name, *size) for name, size in SIZES.items())
 BRIDGE = CvBridge(Image, CompressedImage)
 
@@ -91,7 +96,8 @@ class World(Node):
         self.objects = {"red cube": ([0.5, 0.1, 0.02], (0.04, 0.04, 0.04))}
         self.objects["plate"] = ([0.5, -0.1, 0.007], (0.15, 0.15, 0.014))
         self.chunks, self.deltas, self.statuses, self.said = [], [], [], []
-        self.images = {name: [] for name in SIZES}
+        self.images = {name: [] for name in SIZES}  # heard, from whoever
+        self.image_stamps_s = set()  # said
         self._states = self.create_publisher(EndEffectorState, "ee_state", SENSOR)
         self._objects = self.create_publisher(MarkerArray, "sim_world/objects", SENSOR)
         self._raw, self._compressed = {}, {}
@@ -101,7 +107,7 @@ class World(Node):
             self._compressed[name] = self.create_publisher(
                 CompressedImage, f"{topic}/compressed", SENSOR
             )
-            self.create_subscription(Image, topic, self.images[name].append, SENSOR)
+            self.create_subscription(Image, topic, self.images[name].append, PATIENT_SENSOR)
         self._person = self.create_publisher(String, "instruction", LATCHED)
         self.action = ActionClient(self, RunInstruction, "run_instruction")
         self.create_subscription(ActionChunk, "action_chunk", self.chunks.append, COMMAND)
@@ -143,6 +149,7 @@ class World(Node):
             for publisher, each in ((self._raw, message), (self._compressed, small)):
                 each.header.stamp.sec = int(stamp_s)
                 each.header.stamp.nanosec = int(stamp_s % 1 * 1e9)
+                self.image_stamps_s.add(stamp_to_s(each.header.stamp))
                 publisher[name].publish(each)
 
     def _publish_objects(self):
@@ -318,3 +325,27 @@ def ros():
     yield
     gc.collect()  # a lifecycle node refers to itself and keeps its DDS participant until now
     rclpy.shutdown()
+
+
+def lifecycle_label(node, name):
+    """The state of another process's node in a word; "" when it does not answer soon."""
+    client = node.create_client(GetState, f"{name}/get_state")
+    try:
+        client.wait_for_service(2.0)
+        future = client.call_async(GetState.Request())
+        deadline = time.monotonic() + 2.0
+        while not future.done() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return future.result().current_state.label if future.done() else ""
+    finally:
+        node.destroy_client(client)
+
+
+def transit(node, name, number, label):
+    """Ask another process's node for a transition, and wait for the state that it leads to."""
+    client = node.create_client(ChangeState, f"{name}/change_state")
+    assert client.wait_for_service(40.0)
+    client.call_async(ChangeState.Request(transition=Transition(id=number)))
+    # The answer itself can get lost while two processes are still discovering each other.
+    wait(lambda: lifecycle_label(node, name) == label)
+    node.destroy_client(client)

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from policy_bench import World, ros, spinning, wait
+from policy_bench import World, ros, spinning, transit, wait
 
 from spear_msgs.msg import ActionChunk
 
@@ -28,23 +27,14 @@ def world():
     world.destroy_node()
 
 
-def transit(world, number):
-    """Whether the node made a transition."""
-    client = world.create_client(ChangeState, "/policy/change_state")
-    assert client.wait_for_service(30.0)
-    future = client.call_async(ChangeState.Request(transition=Transition(id=number)))
-    wait(future.done, 30.0)
-    return future.result().success
-
-
 def test_the_process_follows_an_instruction_and_holds_when_it_is_interrupted(world):
     command = [sys.executable, "-m", "spear_policy.nodes.policy_node", "--ros-args"]
     process = subprocess.Popen(
         [*command, "-p", "max_state_age_s:=1.0"], stderr=subprocess.PIPE, text=True
     )
     try:
-        assert transit(world, Transition.TRANSITION_CONFIGURE)
-        assert transit(world, Transition.TRANSITION_ACTIVATE)
+        transit(world, "/policy", Transition.TRANSITION_CONFIGURE, "inactive")
+        transit(world, "/policy", Transition.TRANSITION_ACTIVATE, "active")
         world.wait_for_state("WAITING")
         _, _, future = world.run_instruction("put the red cube on the plate")
         world.wait_for_chunks(3)

@@ -1,10 +1,8 @@
 """One arm under one command core: the threads of a driver, without ROS.
 
 Three threads run beside the callers. The reader takes in states. The age thread notices that they
-have stopped coming. The watching thread looks for failed motions and for what time alone decides.
-Any call into the arm may block for a second when the robot is gone, so `lock` (what is known and
-decided) is never held during one, and the age thread makes none. Nothing reaches the arm but by a
-decision of the core, or by a joint path that it judged.
+have stopped coming, and makes no call that may block. The watching thread looks for failed motions
+and for what time alone decides. Nothing reaches the arm but through the command lane.
 """
 
 import threading
@@ -20,6 +18,7 @@ from spear_bringup.control.command_core import CommandCore, Decision
 from spear_bringup.control.segments import Start
 from spear_bringup.control.verdicts import Judgement, Reason, Verdict
 from spear_bringup.drivers.clock_map import ClockMap
+from spear_bringup.drivers.command_lane import INACTIVE, CommandLane
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.protocol import Arm, FaultKind, RobotFault, RobotState
 from spear_bringup.drivers.state_watch import StateWatch
@@ -27,15 +26,8 @@ from spear_policy.geometry.chunks import Chunk
 from spear_policy.geometry.pose_history import PoseHistory
 
 TICK_S = 0.01  # of the age and the watching thread
-INACTIVE = "not active"
 STILL_RAD_S = 0.01  # joint speed below which the arm counts as at rest
 _FIRST_STATE_TIMEOUT_S = 3.0
-_REASONS = {
-    FaultKind.NETWORK: Reason.ROBOT_LOST,
-    FaultKind.REFLEX: Reason.ROBOT_REFLEX,
-    FaultKind.PLANNER: Reason.ROBOT_PLANNER,
-    FaultKind.MODE: Reason.ROBOT_MODE,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +75,9 @@ class ArmSession:
     ):
         self.arm, self.core, self.gripper = arm, core, gripper
         self.watch = StateWatch(robot_timeout_s)
-        self.judgement = Judgement(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
         self.active = False
-        self.lock = threading.RLock()
-        self._arm_lock = (
-            threading.RLock()
-        )  # taken before `lock`: arm calls in the order of decisions
-        self._stop_wanted = False
+        self._lane = CommandLane(arm, core, now_s, self._tell)
+        self.lock = self._lane.lock
         self._new_sample = threading.Condition(self.lock)
         self._sample: Sample | None = None
         self._now_s, self._state_period_s = now_s, state_period_s
@@ -132,13 +120,14 @@ class ArmSession:
         with self.lock:
             self.active, self.core.busy = True, None
             self.core.counts[:] = [0] * len(self.core.counts)
-        self._hold(Reason.NONE, "the driver is active and waits for a chunk")
+        self._lane.hold(Reason.NONE, "the driver is active and waits for a chunk")
 
     def deactivate(self) -> None:
         """Stop and hold; chunks are held from now on."""
         with self.lock:
             self.active, self.core.busy = False, INACTIVE
-        self._hold(Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
+        if self._sample is not None:
+            self._lane.hold(Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
 
     def on_chunk(self, chunk: Chunk, hold: bool, received_age_s: float) -> None:
         """Judge a chunk and carry out what follows."""
@@ -155,7 +144,7 @@ class ArmSession:
                 history=self._history,
             )
 
-        self._decide(judge, about_chunk=True)
+        self._lane.decide(judge, about_chunk=True)
 
     def refuse(self, source_id: str, chunk_id: int, text: str) -> None:
         """Reject a chunk whose message is malformed, before its numbers are looked at."""
@@ -165,11 +154,11 @@ class ArmSession:
             self.core.counts[judgement.verdict] += 1
             return Decision(replace(judgement, source_id=source_id, chunk_id=chunk_id))
 
-        self._decide(judge, about_chunk=True)
+        self._lane.decide(judge, about_chunk=True)
 
     def stop(self, text: str) -> None:
         """Stop now and latch: a person asked for it."""
-        self._latch(Reason.STOP_REQUESTED, text)
+        self._lane.latch(Reason.STOP_REQUESTED, text)
 
     def recover(self) -> None:
         """Clear errors, reconnect if need be, release the latch. Raises RobotFault."""
@@ -184,7 +173,12 @@ class ArmSession:
         self.arm.check()
         with self.lock:
             self.core.release()
-        self._hold(Reason.NONE, "recovered; the arm rests until a good chunk comes")
+        self._lane.hold(Reason.NONE, "recovered; the arm rests until a good chunk comes")
+
+    @property
+    def judgement(self) -> Judgement:
+        """What was decided last."""
+        return self._lane.judgement
 
     # For homing ----------------------------------------------------------------------------
 
@@ -203,16 +197,11 @@ class ArmSession:
         with self.lock:
             self.core.busy = busy or (None if self.active else INACTIVE)
         if busy is not None:
-            self._hold(Reason.NOT_ACTIVE, f"the driver is {busy}")
+            self._lane.hold(Reason.NOT_ACTIVE, f"the driver is {busy}")
 
     def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray, busy: str) -> bool:
-        """Run a joint path that was judged, unless something has ended `busy` meanwhile."""
-        with self._arm_lock:
-            with self.lock:
-                if self.core.latched is not None or self.core.busy != busy:
-                    return False
-            self.arm.send_joints(durations_s, joint_positions_rad)
-        return True
+        """Run a joint path that was judged; False when something has ended `busy` meanwhile."""
+        return self._lane.send_joints(durations_s, joint_positions_rad, busy)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Whether `condition()`, looked at with each state, came true in `timeout_s` (steady)."""
@@ -252,37 +241,22 @@ class ArmSession:
 
     def _keep_aging(self) -> None:
         while not self._closing.wait(TICK_S):
-            with self.lock:
-                silent_s = self.watch.tick(time.monotonic())
-                if self._sample is not None and self.watch.lost and self.core.latched is None:
-                    text = f"no state from the robot for {silent_s:.2f} s"
-                    decision = self.core.latch(Reason.ROBOT_LOST, text, self._now_s())
-                    self._stop_wanted = True  # by the watching thread, which may wait for the arm
-                    self._tell(decision, about_chunk=False)
+            silent_s = self.watch.tick(time.monotonic())
+            if self._sample is not None and self.watch.lost and self.core.latched is None:
+                text = f"no state from the robot for {silent_s:.2f} s"
+                self._lane.latch_at_once(Reason.ROBOT_LOST, text)
 
     def _keep_watching(self) -> None:
         while not self._closing.wait(TICK_S):
             if self._sample is not None:
-                self._look_at_robot()
+                self._lane.look()
                 self._look_at_time()
-
-    def _look_at_robot(self) -> None:
-        with self._arm_lock:
-            try:
-                if self._stop_wanted:
-                    self._stop_wanted = False
-                    self.arm.stop()
-                if self.core.latched is None:
-                    self.arm.check()
-            except RobotFault as fault:
-                if self.core.latched is None:
-                    self._latch(_REASONS[fault.kind], str(fault))
 
     def _look_at_time(self) -> None:
         if self.active and self.core.latched is None:
             self._check_clock()
         now_s, state = self._now_s(), self._sample.state
-        self._decide(
+        self._lane.decide(
             lambda: self.core.tick(
                 now_s,
                 measured=state.measured,
@@ -305,45 +279,10 @@ class ArmSession:
         if problem is not None and not self._clock_bad:
             with self.lock:
                 self._clock_map.reset()
-            self._hold(Reason.CLOCK_FAULT, problem)
+            self._lane.hold(Reason.CLOCK_FAULT, problem)
         self._clock_bad = problem is not None
 
-    # Decisions -----------------------------------------------------------------------------
-
-    def _hold(self, reason: Reason, text: str) -> None:
-        """Hold for a reason of the driver's own; a latch in force stays what is said."""
-
-        def judge() -> Decision | None:
-            if self._sample is None or self.core.latched is not None:
-                return None
-            return self.core.hold(reason, text, self._now_s())
-
-        self._decide(judge)
-
-    def _latch(self, reason: Reason, text: str) -> None:
-        self._decide(lambda: self.core.latch(reason, text, self._now_s()))
-
-    def _decide(self, judge: Callable[[], Decision | None], about_chunk: bool = False) -> None:
-        """Decide, do it, tell; a robot that refuses turns the decision into a latch."""
-        with self._arm_lock:
-            with self.lock:
-                decision = judge()
-            if decision is None:
-                return
-            try:
-                if decision.path is not None:
-                    self.arm.send(decision.path)
-                elif decision.stop:
-                    self.arm.stop()
-            except RobotFault as fault:
-                with self.lock:
-                    reason = _REASONS[fault.kind]
-                    decision = self.core.latch(reason, str(fault), self._now_s())
-            with self.lock:
-                self._tell(decision, about_chunk)
-
     def _tell(self, decision: Decision, about_chunk: bool) -> None:
-        self.judgement = decision.judgement
         if self._sample is not None:
             self._on_decision(decision, about_chunk, self._sample)
 

@@ -74,13 +74,14 @@ class GripperWorker:
             thread.start()
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """End the threads; one that is stuck in a call is left behind."""
+        """End the threads and let go of the gripper; a thread stuck in a call is left behind."""
         with self._condition:
             self._closing = True
             self._condition.notify_all()
         for thread in self._threads:
             thread.join(timeout_s)
         self._threads = []
+        self._gripper.disconnect()
 
     def want(self, opening: float) -> None:
         """Open (>= 0.5) or close; returns at once. Repeating a wish costs nothing."""

@@ -29,6 +29,8 @@ from spear_policy.nodes.lifecycle import ERROR, OK, WARN, Refused, SpearNode
 from spear_policy.nodes.messages import chunk_from_msg
 from spear_policy.nodes.parameters import Parameters
 
+_CLOCK_WAIT_S = 10.0
+
 
 class ArmNode(SpearNode):
     """A driver node. Subclasses say which arm and which gripper.
@@ -88,6 +90,9 @@ class ArmNode(SpearNode):
             )
         except ValueError as error:
             raise Refused(str(error)) from None
+        if self.simulated_time and not self.wait_until(lambda: self.now_s() > 0.0, _CLOCK_WAIT_S):
+            text = f"use_sim_time is set and no /clock came within {_CLOCK_WAIT_S:g} s"
+            raise Refused(f"{text}; start the simulation, or unset use_sim_time")
         try:
             if (gripper := self.make_gripper()) is not None:
                 gripper.connect()

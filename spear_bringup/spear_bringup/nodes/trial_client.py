@@ -20,6 +20,8 @@ from spear_msgs.srv import EndTrial, StartTrial
 from spear_policy.nodes.messages import s_to_duration, stamp_to_s
 from spear_policy.nodes.qos import EVENT, LATCHED
 
+_LEAD_IN_S = 0.3  # node time on record before the instruction: every motion starts from rest
+_SETTLE_S = 1.0  # node time in which things let go of come to rest, and the last target is reached
 _SILENCE_S = 120.0  # of wall time, in which a simulation on any machine shows a sign of life
 
 
@@ -87,6 +89,7 @@ class TrialClient:
             self.prepare(seed)
             trial_id, bag = self._start(seed, instruction)
             self._judge.begin()
+            self._let_time_pass(_LEAD_IN_S)
             result = self._instruct(instruction, timeout_s)
             outcome, reason = self._verdict(result, instruction)
             duration_s = stamp_to_s(result.elapsed)
@@ -175,11 +178,17 @@ class TrialClient:
         if result.outcome not in (result.OUTCOME_DONE, result.OUTCOME_TIMEOUT):
             return "ABORTED", result.message or "the instruction was stopped from outside"
         self._say("judging")
-        self._judge.end()
-        self._wait(lambda: self._judge.ready, "nothing comes from the simulation")
+        self._let_time_pass(_SETTLE_S)
         success, reason = self._judge.verdict(instruction)
         late = " (out of time)" if result.outcome == result.OUTCOME_TIMEOUT else ""
         return "SUCCESS" if success else "FAILURE", reason + late
+
+    def _let_time_pass(self, seconds: float) -> None:
+        """Wait for this much node time."""
+        what = "nothing comes from the simulation"
+        self._wait(lambda: self._judge.now_s > 0.0, what)
+        goal_s = self._judge.now_s + seconds
+        self._wait(lambda: self._judge.now_s >= goal_s, what)
 
     def _wait(self, condition, otherwise: str) -> None:
         """Wait as long as the simulation lives; GraphError when it fell silent."""

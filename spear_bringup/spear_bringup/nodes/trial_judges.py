@@ -19,8 +19,6 @@ from spear_policy.geometry.poses import Pose
 from spear_policy.nodes import qos
 from spear_policy.nodes.messages import chunk_from_msg, pose_array, pose_from_msg, stamp_to_s
 
-_SETTLE_S = 1.0  # of node time: what was let go of comes to rest, what was asked for is reached
-
 
 class Judge(Protocol):
     """Watches a trial and gives its verdict."""
@@ -31,12 +29,9 @@ class Judge(Protocol):
     def begin(self) -> None:
         """The instruction is about to be given: forget what came before."""
 
-    def end(self) -> None:
-        """The policy has ended: from now on things come to rest."""
-
     @property
-    def ready(self) -> bool:
-        """Whether enough was seen for a verdict."""
+    def now_s(self) -> float:
+        """Node time of the newest thing seen [s]; 0 before the first."""
 
     def verdict(self, instruction: str) -> tuple[bool, str]:
         """Success, and the reason in a sentence."""
@@ -60,13 +55,13 @@ class ObjectsJudge:
 
     def __init__(self, node):
         self._poses: dict[str, Pose] = {}
-        self._stamp_s = self._ready_s = 0.0
+        self.now_s = 0.0
         node.create_subscription(MarkerArray, "sim_world/objects", self._take, qos.EVENT)
 
     def _take(self, markers: MarkerArray) -> None:
         self._poses = {marker.ns: pose_from_msg(marker.pose) for marker in markers.markers}
         if markers.markers:
-            self._stamp_s = stamp_to_s(markers.markers[0].header.stamp)
+            self.now_s = stamp_to_s(markers.markers[0].header.stamp)
 
     def instruction(self, seed: int) -> str:
         """The task that goes with the scene."""
@@ -74,15 +69,6 @@ class ObjectsJudge:
 
     def begin(self) -> None:
         """Nothing to forget: only the last poses count."""
-
-    def end(self) -> None:
-        """Let the objects settle."""
-        self._ready_s = self._stamp_s + _SETTLE_S
-
-    @property
-    def ready(self) -> bool:
-        """Whether the objects had time to settle."""
-        return self._stamp_s >= self._ready_s > 0.0
 
     def verdict(self, instruction: str) -> tuple[bool, str]:
         """By the places of the cube and the dish that the instruction names."""
@@ -98,7 +84,7 @@ class FollowingJudge:
         self._instructions = instructions
         self._chunks: list[ActionChunk] = []
         self._states: list[EndEffectorState] = []
-        self._ready_s = 0.0
+        self.now_s = 0.0
         node.create_subscription(ActionChunk, "action_chunk", self._take_chunk, qos.EVENT)
         node.create_subscription(EndEffectorState, "ee_state", self._take_state, qos.SENSOR)
 
@@ -108,6 +94,7 @@ class FollowingJudge:
 
     def _take_state(self, state: EndEffectorState) -> None:
         self._states.append(state)
+        self.now_s = stamp_to_s(state.header.stamp)
 
     def instruction(self, seed: int) -> str:
         """The recorded sentence."""
@@ -116,16 +103,6 @@ class FollowingJudge:
     def begin(self) -> None:
         """Forget the homing."""
         self._chunks, self._states = [], []
-
-    def end(self) -> None:
-        """Let the arm reach the last target."""
-        newest = stamp_to_s(self._states[-1].header.stamp) if self._states else 0.0
-        self._ready_s = newest + _SETTLE_S
-
-    @property
-    def ready(self) -> bool:
-        """Whether states came until the arm rests."""
-        return bool(self._states) and stamp_to_s(self._states[-1].header.stamp) >= self._ready_s
 
     def verdict(self, instruction: str) -> tuple[bool, str]:
         """By the distance from each target of the chunks."""

@@ -9,10 +9,10 @@ import socket
 from franky_sim.mujoco_simulator import MujocoSimulator
 
 from spear_bringup.sim.arm_server import ArmServer
+from spear_bringup.sim.mended_robot import TICK_S as TICK_S
 from spear_bringup.sim.mended_robot import MendedRobot
 
 ARM_PORT, HAND_PORT = 1337, 1338
-TICK_S = 0.001
 # States that a client in motion may leave unanswered before physics waits for it. With none, a
 # machine without enough processor time moves the arm late in wall time, and exactly as commanded
 # in simulated time.

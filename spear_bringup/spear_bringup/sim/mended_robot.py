@@ -6,13 +6,20 @@ Written against franky-sim 1.0.4; the tests of this package fail when a later ve
 import numpy as np
 import pinocchio as pin
 from franky_sim.base_simulator import InnerRobotState
+from franky_sim.constants import FRANKA_TORQUE_LIMITS_HIGH, FRANKA_TORQUE_LIMITS_LOW
 from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
+
+from spear_bringup.sim.commanded_state import CommandedState, Part
 
 JOINT_NAMES = tuple(f"fr3_joint{i}" for i in range(1, 8))
 # Gripper straight down, TCP at (0.45, 0, 0.38) m, every joint well inside its limits.
 READY_RAD = (0.0, -0.3313, 0.0, -2.2884, 0.0, 1.9571, np.pi / 4)
 MAX_WIDTH_M = 0.08
+TICK_S = 0.001
+TORQUES_HIGH_NM = np.array(FRANKA_TORQUE_LIMITS_HIGH, float)
+TORQUES_LOW_NM = np.array(FRANKA_TORQUE_LIMITS_LOW, float)
 # The stock damping (stiffness / 10) makes the arm trail its command by 100 ms, these by 25 ms.
 DAMPING_NM_S_RAD = (90.0, 90.0, 70.0, 70.0, 40.0, 40.0, 40.0)
 # Beyond this difference the commanded joints no longer say where the arm is.
@@ -24,15 +31,7 @@ def add_mended_robot(sim: MujocoSimulator) -> "MendedRobot":
     robot = sim.add_robot(initial_q=READY_RAD, initial_hand_width=MAX_WIDTH_M, kv=DAMPING_NM_S_RAD)
     # add_robot() names the class it makes, so the robot becomes ours afterwards.
     robot.__class__ = MendedRobot
-    robot.inner = robot.last_solution = robot.known_tool = None
-    # Commands carry no noise, so smoothing only delays them: for 0.1 s after a motion the robot
-    # would claim to move still, and the next motion would start with that speed.
-    for name in ("q_d", "dq_d", "O_T_EE_c", "O_dP_EE_d", "O_dP_EE_c"):
-        robot.components[name].observers["fd"]._alpha = 0.0
-    # Likewise the commanded acceleration, which the original takes from the measured speed.
-    speed = robot.components["dq_d"].observers["fd"]
-    acceleration = robot.components["ddq_d"]
-    acceleration._TrackedStateComponent__default_value = lambda *_: speed.last_derivative.copy()
+    robot.take_over()
     _mend_fingers(sim)
     return robot
 
@@ -53,17 +52,25 @@ def _mend_fingers(sim: MujocoSimulator) -> None:
 class MendedRobot(FrankaMujocoRobot):
     """An FR3 whose measured pose is measured. Made by `add_mended_robot` only."""
 
-    inner: InnerRobotState | None
-    last_solution: NDArray | None
-    known_tool: tuple[float, ...] | None
+    def take_over(self) -> None:
+        """Put our bookkeeping in place of franky-sim's."""
+        self._inner: InnerRobotState | None = None
+        self._last_solution: NDArray | None = None
+        self._known_tool: tuple[float, ...] | None = None
+        self._commanded = CommandedState(self._pose_and_jacobian, TICK_S)
+        self._tracked_state_components = self._commanded.parts
+
+    def _pose_and_jacobian(self, q: NDArray) -> tuple[pin.SE3, NDArray]:
+        # The pose is a copy: franky-sim hands out a reference that the next call overwrites, so
+        # that measured and commanded pose are always the same.
+        pin.computeJointJacobians(self._pin, self._pin_data, q)
+        pose = pin.updateFramePlacement(self._pin, self._pin_data, self._tcp).copy()
+        frame = pin.LOCAL_WORLD_ALIGNED
+        return pose, pin.getFrameJacobian(self._pin, self._pin_data, self._tcp, frame)
 
     def kinematics(self, q: NDArray) -> pin.SE3:
-        """TCP pose of joints `q` (7,) [rad]: a copy, where the original is overwritten later.
-
-        Without the copy the measured, desired and commanded poses of a state are all the last
-        one computed, and the arm seems to follow without error.
-        """
-        return super().kinematics(q).copy()
+        """TCP pose of joints `q` (7,) [rad]."""
+        return self._pose_and_jacobian(np.asarray(q, float))[0]
 
     def cartesian_position_control(self, target_pose, target_elbow_config, has_new_command=True):
         """Follow `target_pose` (7,) xyz + xyzw with the joints that were commanded before it.
@@ -72,7 +79,7 @@ class MendedRobot(FrankaMujocoRobot):
         tick and lets the elbow drift with the tracking error.
         """
         if target_elbow_config is not None:
-            self.last_solution = None
+            self._last_solution = None
             return super().cartesian_position_control(
                 target_pose, target_elbow_config, has_new_command
             )
@@ -84,9 +91,9 @@ class MendedRobot(FrankaMujocoRobot):
 
     def _solve(self, target: pin.SE3) -> NDArray:
         q = np.array(self._get_state().q)
-        if self.last_solution is not None:
-            if np.abs(self.last_solution - q).max() < _TRUSTED_LAG_RAD:
-                q = self.last_solution
+        if self._last_solution is not None:
+            if np.abs(self._last_solution - q).max() < _TRUSTED_LAG_RAD:
+                q = self._last_solution
         for _ in range(5):
             pin.computeJointJacobians(self._pin, self._pin_data, q)
             pose = pin.updateFramePlacement(self._pin, self._pin_data, self._tcp)
@@ -95,10 +102,10 @@ class MendedRobot(FrankaMujocoRobot):
             # Damped least squares: near a singularity the arm slows down and does not jump.
             square = jacobian @ jacobian.T
             square.flat[::7] += 1e-4
-            q = q + jacobian.T @ np.linalg.solve(square, error)
+            q = q + jacobian.T @ dposv(square, error)[1]
             if error @ error < 4e-6:  # what is left after this step is below a micrometre
                 break
-        self.last_solution = q
+        self._last_solution = q
         return q
 
     def _joint_position_control(self, target_q: NDArray) -> None:
@@ -106,17 +113,20 @@ class MendedRobot(FrankaMujocoRobot):
         q, dq = np.array(state.q), np.array(state.dq)
         bias = pin.nonLinearEffects(self._pin, self._pin_data, q, dq).copy()
         gravity = pin.computeGeneralizedGravity(self._pin, self._pin_data, q)
-        self.torque_control(self.kp * (target_q - q) - self.kv * dq + bias - gravity)
+        wanted = self.kp * (target_q - q) - self.kv * dq + bias - gravity
+        torques = np.minimum(np.maximum(wanted, TORQUES_LOW_NM), TORQUES_HIGH_NM)
+        self._tracked_state_components["tau_J_d"].set(self._time_s, torques)
+        self._torque_control(torques + gravity)
 
     def joint_position_control(self, target_q, has_new_command=True):
         """Hold or follow joints `target_q` (7,) [rad]."""
-        self.last_solution = np.asarray(target_q, float)
+        self._last_solution = np.asarray(target_q, float)
         super().joint_position_control(target_q, has_new_command)
 
     def _torque_control(self, torques: NDArray) -> None:
-        self._applied_torques = np.clip(torques, self.torque_limit_low, self.torque_limit_high)
+        self._applied_torques = np.minimum(np.maximum(torques, TORQUES_LOW_NM), TORQUES_HIGH_NM)
         self._data.qfrc_applied[self._dof_addrs[0] : self._dof_addrs[0] + 7] = self._applied_torques
-        self.inner = None
+        self._inner = None
 
     def _pre_step(self) -> None:
         goal = self._hand_goal_width / 2
@@ -129,61 +139,58 @@ class MendedRobot(FrankaMujocoRobot):
             self._data.qfrc_applied[dof] = min(max(force, -limit), limit)
 
     def _post_step(self) -> None:
-        self.inner = None
-        super()._post_step()
+        self._inner = None
+        self._commanded.finish(self._get_state())
+        self._BaseRobot__prev_t = self._time_s
+        self._BaseRobot__t += TICK_S
 
     def _get_state(self) -> InnerRobotState:
         """Joints as they are now, read from MuJoCo once a step; the original reads at each call."""
         if self._data is None:
             return super()._get_state()
-        if self.inner is None:
+        if self._inner is None:
             joint, dof = self._qpos_addrs[0], self._dof_addrs[0]
-            self.inner = InnerRobotState(
+            self._inner = InnerRobotState(
                 q=tuple(self._data.qpos[joint : joint + 7].tolist()),
                 dq=tuple(self._data.qvel[dof : dof + 7].tolist()),
                 tau_j=tuple(self._applied_torques.tolist()),
             )
-        return self.inner
+        return self._inner
 
     def set_load(self, *args) -> None:
         """Payload at the flange, as in the original."""
-        self.known_tool = None
+        self._known_tool = None
         super().set_load(*args)
 
     def set_NE_T_EE(self, *args) -> None:
         """Tool frame, as in the original."""
-        self.known_tool = None
+        self._known_tool = None
         super().set_NE_T_EE(*args)
 
     def set_EE_T_K(self, *args) -> None:
         """Stiffness frame, as in the original."""
-        self.known_tool = None
+        self._known_tool = None
         super().set_EE_T_K(*args)
 
     @property
     def tool(self) -> tuple[float, ...]:
         """Frames and masses of tool and load, in the state's order; they change by command only."""
-        if self.known_tool is None:
+        if self._known_tool is None:
             s = self.state
             masses = (s.m_ee, *s.I_ee, *s.F_x_Cee[:3], s.m_load, *s.I_load, *s.F_x_Cload[:3])
-            self.known_tool = (*s.F_T_EE, *s.EE_T_K, *s.F_T_NE, *s.NE_T_EE, *masses)
-        return self.known_tool
+            self._known_tool = (*s.F_T_EE, *s.EE_T_K, *s.F_T_NE, *s.NE_T_EE, *masses)
+        return self._known_tool
 
     @property
-    def components(self) -> dict:
-        """The tracked parts of the state, by libfranka's names."""
-        return self._tracked_state_components
+    def parts(self) -> dict[str, Part]:
+        """The parts of the state by libfranka's names."""
+        return self._commanded.parts
 
     # Names that franky-sim keeps private, in one place.
 
     @property
     def _time_s(self) -> float:
         return self._BaseRobot__t
-
-    @property
-    def state_time_s(self) -> float:
-        """Robot time of the last finished step [s]."""
-        return self._BaseRobot__prev_t
 
     @property
     def _pin(self) -> pin.Model:

@@ -29,8 +29,7 @@ def pack_state(
         errors: what stops the robot now, in libfranka's order.
         reflex_reason: what caused the reflex, in the same order.
     """
-    now = robot.state_time_s
-    parts = {name: component.get(now) for name, component in robot.components.items()}
+    parts = {name: part.value for name, part in robot.parts.items()}
     inner = robot.inner_state
     q_d, torques = parts["q_d"], inner.tau_j
     floats = (

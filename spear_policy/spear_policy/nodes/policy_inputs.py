@@ -38,17 +38,20 @@ class PolicyInputs:
             wanted["objects"] = (MarkerArray, "sim_world/objects", self._on_objects)
         for spec in self.cameras:
             wanted[spec.name] = self._image_subscription(spec.name)
+        self.topics = {
+            name: node.io.resolve_topic_name(topic) for name, (_, topic, _) in wanted.items()
+        }
+        limits = InputLimits(
+            judge_receipt=not node.simulated_time, **{name: node.params[name] for name in _LIMITS}
+        )
+        # Before the subscriptions: a message may come while the next one is being made.
+        self._synchroniser = Synchroniser(
+            self.cameras, limits, {"objects": "", **self.topics}, card.needs_objects
+        )
         self._subscriptions = {
             name: node.io.create_subscription(kind, topic, callback, SENSOR)
             for name, (kind, topic, callback) in wanted.items()
         }
-        self.topics = {name: entry.topic_name for name, entry in self._subscriptions.items()}
-        limits = InputLimits(
-            judge_receipt=not node.simulated_time, **{name: node.params[name] for name in _LIMITS}
-        )
-        self._synchroniser = Synchroniser(
-            self.cameras, limits, {"objects": "", **self.topics}, card.needs_objects
-        )
 
     def _image_subscription(self, camera: str) -> tuple:
         def on_image(message):

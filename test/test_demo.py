@@ -1,0 +1,128 @@
+"""The demo as a user runs it: trials, a table, summary.json, a report; and what goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from graph_fixture import installed
+
+from spear_bringup.nodes.demo import parse
+
+
+def _environment():
+    """The demo finds a free domain by itself; POLICY and the like of the caller do not count."""
+    own = ("ROS_DOMAIN_ID", "POLICY", "TRIALS", "OUT")
+    return {key: value for key, value in os.environ.items() if key not in own}
+
+
+def _demo(*arguments, timeout_s=280.0):
+    return subprocess.run(
+        [installed("demo"), *map(str, arguments)],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def _check_trial(trial, out_dir):
+    spreads = {"p50", "p99", "max"}
+    assert set(trial["seam_mm"]) == spreads and set(trial["seam_mrad"]) == spreads
+    assert trial["duration_s"] > 1.0
+    assert 0.15 < trial["command_period_p99_s"] < 2.0
+    assert 0.0 < trial["camera_to_command_age_p99_s"] < 1.0
+    assert 0.0 < trial["real_time_factor"] < 1.2
+    assert trial["commands"] > 10
+    assert trial["problems"] == []
+    assert (out_dir / trial["video"]).stat().st_size > 10_000
+    assert (out_dir / trial["bag"] / "metadata.yaml").is_file()
+
+
+def test_one_trial_of_the_demo_succeeds_and_is_reported(tmp_path):
+    result = _demo("--trials", 1, "--out", tmp_path, "--seed", 1)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 of 1 trials succeeded" in result.stdout
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["engine"] == "scripted"
+    (trial,) = summary["trials"]
+    assert trial["success"] and trial["seed"] == 1
+    assert trial["instruction"] == "put the green cube in the bowl"
+    _check_trial(trial, tmp_path)
+    assert trial["instruction"] in (tmp_path / "report.html").read_text()
+
+
+def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(tmp_path):
+    log = tmp_path / "demo.log"
+    with log.open("w") as output:
+        demo = subprocess.Popen(
+            [installed("demo"), "--trials", "3", "--out", str(tmp_path)],
+            env=_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        deadline = time.monotonic() + 200.0
+        while "following the instruction" not in log.read_text():
+            assert demo.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        demo.send_signal(signal.SIGINT)
+        status = demo.wait(100.0)
+    assert status == 1
+    text = log.read_text()
+    assert "stopped after 0 of 3 trials" in text
+    assert "Traceback" not in text
+    (row,) = (tmp_path / "scores.jsonl").read_text().splitlines()
+    assert json.loads(row)["outcome"] == "ABORTED"
+
+
+def test_a_broken_graph_ends_the_demo_with_the_log_of_what_failed(tmp_path):
+    result = _demo("--engine", "spear", "--out", tmp_path)
+    assert result.returncode == 1
+    assert "/policy did not configure: the node refused; it said:" in result.stdout
+    assert "policy.log" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--engine", "gpt"], "the engine is 'gpt'; it must be one of"),
+        (["--trials", "0"], "--trials and --timeout must be above 0"),
+        (["--engine", "replay"], "--engine replay needs --episode FILE"),
+        (["--engine", "replay", "--episode", "/nowhere.npz"], "/nowhere.npz does not exist"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_a_sentence(arguments, sentence, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_environment_chooses_what_the_command_line_does_not(monkeypatch):
+    for name, value in (("POLICY", "scripted"), ("TRIALS", "7"), ("OUT", "out/here")):
+        monkeypatch.setenv(name, value)
+    run = parse(["--seed", "3"])
+    assert (run.engine, run.seeds, run.out_dir.name) == ("scripted", list(range(3, 10)), "here")
+
+
+def test_help_shows_an_example():
+    result = _demo("--help", timeout_s=60.0)
+    assert result.returncode == 0
+    assert "demo --engine scripted --trials 5 --out out/demo" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_nine_of_ten_scripted_trials_succeed(tmp_path):
+    result = _demo("--trials", 10, "--out", tmp_path, "--seed", 1, timeout_s=3500.0)
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert len(summary["trials"]) == 10
+    assert sum(trial["success"] for trial in summary["trials"]) >= 9, result.stdout
+    assert len({trial["instruction"] for trial in summary["trials"]}) == 8
+    for trial in summary["trials"]:
+        _check_trial(trial, tmp_path)
