@@ -29,7 +29,7 @@ def test_an_invalid_safety_parameter_fails_configure_and_is_named(tmp_path, ros_
 
 
 def test_a_robot_that_is_not_there_is_named_by_its_address(tmp_path, ros_domain):
-    with simulation(tmp_path, ros_domain, {"franka_driver"}) as graph:
+    with simulation(tmp_path, ros_domain, {"franka_driver"}, use_sim_time=False) as graph:
         host = graph.specs[0].parameters["robot_host"]
         with pytest.raises(GraphError, match=host) as caught:
             graph.wait_active(START_TIMEOUT_S)

@@ -43,6 +43,7 @@ def driver_arguments(**parameters):
         "clock_stall_timeout_s": 2.0,
         "max_receive_age_s": 2.0,
         "max_chunk_age_s": 3.0,
+        "max_future_s": 0.5,
         "use_sim_time": True,
         **parameters,
     }

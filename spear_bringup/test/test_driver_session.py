@@ -278,6 +278,20 @@ def test_a_clock_that_stalls_under_simulated_time_holds_the_arm_once(drive):
     until(lambda: driver.chunk((0.01, 0.0, 0.0)).moves)
 
 
+def test_a_thread_of_the_driver_that_breaks_latches_the_arm(drive, monkeypatch):
+    driver = drive()
+    driver.chunk((0.05, 0.0, 0.0), dt_s=0.3)
+
+    def broken(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(driver.session.core, "tick", broken)
+    until(lambda: driver.session.core.latched is not None)
+    assert "a bug" in driver.session.judgement.text
+    until(lambda: driver.arm.stops > 1)
+    assert driver.chunk().verdict is Verdict.STOPPED
+
+
 class BlockingGripper:
     """A gripper whose first command takes until it is let go."""
 

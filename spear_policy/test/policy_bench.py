@@ -197,8 +197,8 @@ class World(Node):
     def wait_for_chunks(self, count=2):
         """Until `count` more chunks with steps are there."""
         since = len(self.chunks)
-        enough = lambda: len(self.steps(since)) >= count and self.steps(since)  # noqa: E731
-        return wait(enough, seen=self._newest_status)
+        wait(lambda: len(self.steps(since)) >= count, seen=self._newest_status)
+        return self.steps(since)
 
     def wait_for_state(self, name, words=""):
         """Until policy_status says so; returns that status."""

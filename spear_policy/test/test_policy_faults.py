@@ -336,9 +336,9 @@ def test_a_replay_publishes_the_recorded_images_as_the_cameras_do(tmp_path):
         _, _, future = world.run_instruction("wipe the table")
         wait(future.done)
         # An image of the camera may still have been on its way.
-        replayed = lambda: [image for image in world.images["external"] if image.width == 16]  # noqa: E731
-        wait(lambda: len(replayed()) == steps)
-        first, images = world.steps()[0], replayed()
+        heard = world.images["external"]
+        wait(lambda: sum(image.width == 16 for image in heard) == steps)
+        first, images = world.steps()[0], [image for image in heard if image.width == 16]
     assert future.result().result.outcome == RunInstruction.Result.OUTCOME_DONE
     assert [image.data[0] for image in images] == list(range(steps))
     image = images[0]

@@ -5,6 +5,7 @@ have stopped coming, and makes no call that may block. The watching thread looks
 and for what time alone decides. Nothing reaches the arm but through the command lane.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -28,20 +29,15 @@ from spear_policy.geometry.pose_history import PoseHistory
 TICK_S = 0.01  # of the age and the watching thread
 STILL_RAD_S = 0.01  # joint speed below which the arm counts as at rest
 _FIRST_STATE_TIMEOUT_S = 3.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A state with its time and the reference that is being executed.
-
-    Attributes:
-        stamp_s: when the robot was in `state`, node clock.
-        reference: pose and velocity of the running path at that time.
-    """
+    """A state, and when the robot was in it: `stamp_s`, node clock."""
 
     stamp_s: float
     state: RobotState
-    reference: Start
 
 
 class ArmSession:
@@ -95,7 +91,9 @@ class ArmSession:
         self.arm.connect()
         self._closing.clear()
         self._threads = [
-            threading.Thread(target=work, name=f"arm{work.__name__}", daemon=True)
+            threading.Thread(
+                target=self._run, args=(work,), name=f"arm{work.__name__}", daemon=True
+            )
             for work in (self._keep_reading, self._keep_aging, self._keep_watching)
         ]
         for thread in self._threads:
@@ -175,6 +173,11 @@ class ArmSession:
             self.core.release()
         self._lane.hold(Reason.NONE, "recovered; the arm rests until a good chunk comes")
 
+    def reference(self, sample: Sample) -> Start:
+        """Pose and velocity that the running path has at the time of `sample`."""
+        with self.lock:
+            return self.core.reference(sample.stamp_s, sample.state.commanded)
+
     @property
     def judgement(self) -> Judgement:
         """What was decided last."""
@@ -215,6 +218,15 @@ class ArmSession:
 
     # Threads -------------------------------------------------------------------------------
 
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # a thread that died in silence would leave the arm unwatched
+            _log.exception("the driver failed in %s", work.__name__)
+            text = f"the driver itself failed ({type(error).__name__}: {error}); restart it"
+            self._lane.latch_at_once(Reason.ROBOT_LOST, text)
+            self._lane.look()
+
     def _keep_reading(self) -> None:
         while not self._closing.is_set():
             try:
@@ -234,8 +246,7 @@ class ArmSession:
             self.watch.saw(state.robot_time_s)
             stamp_s = self._clock_map.stamp_s(state.robot_time_s, now_s)
             self._history.add(stamp_s, state.measured, state.commanded)
-            reference = self.core.reference(now_s, state.commanded)
-            self._sample = sample = Sample(stamp_s, state, reference)
+            self._sample = sample = Sample(stamp_s, state)
             self._new_sample.notify_all()
         self._on_sample(sample)
 

@@ -4,6 +4,7 @@ import numpy as np
 from sensor_msgs.msg import JointState
 
 from spear_bringup.control.command_core import CommandCore, Decision
+from spear_bringup.control.segments import Start
 from spear_bringup.control.verdicts import Judgement
 from spear_bringup.drivers.arm_session import Sample
 from spear_bringup.drivers.gripper_worker import GripperReport
@@ -36,9 +37,15 @@ def gate_status_msg(judgement: Judgement, core: CommandCore, now_s: float) -> Ga
 
 
 def command_msg(
-    decision: Decision, sample: Sample, core: CommandCore, now_s: float, base_frame: str
+    decision: Decision,
+    sample: Sample,
+    core: CommandCore,
+    gripper: GripperReport,
+    now_s: float,
+    base_frame: str,
 ) -> EndEffectorCommand:
     """What was sent for one chunk; no knots when nothing was."""
+    wanted = gripper.opening if core.gripper.target is None else core.gripper.target
     message = EndEffectorCommand(
         gate=gate_status_msg(decision.judgement, core, now_s),
         measured=pose_to_msg(sample.state.measured),
@@ -47,7 +54,7 @@ def command_msg(
         seam_rotation=float(decision.seam_rad),
         observation_age=s_to_duration(decision.observation_age_s),
         time_slip=s_to_duration(decision.time_slip_s),
-        gripper_opening=float("nan") if core.gripper.target is None else core.gripper.target,
+        gripper_opening=float(wanted),
     )
     message.header.stamp, message.header.frame_id = s_to_stamp(max(now_s, 0.0)), base_frame
     path = decision.path
@@ -61,14 +68,14 @@ def command_msg(
 
 
 def ee_state_msg(
-    sample: Sample, gripper: GripperReport, base_frame: str, ee_frame: str
+    sample: Sample, reference: Start, gripper: GripperReport, base_frame: str, ee_frame: str
 ) -> EndEffectorState:
-    """Where the end effector is and was told to be, with the gripper."""
+    """Where the end effector is and was told to be, the path under way, and the gripper."""
     message = EndEffectorState(
         ee_frame_id=ee_frame,
         measured=pose_to_msg(sample.state.measured),
         commanded=pose_to_msg(sample.state.commanded),
-        commanded_twist=twist_to_msg(sample.reference.linear_m_s, sample.reference.angular_rad_s),
+        commanded_twist=twist_to_msg(reference.linear_m_s, reference.angular_rad_s),
         gripper_width=float(gripper.width_m),
         gripper_opening=float(gripper.opening),
         gripper_holding=bool(gripper.holding),

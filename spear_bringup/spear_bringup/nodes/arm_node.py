@@ -11,6 +11,7 @@ from std_srvs.srv import Trigger
 from spear_bringup.control.command_core import CommandCore, Decision
 from spear_bringup.control.gripper_logic import GripperLogic
 from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.control.verdicts import Reason
 from spear_bringup.drivers.arm_session import ArmSession, Sample
 from spear_bringup.drivers.gripper_worker import GripperReport, GripperWorker
 from spear_bringup.drivers.homing import HomingFailed, go_home
@@ -186,21 +187,28 @@ class ArmNode(SpearNode):
             return
         # Due times stand on a grid, so that the jitter of the readings does not lower the rate.
         self._next_state_s = time_s + period_s - (late_s if 0.0 <= late_s < period_s else 0.0)
-        report = self.gripper.report if self.gripper is not None else GripperReport()
-        base_frame, ee_frame = self._frames
-        self._states.publish(ee_state_msg(sample, report, base_frame, ee_frame))
-        self._joints.publish(joint_state_msg(sample, self.session.arm.joint_names, base_frame))
+        reference, report = self.session.reference(sample), self._gripper_report()
+        self._states.publish(ee_state_msg(sample, reference, report, *self._frames))
+        names, base_frame = self.session.arm.joint_names, self._frames[0]
+        self._joints.publish(joint_state_msg(sample, names, base_frame))
+
+    def _gripper_report(self) -> GripperReport:
+        return self.gripper.report if self.gripper is not None else GripperReport()
 
     def _publish_decision(self, decision: Decision, about_chunk: bool, sample: Sample) -> None:
         judgement, core = decision.judgement, self.session.core
         self._judged_s = now_s = self.now_s()
         if about_chunk:
-            self._commands.publish(command_msg(decision, sample, core, now_s, self._frames[0]))
+            base_frame, report = self._frames[0], self._gripper_report()
+            command = command_msg(decision, sample, core, report, now_s, base_frame)
+            self._commands.publish(command)
         if (judgement.verdict, judgement.reason) == self._said:
             return
         self._said = (judgement.verdict, judgement.reason)
         self._gate.publish(gate_status_msg(judgement, core, now_s))
-        if judgement.text and not judgement.moves:
+        if judgement.reason is Reason.NONE and judgement.text:
+            self.get_logger().info(judgement.text)
+        elif not judgement.moves:
             text = f"{judgement.verdict.name} {judgement.reason.name}: {judgement.text}"
             self.get_logger().warning(text)
 

@@ -168,7 +168,7 @@ class RunningGraph:
         self.processes[name].send(number)
 
     def close(self) -> None:
-        """End everything: deactivate in reverse order, then end the processes in that order."""
+        """End everything in reverse order: each node is deactivated, then its process ended."""
         self._deadline_s = None
         self._note_shared_memory()
         self._killed.update(self.processes)
@@ -176,9 +176,10 @@ class RunningGraph:
             if process.ended:
                 self.managed.dead[process.name] = process.ended
         try:
-            for complaint in self.managed.bring_down() if self.managed.all_active else []:
-                self._say(complaint)
             for name, process in reversed(self.processes.items()):
+                if self.managed.states.get(process.name) == "active":
+                    for complaint in self.managed.deactivate([process.name]):
+                        self._say(complaint)
                 took = process.end()
                 if took not in ("SIGINT", "already ended"):
                     self._say(f"{name} ended only on {took}")

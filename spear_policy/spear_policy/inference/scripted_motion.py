@@ -27,8 +27,11 @@ class MotionLimits:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Position [m], heading [rad] and their rates; `tilt` (3,) is what is left of a first tilt,
-    as a rotation vector in tool axes [rad]."""
+    """Where the gripper is wanted, and how fast.
+
+    `tilt` (3,) is what is left of the tilt that it had at first: a rotation vector in tool axes
+    [rad].
+    """
 
     position_m: NDArray
     heading_rad: float

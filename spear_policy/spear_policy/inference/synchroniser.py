@@ -104,7 +104,9 @@ class Synchroniser:
         with self._lock:
             self._arrived(self._state, stamp_s, received_s)
             self._history.add(stamp_s, measured, commanded)
-            if self._openings and stamp_s <= self._openings[-1][0]:
+            if self._openings and stamp_s == self._openings[-1][0]:
+                return
+            if self._openings and stamp_s < self._openings[-1][0]:
                 self._openings.clear()
             self._openings.append((stamp_s, opening))
             if len(self._openings) > 2000:

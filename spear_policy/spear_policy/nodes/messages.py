@@ -1,5 +1,8 @@
-"""Numbers to messages and back: poses, stamps, chunks. Shapes are checked here, because rclpy
-sends uninitialised memory for a fixed array of the wrong length when its field checks are off."""
+"""Numbers to messages and back: poses, stamps, chunks.
+
+Shapes are checked here, because rclpy sends uninitialised memory for a fixed array of the wrong
+length when its field checks are off.
+"""
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
