@@ -16,27 +16,21 @@ LAUNCH = Path(__file__).resolve().parents[1] / "spear_bringup" / "launch"
 
 
 def test_every_process_of_the_list_is_active_and_none_is_left_behind(tmp_path, ros_domain):
-    with simulation(tmp_path, ros_domain, record=True) as graph:
+    with simulation(tmp_path, ros_domain, record=True, namespace="left") as graph:
         graph.wait_active(START_TIMEOUT_S)
         names = [spec.name for spec in graph.specs]
         assert names == ["sim_world", "franka_driver", "trial_recorder", "policy"]
         assert graph.states() == dict.fromkeys(names, "active")
         assert not any(process.ended for process in graph.processes.values())
-        shown = {name for name, _ in graph.node.get_node_names_and_namespaces()}
-        assert set(names) <= shown
+        # The namespace makes a second robot with the same names.
+        shown = set(graph.node.get_node_names_and_namespaces())
+        assert {(name, "/left") for name in names} <= shown
+        topics = dict(graph.node.get_topic_names_and_types())
+        assert {"/left/ee_state", "/left/action_chunk", "/left/external/image_raw"} <= set(topics)
     assert not leftovers(graph)
     assert [process.returncode for process in graph.processes.values()] == [0, 0, 0, 0]
     assert graph.shared_memory
     assert not stale_shared_memory(graph.shared_memory)
-
-
-def test_a_namespace_makes_a_second_robot_with_the_same_names(tmp_path, ros_domain):
-    only = {"sim_world", "franka_driver"}
-    with simulation(tmp_path, ros_domain, only, namespace="left") as graph:
-        graph.wait_active(START_TIMEOUT_S)
-        assert graph.states() == {"sim_world": "active", "franka_driver": "active"}
-        topics = dict(graph.node.get_topic_names_and_types())
-        assert {"/left/ee_state", "/left/gate_status", "/left/external/image_raw"} <= set(topics)
 
 
 @pytest.mark.parametrize("engine", ["scripted", "replay", "spear"])

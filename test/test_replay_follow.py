@@ -63,7 +63,8 @@ def test_the_arm_follows_a_real_recording_at_every_step(replays, number):
     executed = TimedPoses(*_increasing(states.stamps_s, states.measured))
     lag_s = best_lag_s(targets, executed, MOST_LAG_S)
     errors = tracking_errors(targets, executed, lag_s)
-    print(f"{episode.name}: {errors}, {1000 * lag_s:.0f} ms late, {result.reason}")
+    print(f"{episode.name}: {errors}, {1000 * lag_s:.0f} ms late; ", end="")
+    print(f"with the delay {tracking_errors(targets, executed)}; {result.reason}")
     assert errors.within(POSITION_LIMIT_MM, ROTATION_LIMIT_DEG), str(errors)
     assert len(errors.stamps_s) == len(episode)
     assert np.ptp(targets.poses[:, :3], axis=0).max() > 0.02, "this recording hardly moves"

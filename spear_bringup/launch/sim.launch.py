@@ -1,5 +1,6 @@
 """Start the simulated Franka with its policy, driver and recorder.
 
+Example:
     ros2 launch spear_bringup sim.launch.py engine:=scripted seed:=3
     ros2 topic pub --once /instruction std_msgs/msg/String "{data: put the red cube on the plate}"
 """

@@ -90,11 +90,10 @@ class ArmSession:
         """Connect and start the threads. Raises RobotFault."""
         self.arm.connect()
         self._closing.clear()
+        works = (self._keep_reading, self._keep_aging, self._keep_watching)
         self._threads = [
-            threading.Thread(
-                target=self._run, args=(work,), name=f"arm{work.__name__}", daemon=True
-            )
-            for work in (self._keep_reading, self._keep_aging, self._keep_watching)
+            threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
+            for work in works
         ]
         for thread in self._threads:
             thread.start()

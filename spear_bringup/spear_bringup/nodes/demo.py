@@ -103,8 +103,14 @@ def run_demo(run: DemoRun, console: Console) -> int:
         problem = str(error)
     except KeyboardInterrupt:
         problem = f"stopped after {len(run.results)} of {len(run.seeds)} trials"
-    if run.results:
-        report(run.out_dir, run.engine, [result.trial_id for result in run.results], console)
+    try:
+        if run.results:
+            report(run.out_dir, run.engine, [result.trial_id for result in run.results], console)
+    except KeyboardInterrupt:
+        problem = (
+            "stopped while writing the report; the trials are whole, make it later with:"
+            f" python3 -m spear_bringup.trials.report {run.out_dir}"
+        )
     if problem:
         console.print(f"demo: {problem}", markup=False, highlight=False, soft_wrap=True)
     return 1 if problem else 0

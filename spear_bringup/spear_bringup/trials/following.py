@@ -9,6 +9,7 @@ from spear_policy.geometry.chunks import Chunk
 from spear_policy.geometry.tracking import TimedPoses, TrackingErrors, best_lag_s, tracking_errors
 
 POSITION_LIMIT_MM, ROTATION_LIMIT_DEG = 5.0, 2.0
+MOST_LAG_S = 0.1  # a robot follows its reference a little late; later than this it is elsewhere
 _SAME_INSTANT_S = 1e-6
 
 
@@ -47,4 +48,4 @@ def following_errors(chunks: Sequence[Chunk], states: StateSeries) -> TrackingEr
     # After the last chunk nobody has to wait for its steps: judge what was recorded of them.
     kept = asked.stamps_s <= done.stamps_s[-1]
     asked = TimedPoses(asked.stamps_s[kept], asked.poses[kept])
-    return tracking_errors(asked, done, best_lag_s(asked, done))
+    return tracking_errors(asked, done, best_lag_s(asked, done, MOST_LAG_S))

@@ -65,11 +65,18 @@ def continuous(q_xyzw: ArrayLike) -> NDArray:
 
 def multiply(a_xyzw: ArrayLike, b_xyzw: ArrayLike) -> NDArray:
     """R(a) R(b), the rotation b followed by a, shape (..., 4), with the algebraic sign."""
-    a, b = np.asarray(a_xyzw, float), np.asarray(b_xyzw, float)
-    av, aw, bv, bw = a[..., :3], a[..., 3:], b[..., :3], b[..., 3:]
-    vector = aw * bv + bw * av + np.cross(av, bv)
-    scalar = aw * bw - np.sum(av * bv, axis=-1, keepdims=True)
-    return np.concatenate([vector, scalar], axis=-1)
+    # Written out: np.cross costs more than all the rest on the few numbers of a control loop.
+    ax, ay, az, aw = np.moveaxis(np.asarray(a_xyzw, float), -1, 0)
+    bx, by, bz, bw = np.moveaxis(np.asarray(b_xyzw, float), -1, 0)
+    return np.stack(
+        [
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+            aw * bw - ax * bx - ay * by - az * bz,
+        ],
+        axis=-1,
+    )
 
 
 def inverse(q_xyzw: ArrayLike) -> NDArray:

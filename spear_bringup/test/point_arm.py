@@ -1,0 +1,129 @@
+"""An arm without a robot: a point that follows paths exactly, and a session that drives it."""
+
+import time
+
+import numpy as np
+
+from spear_bringup.control.chunk_player import Running
+from spear_bringup.control.command_core import CommandCore
+from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.control.path import path_through
+from spear_bringup.control.segments import Start
+from spear_bringup.drivers.arm_session import ArmSession
+from spear_bringup.drivers.protocol import RobotState
+from spear_policy.geometry.chunks import chunk_from_poses
+from spear_policy.geometry.poses import Pose
+
+DOWN = np.array([1.0, 0.0, 0.0, 0.0])
+START = np.array([0.45, 0.0, 0.38])
+
+
+class PointArm:
+    """An arm whose three joints are the end effector's position; it follows paths exactly."""
+
+    joint_names = ("x", "y", "z")
+
+    def __init__(self):
+        self.sent, self.stops, self.recoveries = [], 0, 0
+        self.silent = False
+        self.refusal = None  # raised by send and check
+        self._running = None
+        self._place = START.copy()
+        self._zero_s = time.monotonic()
+
+    def connect(self):
+        pass
+
+    def disconnect(self):
+        pass
+
+    def read_state(self):
+        time.sleep(0.001)
+        while self.silent:
+            time.sleep(0.01)
+        now_s = time.monotonic()
+        reference = self._at(now_s)
+        pose = reference.pose
+        return RobotState(
+            robot_time_s=now_s - self._zero_s,
+            joint_positions_rad=pose.position_m,
+            joint_velocities_rad_s=reference.linear_m_s,
+            joint_torques_nm=np.zeros(3),
+            measured=pose,
+            commanded=pose,
+            mode="Move" if np.any(reference.linear_m_s) else "Idle",
+        )
+
+    def send(self, path):
+        if self.refusal is not None:
+            raise self.refusal
+        now_s = time.monotonic()
+        self.sent.append(path)
+        self._running = Running(path, self._at(now_s), now_s)
+
+    def send_joints(self, durations_s, joint_positions_rad):
+        orientations = np.tile(DOWN, (len(durations_s), 1))
+        here = self._at(time.monotonic()).pose
+        self.send(path_through(durations_s, joint_positions_rad, orientations, here))
+
+    def stop(self):
+        self.stops += 1
+        self._place = self._at(time.monotonic()).pose.position_m
+        self._running = None
+
+    def check(self):
+        if self.refusal is not None:
+            raise self.refusal
+
+    def recover(self):
+        self.recoveries += 1
+        self.check()
+
+    def forward_kinematics(self, joint_positions_rad):
+        return Pose(joint_positions_rad, DOWN)
+
+    def _at(self, now_s):
+        if self._running is None:
+            return Start.at_rest(Pose(self._place, DOWN))
+        return self._running.at(now_s)
+
+
+class Driver:
+    """A session on a point arm with a record of what it decided."""
+
+    def __init__(self, **settings):
+        self.arm = PointArm()
+        self.decisions = []
+        self.samples = []
+        settings = {"simulated_time": False, "now_s": time.time, "robot_timeout_s": 1.0, **settings}
+        core = settings.pop("core", None) or CommandCore(Limits(), Timing(max_chunk_age_s=5.0))
+        self.session = ArmSession(
+            self.arm,
+            core,
+            on_sample=self.samples.append,
+            on_decision=lambda *decided: self.decisions.append(decided),
+            **settings,
+        )
+        self.session.open()
+        self._chunk_id = 0
+
+    def chunk(self, delta_m=(0.05, 0.0, 0.0), opening=1.0, dt_s=0.1):
+        """Send a chunk that leads to `delta_m` from here in five steps."""
+        sample = self.session.sample
+        here = sample.state.measured
+        shares = np.arange(1, 6) / 5
+        targets = [Pose(here.position_m + s * np.asarray(delta_m), DOWN) for s in shares]
+        made = chunk_from_poses(sample.stamp_s, dt_s, here, here, targets, [opening] * 5)
+        self._chunk_id += 1
+        object.__setattr__(made, "chunk_id", self._chunk_id)
+        object.__setattr__(made, "source_id", "test")
+        self.session.on_chunk(made, hold=False, received_age_s=0.0)
+        return self.session.judgement
+
+    def judged(self):
+        """(verdict, reason) of the newest judgement."""
+        return self.session.judgement.verdict, self.session.judgement.reason
+
+    @property
+    def place(self):
+        return self.session.sample.state.measured.position_m
