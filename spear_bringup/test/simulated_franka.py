@@ -87,7 +87,7 @@ def _serve(host: str, publish_clock) -> None:
     from franky_sim.mujoco_simulator import MujocoSimulator
 
     from spear_bringup.sim import arm_server, franky_server
-    from spear_bringup.sim.mended_robot import add_mended_robot
+    from spear_bringup.sim.mended_robot import TICK_S, add_mended_robot
     from spear_bringup.sim.pacing import Pacer
 
     orders: list[str] = []
@@ -133,7 +133,7 @@ def _serve(host: str, publish_clock) -> None:
     simulator.start()
     threading.Thread(target=listen, daemon=True).start()
     print("ready", flush=True)
-    pacer = Pacer(1.0, franky_server.TICK_S)
+    pacer = Pacer(1.0, TICK_S)
     for tick in itertools.count():
         if mode["ends"]:
             return
@@ -142,7 +142,7 @@ def _serve(host: str, publish_clock) -> None:
             obey(order)
             print(order, flush=True)
         if mode["clock"] and tick % 10 == 0:
-            publish_clock(100.0 + tick * franky_server.TICK_S)
+            publish_clock(100.0 + tick * TICK_S)
         server.tick()
         pacer.wait()
 

@@ -1,6 +1,10 @@
 """The supervisor starts, activates and ends a graph of small real nodes."""
 
 import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,8 @@ from dummy_graph import dummy, install_dummies
 from spear_bringup.graph.processes import stale_shared_memory
 from spear_bringup.graph.spec import NodeSpec
 from spear_bringup.nodes.supervisor import GraphError, RunningGraph
+
+pytestmark = pytest.mark.kills_processes
 
 
 @pytest.fixture
@@ -39,7 +45,7 @@ def test_a_killed_process_is_named_and_its_shared_memory_is_removed(run_graph):
         graph.wait_active(120.0)
         graph.check()
         process = graph.processes["first"]
-        graph._note_shared_memory()
+        graph.note_shared_memory()
         os.kill(process.pid, 9)
         assert process.wait(10.0)
         with pytest.raises(GraphError, match="/first was killed by SIGKILL"):
@@ -78,3 +84,28 @@ def test_a_missing_executable_is_named_before_anything_starts(run_graph):
     with pytest.raises(GraphError, match="dummies has no executable nothing"):
         with run_graph(dummy("first"), NodeSpec("dummies", "nothing", "second")):
             pass
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv (util-linux) is not installed")
+def test_the_processes_end_even_when_the_supervisor_is_killed(tmp_path, monkeypatch, ros_domain):
+    install_dummies(tmp_path / "prefix", monkeypatch)
+    program = f"""
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from dummy_graph import dummy
+from spear_bringup.nodes.supervisor import RunningGraph
+with RunningGraph([dummy("orphan")], {str(tmp_path / "logs")!r}, {ros_domain}) as graph:
+    graph.wait_active(120.0)
+    print(graph.processes["orphan"].pid, flush=True)
+    time.sleep(600)
+"""
+    supervisor = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    pid = int(supervisor.stdout.readline())
+    assert not _gone(pid)
+    supervisor.kill()
+    supervisor.wait()
+    supervisor.stdout.close()
+    deadline = time.monotonic() + 60.0
+    while not _gone(pid):
+        assert time.monotonic() < deadline, "the process outlives its supervisor"
+        time.sleep(0.05)

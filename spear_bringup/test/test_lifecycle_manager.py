@@ -10,6 +10,8 @@ from std_srvs.srv import Trigger
 from spear_bringup.graph.manager import manager_spec
 from spear_bringup.nodes.supervisor import RunningGraph
 
+pytestmark = pytest.mark.kills_processes
+
 
 @pytest.fixture
 def run_managed(tmp_path, monkeypatch, ros_domain):

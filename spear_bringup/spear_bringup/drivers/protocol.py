@@ -20,7 +20,7 @@ class FaultKind(Enum):
 
 
 class RobotFault(Exception):
-    """A robot refused or lost a motion. `kind` classes it; the text says what happened and the mend."""
+    """A robot refused or lost a motion; `kind` classes it, the text says what happened."""
 
     def __init__(self, kind: FaultKind, text: str):
         super().__init__(text)

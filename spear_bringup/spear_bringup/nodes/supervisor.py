@@ -163,14 +163,19 @@ class RunningGraph:
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to one process, for tests of faults; `check` then does not mind its end."""
-        self._note_shared_memory()
+        self.note_shared_memory()
         self._killed.add(name)
         self.processes[name].send(number)
+
+    def note_shared_memory(self) -> None:
+        """Remember what the processes have in /dev/shm now; `close` removes what they leave."""
+        for process in self.processes.values():
+            self.shared_memory |= process.shared_memory()
 
     def close(self) -> None:
         """End everything in reverse order: each node is deactivated, then its process ended."""
         self._deadline_s = None
-        self._note_shared_memory()
+        self.note_shared_memory()
         self._killed.update(self.processes)
         for process in self.processes.values():
             if process.ended:
@@ -234,10 +239,6 @@ class RunningGraph:
             "RCUTILS_COLORIZED_OUTPUT": "0",
             **self._environment,
         }
-
-    def _note_shared_memory(self) -> None:
-        for process in self.processes.values():
-            self.shared_memory |= process.shared_memory()
 
     def _with_log(self, sentence: str, name: str) -> str:
         process = self.processes[name]

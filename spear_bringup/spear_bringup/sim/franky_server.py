@@ -9,7 +9,6 @@ import socket
 from franky_sim.mujoco_simulator import MujocoSimulator
 
 from spear_bringup.sim.arm_server import ArmServer
-from spear_bringup.sim.mended_robot import TICK_S as TICK_S
 from spear_bringup.sim.mended_robot import MendedRobot
 
 ARM_PORT, HAND_PORT = 1337, 1338

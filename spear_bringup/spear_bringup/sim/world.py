@@ -11,9 +11,9 @@ import numpy as np
 from franky_sim.mujoco_simulator import MujocoSimulator
 
 from spear_bringup.sim.cameras import View
-from spear_bringup.sim.franky_server import TICK_S, FrankaWorldServer
+from spear_bringup.sim.franky_server import FrankaWorldServer
 from spear_bringup.sim.layout import layout
-from spear_bringup.sim.mended_robot import add_mended_robot
+from spear_bringup.sim.mended_robot import TICK_S, add_mended_robot
 from spear_bringup.sim.objects import OBJECTS
 from spear_bringup.sim.pacing import Pacer, RealTimeFactor
 from spear_bringup.sim.rendering import Painter, RenderThread
