@@ -202,7 +202,9 @@ def main() -> int:
     def end(*_):
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
+    # Named, because a job that a script starts in the background ignores SIGINT by default.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     os.environ.setdefault("ROS_LOG_DIR", str(run.out_dir / "logs" / "ros"))
     return run_demo(run, Console(width=None if sys.stdout.isatty() else _FILE_WIDTH))
 

@@ -7,6 +7,7 @@ run that was interrupted goes on where it was.
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -122,6 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episodes", default="all", help='"all" (default), or like 0,3,7-9')
     parser.add_argument("--overwrite", action="store_true", help="write files again that exist")
     options = parser.parse_args(arguments)
+    # A job that a script starts in the background ignores SIGINT by default.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     summary = Summary()
     try:
         reader = READERS[options.format](options.input, options.split)
