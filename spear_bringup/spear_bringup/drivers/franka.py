@@ -14,6 +14,7 @@ Never `from franky import *`: see franka_faults.
 
 import threading
 import time
+from contextlib import suppress
 
 import franky
 import numpy as np
@@ -45,6 +46,7 @@ _JOIN_TIMEOUT_S = 0.5
 _SLOWEST_STEADY_S = 10.0  # for it on our clock: a simulation may be slow
 _START_CHECK_S = 0.002  # a plan that cannot be made fails within this time
 _CLEAR_TIMEOUT_S = 0.5
+_DROP_TIMEOUT_S = 3.0
 
 
 class FrankaArm:
@@ -93,8 +95,10 @@ class FrankaArm:
     def disconnect(self) -> None:
         with self._lock:
             link, self._link, self._again = self._link, None, None
-            if link is not None:
-                link.drop()
+        if link is not None:
+            # franky's destructor waits for its control loop, which may wait for the robot for ever.
+            with suppress(TimeoutError):
+                call_within(_DROP_TIMEOUT_S, link.drop, "letting go of the robot")
 
     def read_state(self) -> RobotState:
         link = self._connected()
