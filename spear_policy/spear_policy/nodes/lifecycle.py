@@ -48,6 +48,9 @@ class SpearNode(LifecycleNode):
                 Parameter("use_sim_time", value=self.get_parameter("use_sim_time").value)
             ],
         )
+        # One /clock subscription a process: a hundred callbacks a second are not free in Python.
+        self._time_source.detach_node()
+        self.io._time_source.attach_clock(self.get_clock())
         self._diagnostics = self.io.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._stopping = threading.Event()
         self._interrupted = False
