@@ -14,6 +14,7 @@ from sensor_msgs.msg import JointState
 from simulated_franka import SimulatedFranka
 from std_srvs.srv import Trigger
 
+from spear_bringup.graph.free_places import free_loopback_host
 from spear_bringup.nodes.franka_driver import FrankaDriver
 from spear_msgs.msg import ActionChunk, EndEffectorCommand, EndEffectorState, GateStatus
 from spear_policy.geometry import quaternions as quat
@@ -22,7 +23,7 @@ from spear_policy.geometry.poses import Pose, distance
 from spear_policy.nodes import qos
 from spear_policy.nodes.messages import chunk_to_msg, pose_from_msg, stamp_to_s
 
-HOST = "127.42.0.13"
+HOST = free_loopback_host()
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 PASS, CLAMPED = GateStatus.VERDICT_PASS, GateStatus.VERDICT_CLAMPED
 HELD, REJECTED, STOPPED = (

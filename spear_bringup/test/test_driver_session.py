@@ -173,6 +173,21 @@ def test_a_thread_of_the_driver_that_breaks_latches_the_arm(drive, monkeypatch):
     assert driver.chunk().verdict is Verdict.STOPPED
 
 
+def test_a_call_into_the_arm_that_never_returns_is_a_lost_robot_and_blocks_nobody(
+    drive, monkeypatch
+):
+    monkeypatch.setattr("spear_bringup.drivers.command_lane._TURN_TIMEOUT_S", 0.2)
+    driver = drive()
+    let_go = threading.Event()
+    monkeypatch.setattr(driver.arm, "send", lambda path: let_go.wait(30.0))
+    threading.Thread(target=driver.chunk, daemon=True).start()
+    until(lambda: driver.session.core.latched is not None)
+    assert driver.judged() == (Verdict.STOPPED, Reason.ROBOT_LOST)
+    driver.session.deactivate()
+    let_go.set()
+    until(lambda: driver.arm.stops > 1)
+
+
 class BlockingGripper:
     """A gripper whose first command takes until it is let go."""
 

@@ -16,8 +16,9 @@ from spear_bringup.drivers.franka import FrankaArm
 from spear_bringup.drivers.franka_faults import fault_of, fault_of_state
 from spear_bringup.drivers.franka_motions import FrankaSettings
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
+from spear_bringup.graph.free_places import free_loopback_host
 
-HOST = "127.42.0.12"
+HOST = free_loopback_host()
 
 
 @pytest.fixture(scope="module")

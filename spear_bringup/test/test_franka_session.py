@@ -21,8 +21,9 @@ from spear_bringup.drivers.franka_motions import FrankaSettings
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.homing import joint_path
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
+from spear_bringup.graph.free_places import free_loopback_host
 
-HOST = "127.42.0.14"
+HOST = free_loopback_host()
 ATTEMPTS = 5  # a test machine under load is now and then silent by itself
 
 

@@ -222,9 +222,8 @@ def test_a_slow_engine_makes_late_chunks_and_never_a_stuck_node():
         wait(lambda: len(world.statuses) >= statuses + 2)  # status and images go on meanwhile
         assert world.statuses[-1].images_received > images and not world.steps()
         engine.go_on.set()
-        chunk = wait(world.steps)[0]
+        wait(world.steps)  # perhaps a later chunk: the topic keeps only the newest
         status = wait(lambda: world.statuses[-1].chunks_late >= 1 and world.statuses[-1])
-    assert stamp_to_s(chunk.inference_time) > 1.0
     assert stamp_to_s(status.inference_p99) > 1.0
 
 

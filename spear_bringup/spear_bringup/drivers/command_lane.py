@@ -7,7 +7,8 @@ its stop then follows whatever call is under way.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ from spear_bringup.control.verdicts import Judgement, Reason, Verdict
 from spear_bringup.drivers.protocol import Arm, FaultKind, RobotFault
 
 INACTIVE = "not active"
+_TURN_TIMEOUT_S = 3.0
 _REASONS = {
     FaultKind.NETWORK: Reason.ROBOT_LOST,
     FaultKind.REFLEX: Reason.ROBOT_REFLEX,
@@ -54,7 +56,9 @@ class CommandLane:
 
     def decide(self, judge: Callable[[], Decision | None], about_chunk: bool = False) -> None:
         """Decide, do it, tell; a robot that refuses turns the decision into a latch."""
-        with self._order:
+        with self._in_order() as our_turn:
+            if not our_turn:
+                return
             with self.lock:
                 decision = judge()
             if decision is None:
@@ -91,7 +95,9 @@ class CommandLane:
 
     def look(self) -> None:
         """Carry out a stop that is due, and latch when a motion has failed; waits for the arm."""
-        with self._order:
+        with self._in_order() as our_turn:
+            if not our_turn:
+                return
             try:
                 if self._stop_wanted:
                     self._stop_wanted = False
@@ -104,12 +110,27 @@ class CommandLane:
 
     def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray, busy: str) -> bool:
         """Run a joint path that was judged; False when something has ended `busy` meanwhile."""
-        with self._order:
+        with self._in_order() as our_turn:
+            if not our_turn:
+                return False
             with self.lock:
                 if self.core.latched is not None or self.core.busy != busy:
                     return False
             self.arm.send_joints(durations_s, joint_positions_rad)
         return True
+
+    @contextmanager
+    def _in_order(self) -> Iterator[bool]:
+        """Our turn to call the arm; False, with a latch, when the call before does not return."""
+        our_turn = self._order.acquire(timeout=_TURN_TIMEOUT_S)
+        if not our_turn and self.core.latched is None:
+            text = f"a call into the arm has not returned for {_TURN_TIMEOUT_S:g} s"
+            self.latch_at_once(Reason.ROBOT_LOST, text)
+        try:
+            yield our_turn
+        finally:
+            if our_turn:
+                self._order.release()
 
     def _told(self, decision: Decision, about_chunk: bool) -> None:
         with self.lock:

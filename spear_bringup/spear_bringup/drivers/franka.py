@@ -14,7 +14,7 @@ Never `from franky import *`: see franka_faults.
 
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager
 
 import franky
 import numpy as np
@@ -47,6 +47,7 @@ _SLOWEST_STEADY_S = 10.0  # for it on our clock: a simulation may be slow
 _START_CHECK_S = 0.002  # a plan that cannot be made fails within this time
 _CLEAR_TIMEOUT_S = 0.5
 _DROP_TIMEOUT_S = 3.0
+_CALL_TIMEOUT_S = 12.0
 
 
 class FrankaArm:
@@ -61,6 +62,7 @@ class FrankaArm:
         self._model_lock = threading.Lock()
         self._tool: tuple[franky.Affine, franky.Affine] | None = None
         self._mode, self._errors = "", ()  # of the newest state
+        self._unconnected_why = f"there is no connection to the robot at {settings.address}"
         self._again = None  # makes the last motion afresh, for one retry
         self._ending = False  # the newest order was a stop
         self._preempting = False  # franky will report, later, a motion that we ended by force
@@ -87,18 +89,15 @@ class FrankaArm:
             limit_planner(link.end, s)
         except Exception as error:
             raise connect_fault(error, "robot", s.address) from None
-        with self._lock:
+        with self._commanding():
             self._link = link
             self._mode, self._errors = "", ()
             self._again, self._ending, self._preempting = None, False, False
 
     def disconnect(self) -> None:
-        with self._lock:
-            link, self._link, self._again = self._link, None, None
+        link, self._link, self._again = self._link, None, None
         if link is not None:
-            # franky's destructor waits for its control loop, which may wait for the robot for ever.
-            with suppress(TimeoutError):
-                call_within(_DROP_TIMEOUT_S, link.drop, "letting go of the robot")
+            link.drop(_DROP_TIMEOUT_S)
 
     def read_state(self) -> RobotState:
         link = self._connected()
@@ -124,7 +123,7 @@ class FrankaArm:
         self._start(lambda robot: joint_motion(durations, joints, robot, self.settings))
 
     def stop(self) -> None:
-        with self._lock:
+        with self._commanding():
             link = self._connected()
             self._again, self._ending = None, True
             try:
@@ -142,7 +141,7 @@ class FrankaArm:
                     self._after_failure(link, error)
 
     def check(self) -> None:
-        with self._lock:
+        with self._commanding():
             link = self._connected()
             try:
                 link.end.poll_motion()
@@ -167,6 +166,17 @@ class FrankaArm:
 
     # Inner parts ---------------------------------------------------------------------------
 
+    @contextmanager
+    def _commanding(self):
+        """One command at a time; a call into franky that never returns is a lost robot."""
+        if not self._lock.acquire(timeout=_CALL_TIMEOUT_S):
+            text = f"a call into franky has not returned for {_CALL_TIMEOUT_S:g} s"
+            raise RobotFault(FaultKind.NETWORK, f"{text}; restart the driver")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _connected(self) -> Link:
         link = self._link
         if link is None:
@@ -174,12 +184,11 @@ class FrankaArm:
         return link
 
     def _unconnected(self) -> RobotFault:
-        text = f"there is no connection to the robot at {self.settings.address}"
-        return RobotFault(FaultKind.NETWORK, text)
+        return RobotFault(FaultKind.NETWORK, self._unconnected_why)
 
     def _start(self, make_motion) -> None:
         """Send a fresh motion now, and once more at once when the planner fails."""
-        with self._lock:
+        with self._commanding():
             link = self._connected()
             if fault := fault_of_state(self._mode, self._errors):
                 raise fault
@@ -234,7 +243,7 @@ class FrankaArm:
             raise self._fault(link, error) from None
 
     def _clear_errors(self) -> None:
-        with self._lock:
+        with self._commanding():
             link = self._connected()
             if link.end.is_in_control:
                 self._stop_hard(link)
@@ -295,6 +304,7 @@ class FrankaArm:
         fault = fault_of(error, self.settings.address, self._mode)
         if fault.kind is FaultKind.NETWORK:
             link.drop()  # dead for good, even when the network comes back
+            self._unconnected_why = str(fault)
             if self._link is link:
                 self._link = None
         return fault

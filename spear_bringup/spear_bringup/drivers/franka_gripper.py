@@ -14,6 +14,7 @@ from spear_bringup.drivers.franka_faults import connect_fault, gripper_fault_of
 from spear_bringup.drivers.link import Link
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
 
+_DROP_TIMEOUT_S = 3.0
 _ANY_WIDTH_M = 0.08  # grasp's outer tolerance: the hand's whole stroke
 
 
@@ -59,7 +60,7 @@ class FrankaGripper:
     def disconnect(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            link.drop()
+            link.drop(_DROP_TIMEOUT_S)
 
     def open(self) -> None:
         speed_m_s = self.settings.speed_m_s
