@@ -1,0 +1,264 @@
+"""What a SPEAR model is made of: its sizes, and every choice that changes its numbers.
+
+One frozen `ModelConfig` describes a model completely and is what a checkpoint's config.json
+holds. Named ones are in presets.py. Where the paper leaves a choice open, the reason for the
+default is in docs/model.md.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from spear_policy.model.config_reading import ConfigError, read_dataclass
+
+STATE_DIM = 8  # position (3), unit quaternion wxyz (4), gripper (1)
+ROTATION_DIMS = {"s3": 4, "r4": 4, "matrix": 9, "euler": 3}
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """One camera of the model: its name on the graph and its image size in pixels."""
+
+    name: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class SiglipConfig:
+    """The SigLIP encoder (no class token, no pooling head).
+
+    Attributes:
+        position_grid: side of the square table of learned positions.
+        position_interpolation: how the table is resampled to the image's grid. The two differ by
+            a fifth of the table's norm (facts/model.md 1.4), so a checkpoint has to say it.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    position_grid: int = 16
+    position_interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+@dataclass(frozen=True)
+class DepthEncoderConfig:
+    """MoGe's DINOv2 encoder.
+
+    Attributes:
+        output_layers: whose outputs, after the shared final norm, are concatenated; 0-based.
+            MoGe v1: the last four. MoGe v2: 5, 11, 17, 23.
+        position_grid: side of the square table of learned positions.
+        position_offset: MoGe resamples its table by the factor (cells + offset) / grid.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    output_layers: tuple[int, ...]
+    position_grid: int = 37
+    position_offset: float = 0.1
+
+    @property
+    def output_width(self) -> int:
+        """Width of the concatenated features."""
+        return self.width * len(self.output_layers)
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """The Gemma decoder; multi-query attention: one key/value head for all query heads."""
+
+    width: int
+    layers: int
+    mlp_width: int
+    heads: int
+    head_dim: int
+    rope_base: float = 10_000.0
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """The action expert: a second set of weights in the decoder's layers.
+
+    Layers, heads and head_dim are the decoder's: both take part in the same attention.
+    """
+
+    width: int
+    mlp_width: int
+    time_min_period: float = 4e-3
+    time_max_period: float = 4.0
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """Where the token ids lie.
+
+    The order is PaliGemma's: words [0, size) with the <loc> tokens among them, then <image>
+    (which has no row: images enter as embeddings), then the 3D tokens in a table of their own.
+    """
+
+    size: int
+    loc_begin: int
+    loc_tokens: int
+    coordinate_tokens: int
+    pad_id: int = 0
+    eos_id: int = 1
+    bos_id: int = 2
+
+    @property
+    def image_id(self) -> int:
+        """The id of <image>."""
+        return self.size
+
+    @property
+    def coordinate_begin(self) -> int:
+        """The id of the first 3D token."""
+        return self.size + 1
+
+    @property
+    def end(self) -> int:
+        """One more than the largest id."""
+        return self.coordinate_begin + self.coordinate_tokens
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Flow matching of the chunk: how rotation is represented, trained and integrated.
+
+    Attributes:
+        rotation: s3: quaternions on the sphere (the paper's). r4: quaternions as plain vectors.
+            matrix: nine numbers, orthonormalised by Gram-Schmidt. euler: three angles in rad.
+        rotation_frame: axes in which a rotation delta is written (the wire is end_effector).
+        noise_sign: half: noise keeps w >= 0 (as at inference). shortest: noise is flipped to the
+            target's side.
+        rotation_velocity_loss: Eq. 8 (cosine, normalised) or the squared error.
+        rotation_geometric_loss: chordal is Eq. 9; angle is the geodesic one in rad.
+        rot_geo_scale: inv_delta divides the geometric loss by its step, which lets short
+            trainings learn the speed near tau = 1.
+        time_alpha, time_beta, time_scale: tau = time_scale * (1 - b), b ~ Beta(alpha, beta).
+        min_delta: smallest step of the geometric loss, in tau.
+        steps: Euler steps of a sampled chunk.
+    """
+
+    rotation: Literal["s3", "r4", "matrix", "euler"] = "s3"
+    rotation_frame: Literal["end_effector", "base"] = "end_effector"
+    noise_sign: Literal["half", "shortest"] = "half"
+    rotation_velocity_loss: Literal["cosine", "mse"] = "cosine"
+    rotation_geometric_loss: Literal["chordal", "chordal_sq", "angle", "none"] = "chordal"
+    rot_geo_scale: Literal["none", "inv_delta"] = "none"
+    time_alpha: float = 1.5
+    time_beta: float = 1.0
+    time_scale: float = 0.999
+    min_delta: float = 0.01
+    steps: int = 10
+
+    @property
+    def rotation_dims(self) -> int:
+        """Numbers that the network reads and writes for one rotation."""
+        return ROTATION_DIMS[self.rotation]
+
+    @property
+    def action_dim(self) -> int:
+        """Translation (3), rotation, gripper (1)."""
+        return 3 + self.rotation_dims + 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole model.
+
+    Attributes:
+        fusion: average: the mean of SigLIP's and the depth encoder's projector outputs. point_map:
+            embedded 3D points are added to SigLIP's features. none: SigLIP alone.
+        expert: None for a vision-language model without actions (stage 1).
+        depth_projector_init: zero starts stage 1 from half of SigLIP's contribution alone.
+        mask_missing_camera: hide a missing camera's tokens in place of attending to a black image.
+    """
+
+    name: str
+    patch_size: int
+    cameras: tuple[CameraConfig, ...]
+    siglip: SiglipConfig
+    language: LanguageConfig
+    vocabulary: VocabularyConfig
+    depth: DepthEncoderConfig | None = None
+    fusion: Literal["none", "average", "point_map"] = "none"
+    expert: ExpertConfig | None = None
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    chunk_length: int = 5
+    max_text_tokens: int = 48
+    depth_projector_init: Literal["normal", "zero"] = "normal"
+    mask_missing_camera: bool = False
+
+    def __post_init__(self):
+        """Refuse what cannot be built.
+
+        Raises:
+            ConfigError: with the field and the reason.
+        """
+        _check(self)
+
+    def grid(self, camera: CameraConfig) -> tuple[int, int]:
+        """Rows and columns of a camera's patches."""
+        return camera.height // self.patch_size, camera.width // self.patch_size
+
+    @property
+    def image_tokens(self) -> tuple[int, ...]:
+        """Tokens of each camera, in the order of `cameras`."""
+        return tuple(rows * columns for rows, columns in map(self.grid, self.cameras))
+
+    def to_dict(self) -> dict:
+        """Plain numbers, strings, lists and dicts, for config.json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ModelConfig":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ConfigError: an unknown, missing or wrongly typed field; it is named.
+        """
+        return read_dataclass(cls, values, "config")
+
+
+def _check(config: ModelConfig) -> None:
+    def need(condition, name, text):
+        if not condition:
+            raise ConfigError(f"{config.name}: {name} {text}")
+
+    need(config.cameras, "cameras", "must name at least one camera")
+    names = [camera.name for camera in config.cameras]
+    need(len(set(names)) == len(names), "cameras", f"has a name twice: {names}")
+    for camera in config.cameras:
+        fits = camera.width % config.patch_size == 0 == camera.height % config.patch_size
+        need(
+            fits and min(camera.width, camera.height) > 0,
+            f"camera {camera.name}",
+            f"is {camera.width}x{camera.height}: both must be multiples of the patch size "
+            f"{config.patch_size}",
+        )
+    for name, part in (("siglip", config.siglip), ("depth", config.depth)):
+        if part:
+            need(part.width % part.heads == 0, f"{name}.width", "must be a multiple of its heads")
+    need(
+        (config.depth is not None) == (config.fusion == "average"),
+        "fusion",
+        f"is {config.fusion!r}: 'average' needs a depth encoder, the others need depth: null",
+    )
+    if config.depth:
+        layers = config.depth.output_layers
+        ordered = list(layers) == sorted(set(layers))
+        inside = layers and 0 <= layers[0] and layers[-1] < config.depth.layers
+        need(ordered and inside, "depth.output_layers", "must ascend within the layers")
+    need(config.language.head_dim % 2 == 0, "language.head_dim", "must be even (rotary halves)")
+    if config.expert:
+        need(config.expert.width % 2 == 0, "expert.width", "must be even (time embedding)")
+    words = config.vocabulary
+    inside = words.loc_begin >= 0 and words.loc_begin + words.loc_tokens <= words.size
+    need(inside, "vocabulary.loc_begin", "puts <loc> tokens outside the vocabulary")
+    for name in ("chunk_length", "max_text_tokens"):
+        need(getattr(config, name) >= 1, name, "must be at least 1")
+    need(config.flow.steps >= 1, "flow.steps", "must be at least 1")
