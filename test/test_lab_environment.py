@@ -20,7 +20,8 @@ NEEDS_ROS = re.compile(
 IMPORTS = """
 import numpy, scipy, cv2, rosbags.rosbag2, mcap.writer, mcap_ros2.decoder, av, torch
 import franky, franky_sim, mujoco, pinocchio, google.protobuf, matplotlib, jinja2, rich
-import spear_policy.geometry
+import tokenizers
+import spear_policy.geometry, spear_policy.model.presets
 assert numpy.__version__.startswith("1.26."), numpy.__version__
 assert torch.from_numpy(numpy.ones(3)).numpy().sum() == 3
 print("fine")
@@ -53,7 +54,7 @@ def lab_python():
 
         lists = [ROOT / "requirements" / name for name in ("lab.txt", "apps.txt")]
         limits = ROOT / "requirements" / "constraints-apt.txt"
-        tools = ["pytest", "pytest-timeout", "hypothesis", "PyYAML"]
+        tools = ["pytest", "pytest-timeout", "hypothesis", "PyYAML", "transformers"]
         files = [argument for path in lists for argument in ("-r", path)]
         run("-m", "pip", "install", "-qq", "--no-input", "-c", limits, *files, *tools)
         yield run

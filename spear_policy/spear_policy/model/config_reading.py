@@ -34,7 +34,7 @@ def _read(kind, value, where):
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return read_dataclass(kind, value, where)
-    if origin is Literal:
+    if origin is typing.Literal:
         if value not in arguments:
             raise ConfigError(f"{where} is {value!r}: it may be one of {', '.join(arguments)}")
         return value

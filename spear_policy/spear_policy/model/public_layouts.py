@@ -1,0 +1,124 @@
+"""Where each of our tensors lies in the public checkpoints of PaliGemma and MoGe.
+
+A layout is a table: the name of our parameter -> where its values come from. Query, key and value
+matrices are one tensor here and three there, so a source may be several tensors below each other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spear_policy.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """Values of one parameter: the named tensors below each other, then rows [begin, end)."""
+
+    keys: tuple[str, ...]
+    begin: int = 0
+    end: int | None = None
+
+
+def paligemma(config: ModelConfig) -> dict[str, Source]:
+    """The layout of Hugging Face's PaliGemma (transformers 5): all but depth, 3D tokens, expert.
+
+    The word table has rows beyond ours for <image> and padding, which nothing looks up.
+    """
+    theirs = "model.vision_tower"
+    table = {
+        "siglip.positions.table": Source((f"{theirs}.embeddings.position_embedding.weight",)),
+        "tokens.words": Source(
+            ("model.language_model.embed_tokens.weight",), 0, config.vocabulary.size
+        ),
+        "language.norm.weight": Source(("model.language_model.norm.weight",)),
+    }
+    table |= _both("siglip.patch", f"{theirs}.embeddings.patch_embedding")
+    table |= _both("siglip.norm", f"{theirs}.post_layernorm")
+    table |= _both("fusion.siglip_projector", "model.multi_modal_projector.linear")
+    for i in range(config.siglip.layers):
+        ours, block = f"siglip.blocks.{i}", f"{theirs}.encoder.layers.{i}"
+        attention = [f"{block}.self_attn.{part}_proj" for part in "qkv"]
+        table |= _both(f"{ours}.norm1", f"{block}.layer_norm1")
+        table |= _both(f"{ours}.qkv", *attention)
+        table |= _both(f"{ours}.out", f"{block}.self_attn.out_proj")
+        table |= _both(f"{ours}.norm2", f"{block}.layer_norm2")
+        table |= _both(f"{ours}.fc1", f"{block}.mlp.fc1")
+        table |= _both(f"{ours}.fc2", f"{block}.mlp.fc2")
+    for i in range(config.language.layers):
+        table |= gemma_layer(f"language.layers.{i}", f"model.language_model.layers.{i}")
+    return table
+
+
+def gemma_layer(ours: str, theirs: str) -> dict[str, Source]:
+    """The layout of one Gemma layer, as transformers (and openpi's torch port) name it."""
+    parts = {
+        "norm1": ("input_layernorm",),
+        "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "out": ("self_attn.o_proj",),
+        "norm2": ("post_attention_layernorm",),
+        "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+        "down": ("mlp.down_proj",),
+    }
+    return {
+        f"{ours}.{part}.weight": Source(tuple(f"{theirs}.{name}.weight" for name in names))
+        for part, names in parts.items()
+    }
+
+
+def moge(config: ModelConfig, prefix: str = "backbone") -> dict[str, Source]:
+    """The layout of the encoder in MoGe's `model` dict: v1 `backbone`, v2 `encoder.backbone`."""
+    table = {
+        "depth.class_token": Source((f"{prefix}.cls_token",)),
+        "depth.mask_token": Source((f"{prefix}.mask_token",)),
+        # one table there: the class token's row, then the grid
+        "depth.class_position": Source((f"{prefix}.pos_embed",), 0, 1),
+        "depth.positions.table": Source((f"{prefix}.pos_embed",), 1),
+    }
+    table |= _both("depth.patch", f"{prefix}.patch_embed.proj")
+    table |= _both("depth.norm", f"{prefix}.norm")
+    for i in range(config.depth.layers):
+        ours, block = f"depth.blocks.{i}", f"{prefix}.blocks.{i}"
+        table |= _both(f"{ours}.norm1", f"{block}.norm1")
+        table |= _both(f"{ours}.qkv", f"{block}.attn.qkv")
+        table |= _both(f"{ours}.out", f"{block}.attn.proj")
+        table |= _both(f"{ours}.norm2", f"{block}.norm2")
+        table |= _both(f"{ours}.fc1", f"{block}.mlp.fc1")
+        table |= _both(f"{ours}.fc2", f"{block}.mlp.fc2")
+        for number in (1, 2):
+            table[f"{ours}.scale{number}.gamma"] = Source((f"{block}.ls{number}.gamma",))
+    return table
+
+
+def read(source: Source, tensors: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+    """Put one of our parameters together.
+
+    Args:
+        source: a row of a layout.
+        tensors: the checkpoint's.
+        shape: of our parameter; dimensions of size one may be missing or too many there.
+
+    Raises:
+        ValueError: a key is missing, or the shape does not fit; both are named.
+    """
+    missing = [key for key in source.keys if key not in tensors]
+    if missing:
+        raise ValueError(f"the checkpoint has no tensor {missing[0]!r}")
+    # A leading dimension of one is their batch; the row counts below are without it.
+    parts = [tensors[key] for key in source.keys]
+    parts = [part.squeeze(0) if part.ndim == 3 and len(part) == 1 else part for part in parts]
+    values = torch.cat(parts)[source.begin : source.end]
+    if [n for n in values.shape if n != 1] != [n for n in shape if n != 1]:
+        raise ValueError(
+            f"{source.keys[0]!r} gives {tuple(values.shape)} where {tuple(shape)} is needed"
+        )
+    return values.reshape(shape)
+
+
+def _both(ours, *theirs):
+    return {
+        f"{ours}.{kind}": Source(tuple(f"{name}.{kind}" for name in theirs))
+        for kind in ("weight", "bias")
+    }

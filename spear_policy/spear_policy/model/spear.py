@@ -1,0 +1,125 @@
+"""The model: two images, a sentence and a state in; text logits or the actions' velocity out."""
+
+import torch
+from torch import Tensor, nn
+
+from spear_policy.model.action_expert import ActionExpert
+from spear_policy.model.attention import block_mask, positions_of
+from spear_policy.model.config import ModelConfig
+from spear_policy.model.depth_encoder import DepthEncoder
+from spear_policy.model.fusion import Fusion
+from spear_policy.model.gemma import GemmaStack
+from spear_policy.model.inputs import ModelInputs
+from spear_policy.model.key_values import GrowingMemory, KeyValues
+from spear_policy.model.siglip import SiglipEncoder
+from spear_policy.model.token_tables import TokenTables
+
+
+class SpearModel(nn.Module):
+    """SPEAR-1, or SPEAR-VLM when the configuration has no expert.
+
+    Built without values: give them by `initialisation.build` or from a checkpoint.
+    """
+
+    def __init__(self, config: ModelConfig):
+        """Make the modules that the configuration names."""
+        super().__init__()
+        self.config = config
+        language = config.language
+        self.siglip = SiglipEncoder(config.siglip, config.patch_size)
+        self.depth = DepthEncoder(config.depth, config.patch_size) if config.depth else None
+        self.fusion = Fusion(config)
+        self.tokens = TokenTables(config.vocabulary, language.width)
+        self.language = GemmaStack(
+            language.width,
+            language.mlp_width,
+            language.heads,
+            language.head_dim,
+            language.layers,
+            language.rope_base,
+        )
+        self.expert = ActionExpert(config) if config.expert else None
+
+    def image_tokens(self, inputs: ModelInputs) -> Tensor:
+        """Encode and fuse the images: (B, N, width), camera after camera."""
+        images = inputs.pictures(self.siglip.patch.weight.dtype)
+        depth = self.depth(images) if self.depth is not None else None
+        points = torch.cat(inputs.points, dim=1) if inputs.points is not None else None
+        return self.fusion(self.siglip(images), depth, points)
+
+    def prefix(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """Embed images and text.
+
+        Returns:
+            (B, P, width) embeddings and (B, P) which of them are not padding. Image tokens
+            enter as they are, words times sqrt(width) (facts/model.md 1.6).
+        """
+        images, text = self.image_tokens(inputs), self.tokens.embed(inputs.text_ids)
+        valid = inputs.text_valid
+        if valid is None:
+            valid = torch.ones_like(inputs.text_ids, dtype=torch.bool)
+        return torch.cat([images.to(text.dtype), text], dim=1), torch.cat(
+            [self._images_valid(inputs), valid], dim=1
+        )
+
+    def text_logits(self, inputs: ModelInputs, bidirectional: Tensor | None = None) -> Tensor:
+        """Logits of the next token at every text position. For stage 1.
+
+        Args:
+            inputs: prompt and answers in `text_ids`.
+            bidirectional: (B, T) true for the prompt; the other tokens see only what is before
+                them. None: all are prompt.
+
+        Returns:
+            (B, T, words and 3D tokens), in the column order of `token_tables`.
+        """
+        embedded, valid = self.prefix(inputs)
+        allowed = valid.unsqueeze(1)
+        if bidirectional is not None:
+            causal = torch.cat(
+                [torch.zeros_like(valid[:, : -bidirectional.shape[1]]), ~bidirectional], dim=1
+            )
+            allowed = block_mask(causal.long().cumsum(-1), valid)
+        memory = GrowingMemory(self.config.language.layers)
+        hidden = self.language(embedded, positions_of(valid), allowed, memory)
+        return self.tokens.logits(hidden[:, -inputs.text_ids.shape[1] :])
+
+    def remember(self, inputs: ModelInputs, memory: KeyValues) -> Tensor:
+        """Read images and text into the memory.
+
+        Returns:
+            (B, P) which of its tokens are not padding.
+        """
+        embedded, valid = self.prefix(inputs)
+        self.language.remember(embedded, positions_of(valid), self._allowed(inputs, valid), memory)
+        return valid
+
+    def velocity(self, inputs: ModelInputs, actions: Tensor, tau: Tensor) -> Tensor:
+        """Velocity of the flow, everything in one differentiable pass. For training.
+
+        Args:
+            inputs: with `state`.
+            actions: (B, H, D) noisy, as `flow_matching` lays them out.
+            tau: (B,) in [0, 1]; 1 is data.
+
+        Returns:
+            (B, H, D) in fp32.
+        """
+        memory = GrowingMemory(self.config.language.layers)
+        valid = self.remember(inputs, memory)
+        return self.expert(inputs.state, actions, tau, memory, valid)
+
+    def _images_valid(self, inputs):
+        batch, device = inputs.text_ids.shape[0], inputs.text_ids.device
+        counts = torch.tensor(self.config.image_tokens, device=device)
+        present = inputs.present
+        if present is None or not self.config.mask_missing_camera:
+            present = torch.ones(batch, len(counts), dtype=torch.bool, device=device)
+        return present.repeat_interleave(counts, dim=1, output_size=sum(self.config.image_tokens))
+
+    def _allowed(self, inputs, valid):
+        """None when every token may see every other, which is faster than a mask of ones."""
+        hides_cameras = self.config.mask_missing_camera and inputs.present is not None
+        if inputs.text_valid is None and not hides_cameras:
+            return None
+        return valid.unsqueeze(1)

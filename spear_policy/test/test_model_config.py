@@ -1,0 +1,77 @@
+"""A model's configuration is checked, and survives its file."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from spear_policy.model.config import CameraConfig, ConfigError, ModelConfig
+from spear_policy.model.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_its_file(name):
+    config = preset(name)
+    assert config.name == name
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_papers_images_give_300_and_64_tokens():
+    config = preset("spear1")
+    assert config.image_tokens == (300, 64)
+    assert [config.grid(camera) for camera in config.cameras] == [(15, 20), (8, 8)]
+
+
+def test_an_unknown_preset_is_answered_with_the_known_ones():
+    with pytest.raises(ConfigError, match="no preset 'spear2': there are spear1, spear_vlm"):
+        preset("spear2")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fusion": "none"}, "fusion is 'none'"),
+        ({"depth": None}, "'average' needs a depth encoder"),
+        ({"cameras": ()}, "at least one camera"),
+        ({"cameras": (CameraConfig("external", 280, 200),)}, "external is 280x200"),
+        ({"cameras": (CameraConfig("a", 28, 28),) * 2}, "name twice"),
+        ({"chunk_length": 0}, "chunk_length must be at least 1"),
+        ({"depth": replace(preset("tiny").depth, output_layers=(4, 6))}, "within the layers"),
+        ({"depth": replace(preset("tiny").depth, heads=3)}, "multiple of its heads"),
+        ({"language": replace(preset("tiny").language, head_dim=47)}, "head_dim must be even"),
+        ({"vocabulary": replace(preset("tiny").vocabulary, loc_begin=500)}, "outside the vocab"),
+        ({"flow": replace(preset("tiny").flow, steps=0)}, "flow.steps must be at least 1"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused_in_one_sentence(change, words):
+    with pytest.raises(ConfigError, match=words):
+        replace(preset("tiny"), **change)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        (("colour",), 1, "config has the unknown field 'colour'"),
+        (("patch_size",), "14", "config.patch_size is '14': it must be int"),
+        (("patch_size",), True, "must be int"),
+        (("flow", "rotation"), "so3", "one of s3, r4, matrix, euler"),
+        (("cameras",), "external", "must be a list"),
+        (("siglip",), 3, "config.siglip is 3"),
+        (("cameras", 0, "name"), 3, r"config.cameras\[0\].name is 3"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(where, value, words):
+    values = json.loads(json.dumps(preset("tiny").to_dict()))
+    place = values
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
+    with pytest.raises(ConfigError, match=words):
+        ModelConfig.from_dict(values)
+
+
+def test_a_missing_field_without_a_default_is_named():
+    values = preset("tiny").to_dict()
+    del values["language"]
+    with pytest.raises(ConfigError, match="config lacks the field 'language'"):
+        ModelConfig.from_dict(values)
