@@ -112,7 +112,7 @@ def test_an_unforeseen_exception_fails_the_transition_and_not_the_node(make):
 
 def test_data_flows_while_a_transition_waits(make, neighbour):
     node = make()
-    node.activate = lambda: node.wait_until(node.go_on.is_set, 20.0) or node._note("late")
+    node.activate = lambda: node.wait_until(node.go_on.is_set, 60.0) or node._note("late")
     publisher = neighbour.create_publisher(String, "words", 10)
     wait(lambda: publisher.get_subscription_count() == 1)
     node.trigger_configure()
@@ -154,7 +154,8 @@ def test_namespace_and_remapping_reach_both_planes(make, neighbour):
 def test_both_planes_take_the_same_clock(make):
     node = make(["--ros-args", "-p", "use_sim_time:=true"])
     assert node.simulated_time and node.now_s() == 0.0
-    assert make().now_s() == pytest.approx(time.time(), abs=5.0)
+    before_s = time.time()
+    assert before_s <= make().now_s() <= time.time()
 
 
 PROGRAM = """
@@ -180,7 +181,7 @@ def program():
     yield process
     if process.poll() is None:
         process.send_signal(signal.SIGINT)  # in order, or its services seem to live on for a while
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 def test_an_impossible_transition_is_answered_and_the_node_lives(program, neighbour):

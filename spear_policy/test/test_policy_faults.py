@@ -1,11 +1,12 @@
 """What the policy node does when something is missing, wrong, late or broken."""
 
+import time
+
 import numpy as np
 import pytest
 from policy_bench import CAMERAS, FakeEngine, policy_bench, ros, wait
 
 from spear_msgs.action import RunInstruction
-from spear_msgs.msg import ActionChunk
 from spear_policy.inference.episode import Episode, save_episode
 from spear_policy.nodes.messages import stamp_to_s
 
@@ -18,16 +19,24 @@ def _ros(ros_domain):
 
 @pytest.fixture
 def refused(monkeypatch):
-    """A function that expects a refused transition and returns the sentence in the log."""
+    """A function that expects a transition to be refused with these words in the log.
 
-    def expect(bench, transition):
+    It asks again when other words came: on a busy machine the inputs that are fine may not have
+    been discovered within `startup_timeout_s` either, and are named first.
+    """
+
+    def expect(bench, transition, *words):
         said = []
-        monkeypatch.setattr(bench.node.get_logger(), "error", said.append, raising=False)
         monkeypatch.setattr(
             type(bench.node.get_logger()), "error", lambda _, text: said.append(text)
         )
-        assert not getattr(bench, transition)()
-        return said[0]
+
+        def refuse():
+            said.clear()
+            assert not getattr(bench, transition)()
+            return all(word in said[0] for word in words)
+
+        wait(refuse, seen=lambda: said)
 
     return expect
 
@@ -36,59 +45,57 @@ def refused(monkeypatch):
 
 
 def test_a_missing_camera_fails_activation_by_name(refused):
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.cameras = {"external"}
         assert bench.configure()
-        assert "no image on /wrist/image_raw; start the wrist camera" in refused(bench, "activate")
+        refused(bench, "activate", "no image on /wrist/image_raw; start the wrist camera")
         bench.world.cameras = {"external", "wrist"}
         wait(bench.activate)  # it can be tried again
 
 
 def test_a_missing_robot_fails_activation_by_name(refused):
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.publishing_states = False
         assert bench.configure()
-        assert "nothing on /ee_state; start the robot driver" in refused(bench, "activate")
+        refused(bench, "activate", "nothing on /ee_state; start the robot driver")
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "16UC1"])
 def test_a_wrong_encoding_fails_activation_by_name(refused, encoding):
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.encoding = encoding
         assert bench.configure()
-        text = refused(bench, "activate")
-        assert f"image_raw has encoding '{encoding}'; a policy needs colour" in text
+        refused(bench, "activate", f"image_raw has encoding '{encoding}'; a policy needs colour")
 
 
 def test_a_wrong_size_fails_activation_with_both_sizes(refused):
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.sizes["wrist"] = (48, 48)
         assert bench.configure()
-        assert "/wrist/image_raw is 48x48; the engine wants 32x32" in refused(bench, "activate")
+        refused(bench, "activate", "/wrist/image_raw is 48x48; the engine wants 32x32")
 
 
-@pytest.mark.parametrize(("offset_s", "words"), [(-3.0, "s old"), (3.0, "ahead of this node's")])
+@pytest.mark.parametrize(("offset_s", "words"), [(-60.0, "s old"), (60.0, "ahead of this node's")])
 def test_stamps_of_another_clock_fail_activation(refused, offset_s, words):
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=0.5) as bench:
+    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.stamp_offset_s = offset_s
         assert bench.configure()
-        text = refused(bench, "activate")
-        assert "/external/image_raw" in text and words in text
+        refused(bench, "activate", "/external/image_raw", words)
 
 
 def test_missing_ground_truth_fails_activation_of_an_engine_that_needs_it(refused):
     engine = FakeEngine(cameras=(), needs_objects=True)
-    with policy_bench(engine, up=False, startup_timeout_s=0.5) as bench:
+    with policy_bench(engine, up=False, startup_timeout_s=1.0) as bench:
         bench.world.publishing_objects = False
         assert bench.configure()
-        assert "nothing on /sim_world/objects; start sim_world" in refused(bench, "activate")
+        refused(bench, "activate", "nothing on /sim_world/objects; start sim_world")
 
 
 def test_sim_time_without_a_clock_fails_activation_with_the_mend(refused):
-    parameters = {"use_sim_time": True, "startup_timeout_s": 0.3}
+    parameters = {"use_sim_time": True, "startup_timeout_s": 1.0}
     with policy_bench(FakeEngine(), up=False, **parameters) as bench:
         assert bench.configure()
-        assert "nothing comes on /clock" in refused(bench, "activate")
+        refused(bench, "activate", "nothing comes on /clock")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +109,7 @@ def test_sim_time_without_a_clock_fails_activation_with_the_mend(refused):
 )
 def test_settings_that_contradict_fail_configure(refused, parameters, words):
     with policy_bench(FakeEngine(), up=False, **parameters) as bench:
-        assert words in refused(bench, "configure")
+        refused(bench, "configure", words)
 
 
 @pytest.mark.parametrize(
@@ -115,21 +122,21 @@ def test_settings_that_contradict_fail_configure(refused, parameters, words):
 )
 def test_an_engine_that_cannot_be_made_fails_configure(refused, parameters, words):
     with policy_bench(None, up=False, **parameters) as bench:
-        assert words in refused(bench, "configure")
+        refused(bench, "configure", words)
 
 
 # Inputs that go wrong while it runs --------------------------------------------------------------
 
 
 def test_a_camera_that_stops_blocks_and_holds_and_resumes_by_itself():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_bench(FakeEngine(), max_image_age_s=3.0) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
         world.cameras = {"external"}
         status = world.wait_for_state("BLOCKED", "/wrist/image_raw")
         assert status.instruction == "go"
-        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+        world.wait_for_hold()
         since = len(world.chunks)
         world.cameras = {"external", "wrist"}
         wait(lambda: world.steps(since))
@@ -137,7 +144,7 @@ def test_a_camera_that_stops_blocks_and_holds_and_resumes_by_itself():
         assert not world.holds(since)
 
 
-@pytest.mark.parametrize(("offset_s", "words"), [(-2.0, "s old"), (2.0, "ahead of this node's")])
+@pytest.mark.parametrize(("offset_s", "words"), [(-60.0, "s old"), (60.0, "ahead of this node's")])
 def test_stamps_that_leave_the_clock_block(offset_s, words):
     with policy_bench(FakeEngine()) as bench:
         world = bench.world
@@ -145,7 +152,7 @@ def test_stamps_that_leave_the_clock_block(offset_s, words):
         world.wait_for_chunks(1)
         world.stamp_offset_s = offset_s
         world.wait_for_state("BLOCKED", words)
-        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+        world.wait_for_hold()
 
 
 def test_an_encoding_that_changes_blocks():
@@ -158,7 +165,7 @@ def test_an_encoding_that_changes_blocks():
 
 
 def test_a_goal_that_stays_blocked_ends_as_a_fault():
-    with policy_bench(FakeEngine(), blocked_limit_s=1.0) as bench:
+    with policy_bench(FakeEngine(), blocked_limit_s=1.0, max_state_age_s=2.0) as bench:
         world = bench.world
         _, _, future = world.run_instruction("go")
         world.wait_for_chunks(1)
@@ -182,7 +189,7 @@ def test_an_engine_exception_blocks_holds_and_the_node_lives_on():
         world.wait_for_state("BLOCKED", "the engine failed: RuntimeError: out of memory")
         wait(future.done)
         assert future.result().result.outcome == RunInstruction.Result.OUTCOME_FAULT
-        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+        world.wait_for_hold()
         engine.error = None
         world.say("another")
         assert world.wait_for_chunks(1)[-1].instruction == "another"
@@ -218,13 +225,17 @@ def test_a_slow_engine_makes_late_chunks_and_never_a_stuck_node():
         engine.go_on.clear()
         world.say("go")
         wait(lambda: engine.seen)
+        began_s = time.monotonic()
         statuses, images = len(world.statuses), world.statuses[-1].images_received
-        wait(lambda: len(world.statuses) >= statuses + 2)  # status and images go on meanwhile
-        assert world.statuses[-1].images_received > images and not world.steps()
+        # Status and images go on meanwhile.
+        wait(lambda: len(world.statuses) >= statuses + 3)
+        wait(lambda: world.statuses[-1].images_received > images)
+        assert not world.steps()
+        slow_s = time.monotonic() - began_s
         engine.go_on.set()
         wait(world.steps)  # perhaps a later chunk: the topic keeps only the newest
         status = wait(lambda: world.statuses[-1].chunks_late >= 1 and world.statuses[-1])
-    assert stamp_to_s(status.inference_p99) > 1.0
+    assert stamp_to_s(status.inference_p99) > 0.5 * slow_s  # between the slow one and the next
 
 
 def test_a_hanging_engine_does_not_hold_up_deactivation():
@@ -337,14 +348,17 @@ def test_a_replay_publishes_the_recorded_images_as_the_cameras_do(tmp_path):
         # An image of the camera may still have been on its way.
         heard = world.images["external"]
         wait(lambda: sum(image.width == 16 for image in heard) == steps)
-        first, images = world.steps()[0], [image for image in heard if image.width == 16]
+        images = [image for image in heard if image.width == 16]
+        targets, chunks = bench.node._engine.targets(), world.steps()
     assert future.result().result.outcome == RunInstruction.Result.OUTCOME_DONE
     assert [image.data[0] for image in images] == list(range(steps))
     image = images[0]
     assert (image.encoding, image.height) == ("rgb8", 12)
     assert image.header.frame_id == "camera_external_optical_frame"
-    assert stamp_to_s(image.header.stamp) == pytest.approx(stamp_to_s(first.header.stamp))
-    assert first.steps[0].translation.x > 0.015
+    stamps_s = [stamp_to_s(image.header.stamp) for image in images]
+    assert np.allclose(stamps_s, targets.stamps_s, rtol=0.0, atol=1e-5)
+    assert stamp_to_s(chunks[0].header.stamp) >= stamps_s[0] - 1e-5
+    assert max(chunk.steps[0].translation.x for chunk in chunks) > 0.015
 
 
 def test_the_cameras_of_the_card_and_no_others_are_subscribed():

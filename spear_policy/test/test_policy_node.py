@@ -6,7 +6,7 @@ from action_msgs.msg import GoalStatus
 from policy_bench import FakeEngine, policy_bench, ros, wait
 
 from spear_msgs.action import RunInstruction
-from spear_msgs.msg import ActionChunk, PolicyStatus
+from spear_msgs.msg import PolicyStatus
 from spear_policy.nodes.messages import chunk_from_msg, stamp_to_s
 
 Result = RunInstruction.Result
@@ -24,15 +24,17 @@ def test_an_instruction_on_the_topic_becomes_chunks_that_describe_themselves():
         world = bench.world
         world.say("  put it down ")
         first, second, *_ = world.wait_for_chunks(2)
+        heard_s = world.now_s()
     assert engine.warm and engine.instructions == ["put it down"]
     assert (first.instruction, first.instruction_id) == ("put it down", 1)
     assert (first.header.frame_id, first.steps[0].rotation_frame_id) == ("franka_base", "franka_ee")
     assert first.checkpoint_id == "fake-1" and len(first.source_id) == 32
-    assert second.chunk_id == first.chunk_id + 1 and second.source_id == first.source_id
+    # The topic keeps only the newest: a world that is served late may miss one.
+    assert second.chunk_id > first.chunk_id and second.source_id == first.source_id
     chunk = chunk_from_msg(first)
     assert chunk.anchor_measured[0] == 0.5 and chunk.anchor_commanded[0] == 0.51
     assert [step.chunk_id for step in first.steps] == [first.chunk_id] * 5
-    assert 0 <= stamp_to_s(first.image_age) < 2.0
+    assert 0 <= stamp_to_s(first.image_age) <= heard_s - stamp_to_s(first.header.stamp)
     seen = engine.seen[0]
     assert seen.gripper_opening == 0.75
     assert {name: image.shape for name, image in seen.images.items()} == {
@@ -42,15 +44,20 @@ def test_an_instruction_on_the_topic_becomes_chunks_that_describe_themselves():
     assert (seen.images["external"] == [200, 100, 50]).all()
 
 
-def test_chunks_are_stamped_with_the_external_image_and_come_at_the_period():
-    with policy_bench(FakeEngine(), inference_period_s=0.3) as bench:
+def test_chunks_are_stamped_with_the_external_image_and_come_no_sooner_than_the_period_allows():
+    engine = FakeEngine()
+    with policy_bench(engine, inference_period_s=0.3) as bench:
         world = bench.world
+        said_s = world.now_s()
         world.say("go")
-        chunks = world.wait_for_chunks(4)
-        stamps = world.image_stamps_s
-    times = np.array([stamp_to_s(chunk.header.stamp) for chunk in chunks[:4]])
-    assert set(times) <= stamps
-    assert np.diff(times).min() > 0.2
+        chunks = world.wait_for_chunks(5)
+    times = np.array([stamp_to_s(chunk.header.stamp) for chunk in chunks])
+    assert set(times) <= world.image_stamps_s
+    assert np.diff(times).min() > 0, "an image was answered twice"
+    # Counted from the instruction: after a late inference the next one may follow sooner, and the
+    # images have a rhythm of their own. How it keeps its period: test_pace.
+    begun_s = np.array(engine.begun_s) - said_s
+    assert (begun_s >= 0.3 * np.arange(len(begun_s)) - 1e-3).all(), np.round(begun_s, 3)
 
 
 def test_each_step_is_published_once_when_it_is_due_unless_a_newer_chunk_replaced_it():
@@ -84,15 +91,16 @@ def test_a_new_instruction_holds_first_and_throws_away_the_chunk_in_the_making()
         engine.go_on.clear()
         before = len(engine.seen)
         wait(lambda: len(engine.seen) > before)  # the engine is at work on "one"
-        since, holds = len(world.chunks), len(world.holds())
+        holds = len(world.holds())
         world.say("two")
         wait(lambda: len(world.holds()) > holds)
         engine.go_on.set()
-        wait(lambda: [c for c in world.steps() if c.instruction == "two"])
-        after = world.chunks[since:]
-    assert after[0].kind == ActionChunk.KIND_HOLD and not after[0].steps
-    assert all(chunk.instruction == "two" for chunk in after if chunk.kind == 0)
-    assert [chunk.chunk_id for chunk in after] == sorted(chunk.chunk_id for chunk in after)
+        world.wait_for_instruction("two")
+        hold, chunks = world.holds()[holds], list(world.chunks)
+    assert not hold.steps
+    after = [chunk for chunk in chunks if chunk.chunk_id > hold.chunk_id]
+    assert {chunk.instruction for chunk in after} == {"two"}
+    assert [chunk.chunk_id for chunk in chunks] == sorted(chunk.chunk_id for chunk in chunks)
 
 
 def test_the_same_sentence_again_does_not_restart_what_is_running():
@@ -113,7 +121,7 @@ def test_an_empty_instruction_holds_and_waits():
         world.wait_for_chunks(1)
         world.say("   ")
         status = world.wait_for_state("WAITING", "emptied")
-        assert world.chunks[-1].kind == ActionChunk.KIND_HOLD
+        world.wait_for_hold()
         assert (status.instruction, status.engine) == ("", "scripted")
 
 
@@ -122,19 +130,21 @@ def test_a_goal_gets_feedback_and_is_done_when_the_last_steps_were_due():
     engine.final_after = 3
     with policy_bench(engine) as bench:
         world = bench.world
+        asked_s = world.now_s()
         handle, feedbacks, future = world.run_instruction("put it down")
         wait(lambda: feedbacks)
-        assert handle.status in (GoalStatus.STATUS_EXECUTING, GoalStatus.STATUS_SUCCEEDED)
+        running = (GoalStatus.STATUS_EXECUTING, GoalStatus.STATUS_SUCCEEDED)
+        wait(lambda: handle.status in running)
         wait(future.done)
         answer, now_s = future.result(), world.now_s()
-        last = world.steps()[-1]
+        last = wait(lambda: [chunk for chunk in world.steps() if chunk.final])[-1]
         world.wait_for_state("DONE")
         wait(lambda: world.said == ["put it down"])
     assert answer.status == GoalStatus.STATUS_SUCCEEDED
     result = answer.result
     assert (result.outcome, result.instruction_id, result.chunks) == (Result.OUTCOME_DONE, 1, 4)
-    assert last.final and now_s > stamp_to_s(last.steps[-1].header.stamp)
-    assert stamp_to_s(result.elapsed) > 0.9
+    assert now_s > stamp_to_s(last.steps[-1].header.stamp)
+    assert 0.3 - 1e-3 <= stamp_to_s(result.elapsed) <= now_s - asked_s  # the fourth of 0.1 s each
     news = [entry.feedback for entry in feedbacks]
     assert [entry.chunks for entry in news] == sorted(entry.chunks for entry in news)
     assert {entry.instruction_id for entry in news} == {1}
@@ -148,7 +158,7 @@ def test_a_cancelled_goal_holds_and_says_so():
         wait(handle.cancel_goal_async().done)
         wait(future.done)
         world.wait_for_state("WAITING", "cancelled")
-        assert world.chunks[-1].kind == ActionChunk.KIND_HOLD
+        world.wait_for_hold()
     assert future.result().status == GoalStatus.STATUS_CANCELED
     assert future.result().result.outcome == Result.OUTCOME_CANCELLED
 
@@ -158,7 +168,7 @@ def test_a_goal_runs_out_of_its_time():
         _, _, future = bench.world.run_instruction("go", timeout_s=0.6)
         wait(future.done)
         bench.world.wait_for_state("WAITING", "out of time")
-        assert bench.world.chunks[-1].kind == ActionChunk.KIND_HOLD
+        bench.world.wait_for_hold()
     assert future.result().status == GoalStatus.STATUS_ABORTED
     assert future.result().result.outcome == Result.OUTCOME_TIMEOUT
 
@@ -170,15 +180,15 @@ def test_topic_and_action_are_two_doors_to_one_thing():
         world.wait_for_chunks(1)
         _, _, second = world.run_instruction("two")
         wait(first.done)
-        world.wait_for_chunks(1)
+        world.wait_for_instruction("two")
         world.say("three")
         wait(second.done)
-        chunks = world.wait_for_chunks(2)
+        third = world.wait_for_instruction("three")
         wait(lambda: world.said == ["one", "two", "three"])
     for future, number in ((first, 1), (second, 2)):
         result = future.result().result
         assert (result.outcome, result.instruction_id) == (Result.OUTCOME_REPLACED, number)
-    assert (chunks[-1].instruction, chunks[-1].instruction_id) == ("three", 3)
+    assert third.instruction_id == 3
 
 
 def test_a_finished_instruction_does_not_come_back_after_deactivation():
@@ -192,7 +202,7 @@ def test_a_finished_instruction_does_not_come_back_after_deactivation():
         assert future.result().result.outcome == Result.OUTCOME_FAULT
         assert "deactivated" in future.result().result.message
         world.wait_for_state("INACTIVE")
-        wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+        world.wait_for_hold()
         assert bench.activate()
         world.wait_for_state("WAITING")
         count = len(engine.seen)
@@ -225,9 +235,14 @@ def test_the_figures_of_the_status_are_counted():
         world = bench.world
         world.say("go")
         world.wait_for_chunks(3)
-        status = wait(lambda: world.statuses[-1].chunk_id > 3 and world.statuses[-1])
+
+        def counted():
+            status = world.statuses[-1]
+            return status if status.images_dropped > 0 and status.chunk_id > 3 else None
+
+        status = wait(counted)
     assert status.source_id == world.chunks[-1].source_id
-    assert status.images_received > 6 and status.images_dropped > 0
+    assert status.images_received > status.images_dropped
     assert stamp_to_s(status.inference_p99) >= stamp_to_s(status.inference_p50) > 0
 
 

@@ -8,8 +8,6 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from policy_bench import World, ros, spinning, transit, wait
 
-from spear_msgs.msg import ActionChunk
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _ros(ros_domain):
@@ -29,9 +27,10 @@ def world():
 
 def test_the_process_follows_an_instruction_and_holds_when_it_is_interrupted(world):
     command = [sys.executable, "-m", "spear_policy.nodes.policy_node", "--ros-args"]
-    process = subprocess.Popen(
-        [*command, "-p", "max_state_age_s:=1.0"], stderr=subprocess.PIPE, text=True
-    )
+    ages = [f"max_{what}_age_s:=10.0" for what in ("image", "state", "objects")]
+    patient = ["max_image_skew_s:=1.0", "startup_timeout_s:=60.0", *ages]  # with a busy machine
+    parameters = [part for each in patient for part in ("-p", each)]
+    process = subprocess.Popen([*command, *parameters], stderr=subprocess.PIPE, text=True)
     try:
         transit(world, "/policy", Transition.TRANSITION_CONFIGURE, "inactive")
         transit(world, "/policy", Transition.TRANSITION_ACTIVATE, "active")
@@ -40,10 +39,10 @@ def test_the_process_follows_an_instruction_and_holds_when_it_is_interrupted(wor
         world.wait_for_chunks(3)
     finally:
         process.send_signal(signal.SIGINT)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
     assert "Traceback" not in log
-    wait(lambda: world.chunks[-1].kind == ActionChunk.KIND_HOLD)
+    world.wait_for_hold()
     wait(future.done)  # the goal got its result before the end
     assert "deactivated" in future.result().result.message
 

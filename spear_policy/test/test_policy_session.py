@@ -4,7 +4,6 @@ import pytest
 
 from spear_msgs.action import RunInstruction
 from spear_msgs.msg import PolicyStatus
-from spear_policy.inference.pace import Pace
 from spear_policy.inference.session import Outcome, Session, State
 from spear_policy.inference.step_schedule import StepSchedule
 
@@ -163,23 +162,3 @@ def test_steps_are_due_in_order_and_a_newer_chunk_replaces_the_rest():
     schedule.replace([4.0], ["f"], now_s=3.0)
     schedule.clear()
     assert schedule.due(9.0) == []
-
-
-def test_the_pace_keeps_its_period_without_drift_although_it_is_asked_a_little_late():
-    pace, begun = Pace(0.2), []
-    pace.at_once(10.0)
-    for tick in range(200):
-        now_s = 10.0 + 0.017 * tick
-        if pace.due(now_s):
-            pace.begun(now_s)
-            begun.append(now_s)
-    assert len(begun) == 17  # in 3.4 s
-    assert begun[-1] - begun[0] == pytest.approx(3.2, abs=0.02)
-
-
-def test_the_pace_makes_up_for_nothing_after_a_pause_and_survives_a_clock_that_goes_back():
-    pace = Pace(0.2)
-    pace.at_once(10.0)
-    pace.begun(15.0)
-    assert not pace.due(15.1) and pace.due(15.2)
-    assert pace.due(3.0)

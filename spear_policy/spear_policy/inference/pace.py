@@ -2,7 +2,12 @@
 
 
 class Pace:
-    """At most one in `period_s` of the node clock, without drift; after a pause, from now on."""
+    """At most one in `period_s` of the node clock, without drift; after a pause, from now on.
+
+    From `at_once` on there is a grid of due times, `period_s` apart. One that begins a little late
+    leaves the grid where it is, so the next one may come sooner than `period_s` after it; but the
+    n-th never begins sooner than n periods after `at_once`, counted from 0.
+    """
 
     def __init__(self, period_s: float):
         self.period_s = period_s

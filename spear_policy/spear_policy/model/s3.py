@@ -29,8 +29,8 @@ def full_precision(function):
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        args = [_at_least_fp32(a) for a in args]
-        kwargs = {name: _at_least_fp32(a) for name, a in kwargs.items()}
+        args = [at_least_fp32(a) for a in args]
+        kwargs = {name: at_least_fp32(a) for name, a in kwargs.items()}
         device = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)).device.type
         if not torch.amp.is_autocast_available(device):  # the meta device
             return function(*args, **kwargs)
@@ -40,7 +40,8 @@ def full_precision(function):
     return run
 
 
-def _at_least_fp32(value):
+def at_least_fp32(value):
+    """A half-precision tensor as fp32; anything else as it is."""
     if isinstance(value, Tensor) and value.is_floating_point() and value.dtype.itemsize < 4:
         return value.float()
     return value

@@ -69,8 +69,8 @@ class TextTokenizer:
                 f"{path} is not a tokenizer of the tokenizers library ({error}): copy the file "
                 "again from its checkpoint"
             ) from None
-        missing = [coordinate_token(i) for i in range(config.coordinate_tokens)]
-        tokenizer.add_tokens([AddedToken(name, normalized=False) for name in missing])
+        names = [coordinate_token(i) for i in range(config.coordinate_tokens)]
+        tokenizer.add_tokens([AddedToken(name, normalized=False) for name in names])
         return cls(tokenizer, config, str(path))
 
     @classmethod
@@ -125,10 +125,11 @@ class TextTokenizer:
 
 
 def _mark_special(document, config):
-    """Mark exactly the control tokens as special: files in circulation differ in this."""
-    is_control = Vocabulary(config).is_control
+    """Mark control tokens as special, <loc> and 3D tokens as not; files differ in this."""
+    vocabulary = Vocabulary(config)
     for token in document.get("added_tokens", []):
-        token["special"] = is_control(token["id"])
+        if vocabulary.name(token["id"]) is not None:
+            token["special"] = vocabulary.is_control(token["id"])
 
 
 def _verify(tokenizer, source):

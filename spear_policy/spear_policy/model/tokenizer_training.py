@@ -32,6 +32,28 @@ SENTENCES = (
     "turn on the faucet", "flip the switch", "press the button", "take the lid off the pot",
     "sweep everything into the tray", "hang the mug on the rack", "stop and wait",
 )  # fmt: skip
+MORE_WORDS = """
+above across after against all almost along also and another any arm around away back back
+bag bar base battery bear bed before below bench between big bin bottom brown brush
+bucket burner button buttons candy carefully ceiling cereal chair cheese chicken chip
+chocolate clean clip coffee coke compartment cooker corner counter cover cream cucumber cupboard
+cut cutting desk detergent dish dishwasher dog door doll down drink dry dryer duck edge egg empty
+end fabric far farther fish flat floor folded food front fruit fully garlic gently glass glasses
+glove gold grab grape grasp grey gripper half handle hammer hand handed hard hat
+head heavy height higher hold holder hole hook hot ice image insert ketchup keyboard key kitchen
+label ladle lamp laptop later layer lay length lemon lettuce level lever light line long lower
+machine make mango meat medium metal middle milk mouse mouth mushroom nearest nut oil oven object
+objects onion opposite other out oven over package pants paper pasta peg pen pencil
+pepper phone piece pile pillow pink pitcher place-mat plastic plug pliers plum point pointing
+position potato pull rag rail raise remote remove reach rest rice ring robot rope rotate round
+rubber salt sauce saucepan scissors scoop screw screwdriver second set shelf shirt shoe short
+shorter side silver sideways slice slightly slowly soap sock soup space spatula square
+steel stick stir strawberry straw string sushi sweet tall taller tape tea teal them then there
+these thin third tissue toast toaster tomato tongs tool toothbrush top toward towards triangle
+turkey two three four five six seven eight nine ten unfold up upright upside-down using vase
+vegetable vertically water wall washing wheel wide width window wire wooden yogurt zip zucchini
+metres centimetres vertices vertex coordinates depth axis horizontal vertical backwards forwards
+""".split()
 QUESTIONS = (
     "where is the {}?", "what is the 3D position of the centre of the {}?",
     "which point of the {} is closest to the camera?", "give the furthest point of the {}.",
@@ -51,6 +73,7 @@ def corpus() -> list[str]:
     lines = [f"{verb} the {t} {p}" for verb, t, p in product(VERBS, OBJECTS, PLACES)]
     lines += [f"put the {a} on the {b}" for a, b in zip(things, reversed(things), strict=True)]
     lines += list(SENTENCES) * 20
+    lines += [f"move the {word}" for word in MORE_WORDS] * 2
     for question, (thing, other) in product(QUESTIONS, zip(things, reversed(things), strict=True)):
         lines.append(question.format(thing, other))
     return lines
@@ -79,11 +102,13 @@ def train_tokenizer(config: VocabularyConfig) -> TextTokenizer:
     model = models.BPE(vocab=inside | dict(zip(words, free, strict=True)), merges=learned)
     tokenizer = _with_parts(Tokenizer(model))
     # <image> and the 3D tokens take the ids after the words in the order of their adding
-    in_order = sorted(fixed, key=fixed.get)
     is_control = Vocabulary(config).is_control
-    for name in in_order:
-        control = is_control(fixed[name])
-        tokenizer.add_tokens([AddedToken(name, normalized=False, special=control)])
+    tokenizer.add_tokens(
+        [
+            AddedToken(name, normalized=False, special=is_control(fixed[name]))
+            for name in sorted(fixed, key=fixed.get)
+        ]
+    )
     return TextTokenizer(tokenizer, config, "the tokenizer trained for this layout")
 
 

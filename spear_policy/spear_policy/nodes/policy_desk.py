@@ -117,18 +117,23 @@ class PolicyDesk:
     # Worker ----------------------------------------------------------------------------------
 
     def ticket(self) -> Ticket | None:
-        """What to infer for; None when there is nothing to do."""
+        """What to infer for; None when there is nothing to do, or nothing yet.
+
+        The clock may have woken the worker once more while it was still on its way to the
+        inference that was due, so it is here that the pace is kept.
+        """
         with self._lock:
             session = self._session
-            if not session.in_force:
+            if not session.in_force or not self._pace.due(self._node.now_s()):
                 return None
             fresh, session.fresh = session.fresh, False
             return Ticket(session.instruction, session.instruction_id, fresh)
 
-    def begun(self) -> None:
+    def begun(self, ticket: Ticket) -> None:
         """An observation was there and is being worked on."""
         with self._lock:
-            self._pace.begun(self._node.now_s())
+            if self._in_force(ticket):  # a newer instruction is due at once
+                self._pace.begun(self._node.now_s())
 
     def deliver(self, ticket: Ticket, chunk, timings) -> None:
         """Publish a chunk, unless its instruction is no longer in force."""

@@ -20,7 +20,7 @@ class Ticket:
 class PolicyWorker:
     """Infers when it is woken, one chunk at a time; what it cannot do it tells the desk.
 
-    The desk gives `ticket()` and is told `begun()`, `deliver(ticket, chunk, timings)`,
+    The desk gives `ticket()` and is told `begun(ticket)`, `deliver(ticket, chunk, timings)`,
     `blocked(ticket, text)` or `failed(ticket, text)`; it ignores a ticket no longer in force.
     """
 
@@ -69,7 +69,7 @@ class PolicyWorker:
             moment = inputs.moment()
             if moment is None:
                 return
-            self._desk.begun()
+            self._desk.begun(ticket)
             image_age_s = self._node.now_s() - moment.stamp_s
             begun = time.perf_counter()
             observation = inputs.observation(moment, ticket.instruction)

@@ -1,0 +1,116 @@
+"""Sampling: what is cached is exact, and a seed makes a chunk."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toy_models import MICRO, micro, observation
+
+from spear_policy.model.key_values import FixedMemory, GrowingMemory
+from spear_policy.model.sampling import Sampler
+
+
+def uncached(model, inputs, noise, steps):
+    """Every step reads the images, the text and the state anew."""
+    flow = Sampler(model).flow
+
+    def velocity(actions, k, tau):
+        return model.velocity(inputs, actions, torch.full((len(actions),), k / steps))
+
+    with torch.no_grad():
+        return flow.integrate(velocity, noise, steps)
+
+
+def noise_of(model, batch=2, seed=7):
+    flow = Sampler(model).flow
+    generator = torch.Generator().manual_seed(seed)
+    return flow.noise(batch, model.config.chunk_length, generator=generator)
+
+
+PADDED = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("text_valid", [None, PADDED])
+@pytest.mark.parametrize("rotation", ["s3", "r4", "matrix", "euler"])
+def test_cached_and_uncached_sampling_agree(rotation, text_valid):
+    model = micro(flow=replace(MICRO.flow, rotation=rotation))
+    inputs, noise = observation(text_valid=text_valid), noise_of(model)
+    chunk = Sampler(model, steps=4)(inputs, noise=noise)
+    assert chunk.shape == (2, 5, model.config.flow.action_dim)
+    torch.testing.assert_close(chunk, uncached(model, inputs, noise, 4), atol=1e-5, rtol=1e-5)
+
+
+def test_a_seed_makes_a_chunk_reproducible():
+    model, inputs = micro(), observation()
+    sampler = Sampler(model)
+
+    def draw(seed):
+        return sampler(inputs, generator=torch.Generator().manual_seed(seed))
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.allclose(draw(1), draw(2), atol=1e-2)
+
+
+def test_the_number_of_steps_is_a_parameter():
+    model, inputs = micro(), observation()
+    noise = noise_of(model)
+    chunks = {steps: Sampler(model, steps)(inputs, noise=noise) for steps in (1, 2, 10)}
+    default = Sampler(model)
+    assert default.steps == 10
+    assert torch.equal(default(inputs, noise=noise), chunks[10])
+    assert not torch.allclose(chunks[1], chunks[2], atol=1e-3)
+    for chunk in chunks.values():
+        norms = chunk[..., 3:7].norm(dim=-1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+        assert (chunk[..., 3] >= 0).all()
+
+
+def test_rows_of_a_batch_do_not_mix():
+    model = micro()
+    both, noise = observation(), noise_of(model)
+    one = observation(
+        images=tuple(image[1:] for image in both.images),
+        text_ids=both.text_ids[1:],
+        state=both.state[1:],
+    )
+    sampler = Sampler(model)
+    together, alone = sampler(both, noise=noise), sampler(one, noise=noise[1:])
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_reduced_precision_keeps_quaternions_unit_and_outputs_in_fp32():
+    model = micro().to(torch.bfloat16)
+    chunk = Sampler(model)(observation(), generator=torch.Generator().manual_seed(0))
+    assert chunk.dtype == torch.float32
+    norms = chunk[..., 3:7].norm(dim=-1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-6, rtol=0)
+
+
+def test_a_model_without_actions_and_zero_steps_are_refused():
+    with pytest.raises(ValueError, match="micro has no action expert"):
+        Sampler(micro(expert=None))
+    with pytest.raises(ValueError, match="0 sampling steps: at least 1"):
+        Sampler(micro(), steps=0)
+
+
+def test_both_memories_show_the_same_tokens():
+    memories = GrowingMemory(2), FixedMemory(2, 1, 7, 3)
+    tokens = torch.randn(2, 1, 7, 3)
+    views = []
+    for memory in memories:
+        for layer in range(2):
+            memory.view(layer, tokens[layer, :, :4], -tokens[layer, :, :4])
+        memory.keep(4)
+        for begin in (4, 5):  # the second view replaces the first, which was not kept
+            new = tokens[:, :, begin : begin + 2]
+            seen = [memory.view(layer, new[layer], -new[layer]) for layer in range(2)]
+        views.append(torch.stack([torch.stack(pair) for pair in seen]))
+        assert memory.length == 4
+    expected = tokens[:, :, [0, 1, 2, 3, 5, 6]]
+    for view in views:
+        assert torch.equal(view[:, 0], expected) and torch.equal(view[:, 1], -expected)
+
+
+def test_a_memory_that_is_too_small_says_so():
+    with pytest.raises(ValueError, match="5 tokens do not fit a memory made for 4"):
+        FixedMemory(1, 1, 4, 2).view(0, torch.zeros(1, 5, 2), torch.zeros(1, 5, 2))
