@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from operator import index
 from typing import Literal
-
-import numpy as np
 
 from spear_policy.model.answer_types import AnswerError
 from spear_policy.model.config import VocabularyConfig
@@ -19,13 +18,13 @@ class Piece:
 
     Attributes:
         sort: control is <pad>, <bos> or <image>.
-        index: bin of a coord or loc token; 0 for the others.
+        bin: number of a coord or loc token; 0 for the others.
         text: words, or the token's string.
         place: for messages.
     """
 
     sort: Literal["coord", "loc", "words", "control"]
-    index: int
+    bin: int
     text: str
     place: str
 
@@ -49,13 +48,13 @@ def pieces_of_text(text: str, config: VocabularyConfig) -> list[Piece]:
         sort, digits = found.groups()
         place = f"character {found.start()}"
         # a longer number is not read: a thousand digits are no reason to crash
-        index = int(digits) if len(digits) <= 8 else counts[sort]
-        if index >= counts[sort] or digits != f"{index:04d}":
+        number = int(digits) if len(digits) <= 8 else counts[sort]
+        if number >= counts[sort] or digits != f"{number:04d}":
             raise AnswerError(
                 f"found {found[0][:40]} at {place}: expected <{sort}0000> .. "
                 f"<{sort}{counts[sort] - 1:04d}>"
             )
-        pieces.append(Piece(sort, index, found[0], place))
+        pieces.append(Piece(sort, number, found[0], place))
         end = found.end()
     if end < len(text):
         pieces.append(_words_of_text(text, end, len(text)))
@@ -94,15 +93,15 @@ def pieces_of_ids(
 
 
 def _checked(ids, config):
-    row = np.asarray(ids if hasattr(ids, "__len__") else list(ids))
-    if row.ndim != 1 or (row.size and not np.issubdtype(row.dtype, np.integer)):
-        raise AnswerError(
-            f"found an array of the shape {row.shape} and dtype {row.dtype}: expected one row of ids"
-        )
-    for i, each in enumerate(row.tolist()):
-        if not 0 <= each < config.end:
-            raise AnswerError(f"found the id {each} at token {i}: expected 0..{config.end - 1}")
-    return row.tolist()
+    row = ids.tolist() if hasattr(ids, "tolist") else ids
+    row = list(row) if isinstance(row, Iterable) else [row]
+    for i, each in enumerate(row):
+        if not hasattr(each, "__index__") or not 0 <= index(each) < config.end:
+            raise AnswerError(
+                f"found {str(each)[:40]} at token {i}: expected one row of ids, "
+                f"0..{config.end - 1}"
+            )
+    return [index(each) for each in row]
 
 
 def _token(token_id, place, vocabulary):

@@ -34,9 +34,17 @@ class Point:
 
     xyz_m: tuple[float, float, float]
 
+    def __post_init__(self):
+        """Make an array a tuple.
+
+        Raises:
+            AnswerError: not three numbers.
+        """
+        object.__setattr__(self, "xyz_m", _triple(self.xyz_m, "a point"))
+
     def coordinates_m(self) -> tuple[float, ...]:
         """Numbers in the order of their tokens."""
-        return tuple(self.xyz_m)
+        return self.xyz_m
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,14 @@ class Distance:
 
     distance_m: float
     xyz_m: tuple[float, float, float]
+
+    def __post_init__(self):
+        """Make an array a tuple.
+
+        Raises:
+            AnswerError: not three components.
+        """
+        object.__setattr__(self, "xyz_m", _triple(self.xyz_m, "a distance"))
 
     def coordinates_m(self) -> tuple[float, ...]:
         """Numbers in the order of their tokens."""
@@ -61,13 +77,15 @@ class Box:
     vertices_m: tuple[tuple[float, float, float], ...]
 
     def __post_init__(self):
-        """Refuse another number of vertices.
+        """Make an array tuples.
 
         Raises:
-            AnswerError: with the number found.
+            AnswerError: another number of vertices, or a vertex without three numbers.
         """
         if len(self.vertices_m) != BOX_VERTICES:
             raise AnswerError(f"a box has {len(self.vertices_m)} vertices, not {BOX_VERTICES}")
+        vertices = tuple(_triple(vertex, "a vertex") for vertex in self.vertices_m)
+        object.__setattr__(self, "vertices_m", vertices)
 
     def coordinates_m(self) -> tuple[float, ...]:
         """Numbers in the order of their tokens."""
@@ -173,7 +191,9 @@ def check_words(text: str, name: str) -> None:
     if not text.strip(" "):
         raise AnswerError(f"{name} is empty: expected words")
     if "\n" in text or text != " ".join(filter(None, text.split(" "))):
-        raise AnswerError(f"{name} {text!r} must have single blanks between words, none at its ends")
+        raise AnswerError(
+            f"{name} {text!r} must have single blanks between words, none at its ends"
+        )
     found = TOKEN_PATTERN.search(text)
     if found:
         raise AnswerError(f"{name} {text!r} spells out the token {found[0]}: expected words")
@@ -189,6 +209,13 @@ def check_finite(numbers: tuple[float, ...]) -> None:
     """
     if not all(math.isfinite(number) for number in numbers):
         raise AnswerError(f"an answer cannot say {numbers}: expected finite numbers")
+
+
+def _triple(values, name):
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != 3:
+        raise AnswerError(f"{name} has {len(numbers)} numbers, not x, y and z")
+    return numbers
 
 
 def _check_conclusion(text, name):

@@ -103,11 +103,11 @@ class AnswerGrammar:
         if kind not in KINDS:
             raise ValueError(f"there is no kind of answer {kind!r}: choose from {', '.join(KINDS)}")
         config = self.tokenizer.config
-        if isinstance(answer, str):
-            pieces = pieces_of_text(answer, config)
-        else:
-            pieces = pieces_of_ids(answer, config, self.tokenizer)
         try:
+            if isinstance(answer, str):
+                pieces = pieces_of_text(answer, config)
+            else:
+                pieces = pieces_of_ids(answer, config, self.tokenizer)
             return self._parse(kind, pieces, choices)
         except AnswerError as error:
             raise AnswerError(f"{kind} answer: {error}") from None
@@ -135,7 +135,9 @@ class AnswerGrammar:
             if sort == "coord":
                 steps.append(self._embedded(group))
             elif sort == "words":
-                steps.append(_trimmed(group[0].text, before=bool(steps), after=True, piece=group[0]))
+                steps.append(
+                    _trimmed(group[0].text, before=bool(steps), after=True, piece=group[0])
+                )
             else:
                 raise AnswerError(f"found {group[0]}: expected words or 3D tokens")
         if thought.strip(" "):
@@ -152,7 +154,7 @@ class AnswerGrammar:
             raise AnswerError(
                 f"found {len(group)} 3D tokens in a row from {group[0].place}: expected {counts}"
             )
-        return self._number(kind, [piece.index for piece in group])
+        return self._number(kind, [piece.bin for piece in group])
 
     def _number(self, kind, indices):
         numbers = self.bins.decode(indices).tolist()
@@ -179,7 +181,7 @@ def _exactly(pieces: list[Piece], sort: str, count: int) -> list[int]:
             raise AnswerError(f"found {piece}: expected {name} {i + 1} of {count}")
     if len(pieces) < count:
         raise AnswerError(f"found the end after {len(pieces)} {name}s: expected {count}")
-    return [piece.index for piece in pieces]
+    return [piece.bin for piece in pieces]
 
 
 def _only_words(pieces):

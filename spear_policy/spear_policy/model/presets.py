@@ -49,7 +49,7 @@ def pi0_paligemma() -> ModelConfig:
 
 
 def small() -> ModelConfig:
-    """About 25 million parameters, the paper's images."""
+    """27 million parameters, the paper's images (`model_info --preset small`)."""
     return ModelConfig(
         name="small",
         patch_size=14,
@@ -68,7 +68,7 @@ def small() -> ModelConfig:
 
 
 def tiny() -> ModelConfig:
-    """A few million parameters and small images, for tests and the demo on a CPU."""
+    """5.5 million parameters and small images, for tests and the demo on a CPU."""
     return ModelConfig(
         name="tiny",
         patch_size=14,

@@ -1,0 +1,75 @@
+"""Inputs that do not fit the model are named before anything is computed."""
+
+import numpy as np
+import pytest
+import torch
+from toy_models import MICRO, micro, observation
+
+from spear_policy.model.sampling import Sampler
+
+
+def changed(**values):
+    return observation(**values)
+
+
+def images_with(index, image):
+    images = list(observation().images)
+    images[index] = image
+    return tuple(images)
+
+
+def state_with(column, value):
+    state = observation().state
+    state[0, column] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"images": images_with(0, torch.zeros(2, 3, 56, 42))}, "the external image has the shape"),
+        ({"images": images_with(1, torch.zeros(2, 28, 28, 3))}, "the wrist image has the shape"),
+        ({"images": observation().images[:1]}, "1 images, but the model has the cameras"),
+        ({"text_ids": torch.zeros(2, 4)}, "text_ids are not integers"),
+        ({"text_valid": torch.ones(2, 3, dtype=torch.bool)}, "text_valid has the shape"),
+        ({"state": torch.zeros(2, 7)}, "state has the shape .2, 7., not .2, 8."),
+        ({"state": None}, "state is missing"),
+        ({"points": ()}, "fusion is not point_map"),
+    ],
+)
+def test_a_wrong_shape_is_named_by_the_sampler(values, words):
+    with pytest.raises(ValueError, match=words):
+        Sampler(micro())(changed(**values))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"images": images_with(0, torch.full((2, 3, 42, 56), 255.0))}, "from 255 to 255: give"),
+        ({"images": images_with(1, torch.full((2, 3, 28, 28), np.nan))}, "the wrist image"),
+        ({"text_ids": torch.tensor([[2, 600], [2, 5]])}, "text_ids has 600"),
+        ({"text_ids": torch.tensor([[2, 512], [2, 5]])}, "text_ids has 512"),
+        ({"state": state_with(1, np.nan)}, "state is not finite"),
+        ({"state": state_with(4, 3.0)}, "rotation in state"),
+    ],
+)
+def test_wrong_values_are_named(values, words):
+    inputs = changed(**values)
+    inputs.check_shapes(MICRO)
+    with pytest.raises(ValueError, match=words):
+        inputs.check_values(MICRO)
+
+
+def test_lawful_inputs_pass():
+    for inputs in (observation(), changed(text_ids=torch.tensor([[2, 513], [2, 576]]))):
+        inputs.check_shapes(MICRO)
+        inputs.check_values(MICRO)
+
+
+@torch.no_grad()
+def test_uint8_and_float_images_give_the_same_tokens():
+    model = micro()
+    bytes_ = tuple((255 * image).round().to(torch.uint8) for image in observation().images)
+    floats = tuple(image.float() / 255.0 for image in bytes_)
+    ours = model.image_tokens(changed(images=bytes_))
+    assert torch.equal(ours, model.image_tokens(changed(images=floats)))
