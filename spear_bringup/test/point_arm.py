@@ -1,5 +1,6 @@
 """An arm without a robot: a point that follows paths exactly, and a session that drives it."""
 
+import re
 import time
 
 import numpy as np
@@ -88,6 +89,19 @@ class PointArm:
         return self._running.at(now_s)
 
 
+def assert_noticed_in_time(session):
+    """The age thread itself latched a lost robot within its timeout and one tick of its own.
+
+    Told by the silence that it wrote down when it latched: the clock of a test would also count
+    the time in which a busy machine did not run the driver at all.
+    """
+    told = re.match(r"no state from the robot for ([\d.]+) s", session.core.latched.text)
+    assert told, f"it was not the age thread that noticed: {session.core.latched.text}"
+    watch, rounding_s = session.watch, 0.005
+    least_s, most_s = watch.timeout_s, watch.timeout_s + watch.longest_tick_s
+    assert least_s - rounding_s <= float(told[1]) <= most_s + rounding_s
+
+
 class Driver:
     """A session on a point arm with a record of what it decided."""
 
@@ -95,7 +109,7 @@ class Driver:
         self.arm = PointArm()
         self.decisions = []
         self.samples = []
-        settings = {"simulated_time": False, "now_s": time.time, "robot_timeout_s": 1.0, **settings}
+        settings = {"simulated_time": False, "now_s": time.time, "robot_timeout_s": 20.0, **settings}
         core = settings.pop("core", None) or CommandCore(Limits(), Timing(max_chunk_age_s=5.0))
         self.session = ArmSession(
             self.arm,

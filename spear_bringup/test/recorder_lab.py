@@ -25,7 +25,7 @@ EXECUTABLE = Path(get_package_prefix("spear_bringup")) / "lib/spear_bringup/tria
 NAN = float("nan")
 
 
-def wait_for(condition, what, timeout_s=20.0):
+def wait_for(condition, what, timeout_s=60.0):
     """Return the first true value of `condition()`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -51,7 +51,7 @@ class Lab:
         self._clients = (self._change, self._start, self._end, self._set)
         self._parts = [node.create_subscription(TrialInfo, "trial", self.infos.append, LATCHED)]
         for client in self._clients:
-            assert client.wait_for_service(20.0)
+            assert client.wait_for_service(60.0)
         # A server is seen before it sees its client; until then its answers are lost. The node is
         # not configured yet, so these calls change nothing.
         for client in (self._start, self._end, self._set):
@@ -66,7 +66,7 @@ class Lab:
     def set_parameter(self, name, value):
         """Set one parameter; whether it was taken."""
         parameter = rclpy.Parameter(name, value=value).to_parameter_msg()
-        answer = self._set.call(SetParameters.Request(parameters=[parameter]), 20.0)
+        answer = self._set.call(SetParameters.Request(parameters=[parameter]), 60.0)
         return answer.results[0].successful
 
     def activate(self):
@@ -77,11 +77,11 @@ class Lab:
     def start(self, instruction="lift the red cube", seed=-1, **fields):
         """Call start_trial."""
         request = StartTrial.Request(instruction=instruction, seed=seed, **fields)
-        return self._start.call(request, 20.0)
+        return self._start.call(request, 60.0)
 
     def end(self, outcome=EndTrial.Request.OUTCOME_SUCCESS, score=NAN, **fields):
         """Call end_trial."""
-        return self._end.call(EndTrial.Request(outcome=outcome, score=score, **fields), 20.0)
+        return self._end.call(EndTrial.Request(outcome=outcome, score=score, **fields), 60.0)
 
     def publishers(self, *wanted):
         """Return publishers, of (type, topic, QoS) each, that the recorder has found."""
@@ -109,7 +109,7 @@ class Lab:
         """End the process by a signal; its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(20.0)
+        return self.process.wait(60.0)
 
     def forget(self):
         """Destroy what this lab made on the node."""

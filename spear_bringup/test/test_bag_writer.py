@@ -212,7 +212,7 @@ def run_writer(folder, mode):
 
 def test_a_file_that_may_not_grow_faults_at_once_and_keeps_what_it_has(tmp_path):
     process = run_writer(tmp_path / "trial", "limit")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "the file reached its size limit; make room and repeat the trial" in output
     assert "messages before it are readable" in output.splitlines()[-1]
@@ -226,8 +226,8 @@ def test_a_killed_writer_leaves_a_bag_that_repair_finishes(tmp_path):
     folder = tmp_path / "trial"
     process = run_writer(folder, "for ever")
     assert process.stdout.readline() == "going\n"
-    deadline = time.monotonic() + 30
-    while (folder / "trial.mcap").stat().st_size < 2_000_000 and time.monotonic() < deadline:
+    while (folder / "trial.mcap").stat().st_size < 2_000_000:
+        assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

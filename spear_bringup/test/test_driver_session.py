@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from point_arm import START, Driver
+from point_arm import START, Driver, assert_noticed_in_time
 
 from spear_bringup.control.command_core import CommandCore
 from spear_bringup.control.limits import Limits, Timing
@@ -32,7 +32,7 @@ def drive():
         driver.session.close()
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     end_s = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end_s, "it did not happen"
@@ -85,8 +85,9 @@ def test_a_silent_robot_is_lost_within_its_timeout_and_back_only_by_recover(driv
     driver.arm.silent = True
     until(lambda: driver.session.core.latched is not None)
     assert driver.judged() == (Verdict.STOPPED, Reason.ROBOT_LOST)
-    assert driver.session.watch.silent_s < 0.2
+    assert_noticed_in_time(driver.session)
     driver.arm.silent = False
+    driver.session.watch.timeout_s = 20.0  # from here on a starved machine is no lost robot
     seen = len(driver.samples)
     until(lambda: len(driver.samples) > seen + 5)
     assert driver.chunk().verdict is Verdict.STOPPED, "it came back without a person"
@@ -151,7 +152,7 @@ def test_a_clock_that_stalls_under_simulated_time_holds_the_arm_once(drive):
     driver.chunk((0.08, 0.0, 0.0), dt_s=0.5)
     clock["runs"] = False
     until(lambda: driver.judged() == (Verdict.HELD, Reason.CLOCK_FAULT))
-    assert driver.arm.stops == 2  # one on activation, one now
+    assert driver.arm.stops == 2  # one on activation, one before this was told
     time.sleep(0.3)
     faults = [row for row in driver.decisions if row[0].judgement.reason is Reason.CLOCK_FAULT]
     assert len(faults) == 1
@@ -179,7 +180,7 @@ def test_a_call_into_the_arm_that_never_returns_is_a_lost_robot_and_blocks_nobod
     monkeypatch.setattr("spear_bringup.drivers.command_lane._TURN_TIMEOUT_S", 0.2)
     driver = drive()
     let_go = threading.Event()
-    monkeypatch.setattr(driver.arm, "send", lambda path: let_go.wait(30.0))
+    monkeypatch.setattr(driver.arm, "send", lambda path: let_go.wait(120.0))
     threading.Thread(target=driver.chunk, daemon=True).start()
     until(lambda: driver.session.core.latched is not None)
     assert driver.judged() == (Verdict.STOPPED, Reason.ROBOT_LOST)
@@ -198,11 +199,11 @@ class BlockingGripper:
 
     def open(self):
         self.calls.append("open")
-        self.let_go.wait(30.0)
+        self.let_go.wait(120.0)
 
     def close(self):
         self.calls.append("close")
-        self.let_go.wait(30.0)
+        self.let_go.wait(120.0)
 
     def width_m(self):
         return 0.08
@@ -220,9 +221,10 @@ def test_a_gripper_that_blocks_does_not_disturb_the_arm(drive):
     until(lambda: gripper.calls == ["close"])
     seen = len(driver.samples)
     for _ in range(3):
+        before_m = driver.place[0]
         assert driver.chunk((0.02, 0.0, 0.0), opening=0.0).moves
-        until(lambda before=driver.place[0]: driver.place[0] > before + 0.015)
-    assert len(driver.samples) > seen + 50
+        until(lambda before_m=before_m: driver.place[0] > before_m + 0.015)
+    until(lambda: len(driver.samples) > seen + 50)
     until(lambda: worker.report.fault is not None)
     assert driver.session.core.latched is None
     assert gripper.calls == ["close"]
@@ -235,18 +237,19 @@ HOME = START + (0.1, -0.05, 0.05)
 
 def test_homing_goes_there_and_holds_chunks_meanwhile(drive):
     driver = drive()
-    held = []
+    held, at_home = [], threading.Event()
 
     def send_chunks():
-        while driver.session.core.busy != "homing":
-            time.sleep(0.001)
-        while driver.session.core.busy == "homing":
-            held.append(driver.chunk((0.03, 0.0, 0.0)).reason)
-            time.sleep(0.02)
+        while not at_home.is_set():
+            if driver.session.core.busy == "homing":
+                # It asks for no motion: the last one may come when the arm is at home already.
+                held.append(driver.chunk((0.0, 0.0, 0.0)).reason)
+            time.sleep(0.005)
 
     sender = threading.Thread(target=send_chunks)
     sender.start()
-    go_home(driver.session, HOME, 0.2, open_gripper=False)
+    go_home(driver.session, HOME, 0.05, open_gripper=False)  # slowly: there is time for chunks
+    at_home.set()
     sender.join()
     assert np.allclose(driver.place, HOME, atol=1e-3)
     assert Reason.NOT_ACTIVE in held and Reason.NONE not in held[:-1]
@@ -283,6 +286,6 @@ def test_homing_ends_at_once_when_it_is_interrupted(drive, interruption):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(HomingFailed):
-        go_home(driver.session, HOME, 0.05, open_gripper=False)
+        go_home(driver.session, HOME, 0.02, open_gripper=False)
     assert driver.place[0] < HOME[0] - 0.02
     assert driver.arm.stops

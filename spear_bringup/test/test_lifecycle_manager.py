@@ -18,14 +18,15 @@ def run_managed(tmp_path, monkeypatch, ros_domain):
     """Makes a RunningGraph of the given specs and their lifecycle manager, which brings them up."""
     install_dummies(tmp_path / "prefix", monkeypatch)
 
-    def make(*specs, **parameters):
-        manager = manager_spec(list(specs), watch_timeout_s=2.0, **parameters)
+    def make(*specs, watch_timeout_s=20.0, **parameters):
+        # Patient: a node that a busy machine serves late is not dead.
+        manager = manager_spec(list(specs), watch_timeout_s=watch_timeout_s, **parameters)
         return RunningGraph([*specs, manager], tmp_path / "logs", ros_domain)
 
     return make
 
 
-def _until(condition, timeout_s: float = 60.0) -> bool:
+def _until(condition, timeout_s: float = 120.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -40,7 +41,7 @@ def _log(graph) -> str:
 
 def _call(graph, service: str) -> Trigger.Response:
     client = graph.node.create_client(Trigger, service)
-    assert client.wait_for_service(30.0)
+    assert client.wait_for_service(60.0)
     future = client.call_async(Trigger.Request())
     assert _until(future.done)
     return future.result()
@@ -51,7 +52,7 @@ def test_nodes_are_activated_in_order_and_deactivated_in_reverse_on_sigint(run_m
         assert _until(lambda: graph.states() == {"robot": "active", "policy": "active"})
         process = graph.processes["lifecycle_manager"]
         graph.kill("lifecycle_manager", 2)
-        assert process.wait(30.0)
+        assert process.wait(60.0)
         assert process.returncode == 0
         assert graph.states() == {"robot": "inactive", "policy": "inactive"}
         said = [line.split("]: ")[-1] for line in _log(graph).splitlines()]
@@ -67,7 +68,7 @@ def test_nodes_are_activated_in_order_and_deactivated_in_reverse_on_sigint(run_m
 
 
 def test_a_dead_node_is_reported_and_the_policy_deactivated_first(run_managed):
-    with run_managed(dummy("robot"), dummy("policy")) as graph:
+    with run_managed(dummy("robot"), dummy("policy"), watch_timeout_s=5.0) as graph:
         found = {}
         graph.node.create_subscription(
             DiagnosticArray,
@@ -78,7 +79,7 @@ def test_a_dead_node_is_reported_and_the_policy_deactivated_first(run_managed):
         assert _until(lambda: graph.states() == {"robot": "active", "policy": "active"})
         graph.kill("robot")
         assert _until(lambda: graph.states()["policy"] == "inactive")
-        assert "/robot died: no answer for 2 s. Deactivating /policy" in _log(graph)
+        assert "/robot died: no answer for 5 s. Deactivating /policy" in _log(graph)
         key = "lifecycle_manager: /robot"
         assert _until(lambda: key in found and found[key].level == DiagnosticStatus.ERROR)
 
@@ -97,10 +98,11 @@ def test_without_autostart_a_call_activates_and_a_refusal_comes_back_in_words(ru
 
 
 def test_a_node_busy_with_a_transition_is_not_taken_for_dead(run_managed):
-    with run_managed(dummy("robot"), dummy("policy", slow_s=5.0)) as graph:
+    specs = dummy("robot"), dummy("policy", slow_s=6.0)
+    with run_managed(*specs, watch_timeout_s=4.0) as graph:
         client = graph.managed.clients["/policy"]
         assert _until(lambda: graph.states() == {"robot": "active", "policy": "active"})
-        client.change("deactivate", 30.0)
-        client.change("activate", 60.0)
-        assert client.state(10.0) == "active"
+        client.change("deactivate", 60.0)
+        client.change("activate", 120.0)
+        assert client.state(60.0) == "active"
         assert "died" not in _log(graph)

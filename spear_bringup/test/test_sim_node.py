@@ -63,7 +63,7 @@ class Listener:
 
     def trigger(self, service):
         client = self.node.create_client(Trigger, service)
-        assert client.wait_for_service(10.0)
+        assert client.wait_for_service(60.0)
         future = client.call_async(Trigger.Request())
         wait_until(future.done)
         return future.result()
@@ -115,7 +115,8 @@ def test_before_it_is_configured_a_reset_says_what_to_do(node, listener):
 
 
 def test_images_carry_the_simulated_time_and_the_frame_of_their_camera(active, listener):
-    clock_s = stamp_to_s(listener.next("/clock")[0].clock)
+    listener.next("/clock")
+    begun_s = stamp_to_s(listener.heard["/clock"][0].clock)
     for view in (cameras.EXTERNAL, cameras.WRIST):
         image = listener.next(f"{view.name}/image_raw")[0]
         assert image.encoding == "rgb8" and image.header.frame_id == view.frame_id
@@ -127,7 +128,7 @@ def test_images_carry_the_simulated_time_and_the_frame_of_their_camera(active, l
         pixels = np.frombuffer(image.data, np.uint8)
         assert pixels.size == 3 * view.width_px * view.height_px and pixels.std() > 20
         stamp_s = stamp_to_s(image.header.stamp)
-        assert clock_s - 0.1 < stamp_s < clock_s + 30.0
+        assert begun_s - 0.1 < stamp_s <= active._world.time_s
 
 
 def test_camera_info_says_where_things_are_in_the_image(active, listener):
@@ -135,12 +136,12 @@ def test_camera_info_says_where_things_are_in_the_image(active, listener):
     assert np.array(info.k).reshape(3, 3) == pytest.approx(cameras.EXTERNAL.intrinsics)
     assert np.array(info.p).reshape(3, 4)[:, :3] == pytest.approx(cameras.EXTERNAL.intrinsics)
     assert info.header.frame_id == cameras.EXTERNAL.frame_id
-    wait_until(
-        lambda: any(
-            image.header.stamp == info.header.stamp
-            for image in listener.heard["external/image_raw"]
-        )
-    )
+    heard = listener.heard  # best effort: the image of this one info may have been lost
+
+    def stamps_s(topic):
+        return {stamp_to_s(message.header.stamp) for message in list(heard[topic])}
+
+    wait_until(lambda: stamps_s("external/camera_info") & stamps_s("external/image_raw"))
 
 
 def test_the_clock_never_goes_back_not_even_when_the_world_is_made_anew(active, listener):
@@ -169,8 +170,10 @@ def test_reset_puts_the_objects_where_the_parameter_seed_says(active, listener):
         assert active.set_parameters([Parameter("seed", value=seed)])[0].successful
         answer = listener.trigger("sim_world/reset")
         assert answer.success and f"scene {seed}" in answer.message
-        listener.next("sim_world/objects")  # it may have been on its way before the reset
-        markers = listener.next("sim_world/objects")[0].markers
+        reset_s, heard = active._world.time_s, listener.heard["sim_world/objects"]
+        # Those on their way at the reset tell of the scene before.
+        wait_until(lambda t=reset_s, h=heard: stamp_to_s(h[-1].markers[0].header.stamp) > t)
+        markers = heard[-1].markers
         for marker in markers:
             expected = layout("random", seed)[marker.ns].position_m
             assert pose_from_msg(marker.pose).position_m == pytest.approx(expected, abs=1e-3)
@@ -192,7 +195,7 @@ def test_a_deactivated_world_stands_still(active, listener):
     assert listener.trigger("sim_world/reset").success
     assert active._world.time_s == stopped_s
     assert active.trigger_activate() == DONE
-    assert stamp_to_s(listener.next("/clock")[0].clock) > stopped_s - 0.05
+    wait_until(lambda: stamp_to_s(listener.heard["/clock"][-1].clock) > stopped_s)
 
 
 def test_diagnostics_tell_pace_and_pictures(active):

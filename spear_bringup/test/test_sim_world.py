@@ -10,6 +10,7 @@ import pytest
 from spear_bringup.graph.free_places import free_loopback_host
 from spear_bringup.sim import rendering
 from spear_bringup.sim.layout import layout
+from spear_bringup.sim.pacing import DEBT_LIMIT_S
 from spear_bringup.sim.rendering import RenderingError
 from spear_bringup.sim.settings import WorldListener, WorldSettings
 from spear_bringup.sim.world import World
@@ -46,11 +47,15 @@ def diary():
 
 @pytest.fixture(scope="module")
 def world(diary):
+    patience = pytest.MonkeyPatch()
+    # No robot client waits here, so physics may wait for the slowest machine's pictures.
+    patience.setattr(rendering.RenderThread, "BUSY_LIMIT_S", 60.0)
     world = World(WorldSettings(host=free_loopback_host(), seed=3), diary.listener())
     diary.world = world
     world.start()
     yield world
     world.close()
+    patience.undo()
 
 
 def wait_until(condition, timeout_s=60.0):
@@ -116,10 +121,12 @@ def test_the_clock_starts_after_zero_and_ticks_a_hundred_times_a_simulated_secon
 
 
 def test_simulated_time_never_runs_ahead_of_the_wall_clock(world, diary):
-    wait_until(lambda: len(diary.clock) > 50)
+    wait_until(lambda: len(diary.clock) > 150)
     simulated, wall = np.array(diary.clock).T
-    ahead = (simulated - simulated[0]) - (wall - wall[0])
-    assert ahead.max() < 0.02
+    ahead = simulated - wall
+    # A busy machine reads the wall clock late now and then, which looks like falling behind: what
+    # counts is the least late of the first readings. And a stall is made up for a little.
+    assert ahead.max() - ahead[:50].max() < DEBT_LIMIT_S + 0.02
 
 
 def test_time_stands_still_while_stopped_and_goes_on_after(world, diary):

@@ -39,12 +39,12 @@ def scipy_rotation(q_wxyz):
     return Rotation.from_quat(xyzw_from_wxyz(q_wxyz))
 
 
-def targets(count=500, largest=math.radians(60), seed=0):
-    """Rotations (count, 4) of up to `largest` [rad], w >= 0, fp64."""
+def targets(count=500, largest_degrees=60.0, seed=0):
+    """Rotations (count, 4) of up to `largest_degrees`, w >= 0, fp64."""
     generator = np.random.default_rng(seed)
     axis = generator.normal(size=(count, 3))
     axis /= np.linalg.norm(axis, axis=-1, keepdims=True)
-    turn = generator.uniform(0, largest, size=(count, 1))
+    turn = np.radians(generator.uniform(0, largest_degrees, size=(count, 1)))
     return torch.from_numpy(wxyz_from_xyzw(Rotation.from_rotvec(turn * axis).as_quat()))
 
 
@@ -232,8 +232,8 @@ def test_one_anchor_serves_a_whole_chunk():
     base = to_model_frame(delta, q_anchor, "base")
     for i in range(3):
         expected = s3.multiply(s3.multiply(q_anchor[i], delta[i]), s3.conjugate(q_anchor[i]))
-        assert degrees_apart(base[i], expected).max() < 0.1
-    assert degrees_apart(from_model_frame(base, q_anchor, "base"), delta).max() < 0.1
+        assert degrees_apart(base[i], expected).max() < 1e-3
+    assert degrees_apart(from_model_frame(base, q_anchor, "base"), delta).max() < 1e-3
 
 
 def test_end_effector_deltas_stay_and_unknown_frames_are_refused():

@@ -264,7 +264,7 @@ def _given_tau(tau: float | Tensor, targets: Tensor) -> Tensor:
     tau = torch.as_tensor(tau, dtype=targets.dtype, device=targets.device)
     if tau.shape not in ((), targets.shape[:1]) or not ((tau >= 0) & (tau <= 1)).all():
         raise ValueError(f"tau must be one number in 0..1 for each chunk, [B], not {tau.tolist()}")
-    return tau.expand(targets.shape[0])
+    return tau.expand(targets.shape[0]).contiguous()
 
 
 def _uniform(rows: int, batch: int, generator, like: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from spear_policy.geometry.quaternions import UNIT_TOLERANCE
 SINC_FLOOR = 1e-4  # sin(theta) / theta of end points that are all but opposite
 MIN_VELOCITY_ANGLE = 1e-3  # [rad]; a shorter velocity has no direction worth learning
 MIN_SPEED = 1e-6
+MIN_NORM = 1e-6
 DISTANCE_EPS = 1e-12  # inside square roots, whose slope at 0 is infinite
 MIN_SCALED_STEP = 1e-3  # 1 - tau never is smaller with the default time_scale 0.999
 _TAYLOR_LIMIT = 0.5
@@ -100,9 +101,9 @@ def _sinc(x: Tensor) -> Tensor:
 
 @full_precision
 def unit(q_wxyz: Tensor) -> Tensor:
-    """Scale (..., 4) to unit length; zero stays zero."""
+    """Scale (..., 4) to unit length; what is shorter than 1e-6 has no direction and stays short."""
     norm = torch.linalg.vector_norm(q_wxyz, dim=-1, keepdim=True)
-    return q_wxyz / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    return q_wxyz / norm.clamp_min(MIN_NORM)
 
 
 @full_precision
