@@ -109,7 +109,12 @@ class Driver:
         self.arm = PointArm()
         self.decisions = []
         self.samples = []
-        settings = {"simulated_time": False, "now_s": time.time, "robot_timeout_s": 20.0, **settings}
+        settings = {
+            "simulated_time": False,
+            "now_s": time.time,
+            "robot_timeout_s": 20.0,
+            **settings,
+        }
         core = settings.pop("core", None) or CommandCore(Limits(), Timing(max_chunk_age_s=5.0))
         self.session = ArmSession(
             self.arm,

@@ -1,5 +1,6 @@
 """Paths move the arm of a Franka as they say; a real franky talks to a simulated robot."""
 
+import functools
 import time
 
 import numpy as np
@@ -30,20 +31,51 @@ def arm(robot):
     """A connected arm at rest in its home position."""
     arm = FrankaArm(FrankaSettings(HOST, realtime="ignore"))
     arm.connect()
+    go_home(arm)
+    yield arm
+    arm.disconnect()
+
+
+class Starved(Exception):
+    """A busy machine did not let the test look at the arm often enough to judge it."""
+
+
+def again_when_starved(test):
+    """Repeat a test whose arm goes on while nobody looks; what it asserts is not softened."""
+
+    @functools.wraps(test)
+    def repeated(arm):
+        for _ in range(30):
+            try:
+                return test(arm)
+            except Starved:
+                follow(arm)
+                go_home(arm)
+        raise AssertionError("this machine is too busy to look at an arm twenty times a second")
+
+    return repeated
+
+
+def look_closely(states):
+    """Raise Starved when something may have happened between two states."""
+    if np.max(np.diff([state.robot_time_s for state in states])) > 0.05:
+        raise Starved
+
+
+def go_home(arm):
+    """To the home position, and to rest there."""
     home = np.array([0.0, -0.3313, 0.0, -2.2884, 0.0, 1.9571, 0.7854])
     here = arm.read_state().joint_positions_rad
     if np.max(np.abs(here - home)) > 1e-3:
         way = joint_path(here, home, 1.0)
         arm.send_joints(way.durations_s, way.positions_rad)
         follow(arm)
-    yield arm
-    arm.disconnect()
 
 
 def follow(arm, until_s=np.inf):
     """The states from now to rest, or for `until_s` of robot time."""
     states = [arm.read_state()]
-    steady_end_s = time.monotonic() + 60.0
+    steady_end_s = time.monotonic() + 120.0
     quiet = 0
     while quiet < 10 and states[-1].robot_time_s - states[0].robot_time_s < until_s:
         assert time.monotonic() < steady_end_s, "the arm did not come to rest"
@@ -98,10 +130,13 @@ def test_a_rotation_turns_about_the_axes_of_the_end_effector(arm):
     assert distance(end, start)[0] < 0.003
 
 
+@again_when_starved
 def test_a_path_takes_the_time_that_it_says_and_keeps_to_its_line(arm):
-    start = arm.read_state().commanded
+    rest = arm.read_state()
+    start = rest.commanded
     arm.send(straight(start, (0.0, 0.15, 0.0), seconds=1.0))
     states = follow(arm)
+    look_closely([rest, *states])
     way = np.array([state.commanded.position_m - start.position_m for state in states])
     arrived = next(i for i in range(len(way)) if way[i, 1] > 0.149)
     # The planner brings acceleration to zero at every knot, which takes a little time more.
@@ -110,6 +145,7 @@ def test_a_path_takes_the_time_that_it_says_and_keeps_to_its_line(arm):
     assert np.max(speeds(states)) < 1.25 * arm.settings.max_linear_speed_m_s
 
 
+@again_when_starved
 def test_a_new_path_takes_over_without_a_stop(arm):
     start = arm.read_state().commanded
     arm.send(straight(start, (0.0, 0.16, 0.0), seconds=1.0))
@@ -119,17 +155,22 @@ def test_a_new_path_takes_over_without_a_stop(arm):
     path = straight(here, rest, seconds=1.0)
     arm.send(path)
     second = follow(arm)
-    seam = speeds(first[-20:] + second[1:40])
+    seam_s = first[-1].robot_time_s
+    around = [state for state in first + second[1:] if abs(state.robot_time_s - seam_s) < 0.2]
+    look_closely(around)
+    seam = speeds(around)
     assert np.min(seam) > 0.05, "the arm nearly stopped at the seam"
     assert np.allclose(second[-1].measured.position_m, path.positions_m[-1], atol=0.002)
 
 
+@again_when_starved
 def test_stop_brings_the_arm_to_rest_within_0_4_s_of_robot_time(arm):
     start = arm.read_state().commanded
     arm.send(straight(start, (0.0, 0.2, 0.0), seconds=1.0))
-    follow(arm, until_s=0.5)
+    before = follow(arm, until_s=0.5)
     arm.stop()
     states = follow(arm)
+    look_closely([before[-1], *states])
     at_rest = [s.robot_time_s for s, v in zip(states, speeds(states), strict=False) if v > 0.002]
     assert at_rest[-1] - states[0].robot_time_s < 0.4
     assert np.max(np.abs(states[-1].joint_velocities_rad_s)) < 0.01

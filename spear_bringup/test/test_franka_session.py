@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from point_arm import assert_noticed_in_time
 from simulated_franka import SimulatedFranka
 
 from spear_bringup.control.command_core import CommandCore
@@ -24,7 +25,7 @@ from spear_bringup.drivers.protocol import FaultKind, RobotFault
 from spear_bringup.graph.free_places import free_loopback_host
 
 HOST = free_loopback_host()
-ATTEMPTS = 5  # a test machine under load is now and then silent by itself
+TRIES = 3
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def session(robot):
     session.close()
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     end_s = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end_s, "it did not happen"
@@ -69,9 +70,8 @@ def recovered(session):
 
 
 @pytest.mark.parametrize("moving", [False, True])
-def test_a_frozen_robot_is_noticed_within_0_2_s_though_franky_needs_1_s(robot, session, moving):
-    noticed = []
-    for _ in range(ATTEMPTS):
+def test_a_frozen_robot_is_noticed_within_0_14_s_though_franky_needs_1_s(robot, session, moving):
+    for _ in range(TRIES):
         until(lambda: recovered(session))
         if moving:
             here = session.sample.state.joint_positions_rad
@@ -80,17 +80,13 @@ def test_a_frozen_robot_is_noticed_within_0_2_s_though_franky_needs_1_s(robot, s
             session.arm.send_joints(way.durations_s, way.positions_rad)
             until(lambda: not session.still or session.core.latched)
         robot.freeze()
-        frozen_s = time.monotonic()
-        before = session.core.latched
         try:
+            # On a busy machine the robot may have been silent before; that is told alike.
             until(lambda: session.core.latched is not None)
-            noticed.append(time.monotonic() - frozen_s)
         finally:
             robot.thaw()
         assert session.core.latched.reason is Reason.ROBOT_LOST
-        if before is None and noticed[-1] < 0.2:
-            break
-    assert min(noticed) < 0.2, f"noticed after {np.round(noticed, 3)} s"
+        assert_noticed_in_time(session)
     until(lambda: recovered(session))
 
 

@@ -11,7 +11,7 @@ from scipy.special import betaincinv
 from spear_policy.model import s3
 from spear_policy.model.config import FlowConfig
 from spear_policy.model.flow_loss import SPEED_BINS
-from spear_policy.model.flow_matching import FlowMatching, tau_quantile
+from spear_policy.model.flow_matching import FlowMatching, FlowSample, tau_quantile
 
 KINDS = ["s3", "r4", "matrix", "euler"]
 IDENTITY = torch.tensor([1.0, 0.0, 0.0, 0.0])
@@ -277,14 +277,13 @@ def test_integration_of_the_true_field_reaches_the_targets(kind, steps):
     flow = FlowMatching(FlowConfig(rotation=kind))
     translation, q_wxyz, gripper = random_actions(64)
     targets, noise = flow.encode(translation, q_wxyz, gripper), flow.noise(64, 5, seeded(1))
-    sample = flow.draw(targets, tau=0.0)
     seen = []
 
     def velocity(a, k, tau):
         seen.append((k, tau))
         assert a.shape == targets.shape
         times = torch.full((64,), tau)
-        exact = type(sample)(times, times, noise, a, targets)
+        exact = FlowSample(times, times, noise, a, targets)
         return true_velocity(flow, exact)
 
     reached = flow.decode(flow.integrate(velocity, noise, steps))
@@ -388,10 +387,14 @@ def train_on_small_rotations(config, updates):
     return degrees_apart(reached, q_wxyz).mean(), degrees_apart(q_wxyz, IDENTITY).mean()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_short_training_beats_never_rotating(kind):
-    """Rotations are up to 17 degrees, noise is 126: the loss alone would show nothing."""
-    config = FlowConfig(rotation=kind, rot_geo_scale="inv_delta")
+@pytest.mark.parametrize(
+    ("kind", "share"), [("s3", 0.25), ("r4", 0.6), ("matrix", 0.4), ("euler", 0.4)]
+)
+def test_a_short_training_beats_never_rotating(kind, share):
+    """Rotations are up to 17 degrees, noise is 126: the loss alone would show nothing.
+
+    Five steps: the speed near tau = 1, which longer integrations need, is learnt last.
+    """
+    config = FlowConfig(rotation=kind, rot_geo_scale="inv_delta", steps=5)
     error, identity = train_on_small_rotations(config, updates=400)
-    print(f"{kind}: {error:.2f} degrees, identity {identity:.2f}")
-    assert error < 0.6 * identity
+    assert error < share * identity

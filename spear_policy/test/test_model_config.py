@@ -41,6 +41,9 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         ({"language": replace(preset("tiny").language, head_dim=47)}, "head_dim must be even"),
         ({"vocabulary": replace(preset("tiny").vocabulary, loc_begin=500)}, "outside the vocab"),
         ({"flow": replace(preset("tiny").flow, steps=0)}, "flow.steps must be at least 1"),
+        ({"flow": replace(preset("tiny").flow, time_alpha=0.0)}, "time_alpha, time_beta must be"),
+        ({"flow": replace(preset("tiny").flow, time_scale=1.5)}, "flow.time_scale must be in"),
+        ({"flow": replace(preset("tiny").flow, min_delta=0.0)}, "flow.min_delta must be in"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_in_one_sentence(change, words):

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry.poses import Pose, distance
+from spear_policy.geometry.tracking import replayed_motion
 from spear_policy.inference.engine import Observation
 from spear_policy.inference.episode import Episode, save_episode
-from spear_policy.inference.replay import ReplayEngine, replayed_motion
+from spear_policy.inference.replay import ReplayEngine
 
 # The Franka's hand at home points down; x forward, y left, z up in the base frame.
 HOME = Pose([0.45, 0.0, 0.38], [1.0, 0.0, 0.0, 0.0])
@@ -248,9 +249,9 @@ poses = st.tuples(st.tuples(numbers, numbers, numbers), quaternions).map(
 @given(recorded=st.lists(poses, min_size=2, max_size=6), start=poses)
 def test_moving_a_motion_there_and_back_gives_it_again(recorded, start):
     episode = straight(steps=len(recorded), poses=np.array(recorded))
-    moved = replayed_motion(episode, Pose(start[:3], start[3:]), 5.0)
+    moved = replayed_motion(episode.motion, Pose(start[:3], start[3:]), 5.0)
     there = straight(steps=len(recorded), poses=moved.poses)
-    back = replayed_motion(there, Pose(recorded[0][:3], recorded[0][3:]), 0.0)
+    back = replayed_motion(there.motion, Pose(recorded[0][:3], recorded[0][3:]), 0.0)
     for a, b in zip(back.poses, recorded, strict=True):
         shift_m, turn_rad = distance(Pose(a[:3], a[3:]), Pose(b[:3], b[3:]))
         assert shift_m < 1e-9

@@ -45,7 +45,7 @@ _SWITCH_TIMEOUT_S = 0.5  # robot time for the tail of a motion of the other cont
 _JOIN_TIMEOUT_S = 0.5
 _SLOWEST_STEADY_S = 10.0  # for it on our clock: a simulation may be slow
 _START_CHECK_S = 0.002  # a plan that cannot be made fails within this time
-_CLEAR_TIMEOUT_S = 0.5
+_CLEAR_TIMEOUT_S = 2.0
 _DROP_TIMEOUT_S = 3.0
 _CALL_TIMEOUT_S = 12.0
 

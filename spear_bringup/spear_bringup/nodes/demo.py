@@ -16,12 +16,8 @@ from spear_bringup.graph.robots import ENGINES, sim_graph
 from spear_bringup.nodes.demo_report import report
 from spear_bringup.nodes.supervisor import GraphError, RunningGraph
 from spear_bringup.nodes.trial_client import TrialClient, TrialResult
-from spear_bringup.nodes.trial_judges import (
-    FollowingJudge,
-    Judge,
-    ObjectsJudge,
-    recorded_instruction,
-)
+from spear_bringup.nodes.trial_judges import FollowingJudge, Judge, ObjectsJudge
+from spear_bringup.trials.following import Recording
 
 _START_TIMEOUT_S = 600.0  # a busy machine starts slowly; a broken graph is told at once anyway
 _FILE_WIDTH = 120  # columns of an output that is no terminal
@@ -146,8 +142,8 @@ def _run_trials(run: DemoRun, console: Console) -> None:
 def _judge(run: DemoRun, node) -> Judge:
     if not run.episode_files:
         return ObjectsJudge(node)
-    sentences = map(recorded_instruction, run.episode_files)
-    return FollowingJudge(node, dict(zip(run.seeds, sentences, strict=True)))
+    recordings = map(Recording.from_file, run.episode_files)
+    return FollowingJudge(node, dict(zip(run.seeds, recordings, strict=True)))
 
 
 class Show:

@@ -1,7 +1,5 @@
 """Who says whether a simulated trial succeeded: the places of the objects, or the path followed."""
 
-import json
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +9,7 @@ from spear_bringup.sim.tasks import judge, task_from_instruction, task_of_seed
 from spear_bringup.trials.following import (
     POSITION_LIMIT_MM,
     ROTATION_LIMIT_DEG,
+    Recording,
     following_errors,
 )
 from spear_bringup.trials.series import StateSeries
@@ -35,19 +34,6 @@ class Judge(Protocol):
 
     def verdict(self, instruction: str) -> tuple[bool, str]:
         """Success, and the reason in a sentence."""
-
-
-def recorded_instruction(episode_file: Path) -> str:
-    """The sentence of a recorded episode; the policy reads and judges the rest of the file.
-
-    Raises:
-        ValueError: it is no episode file.
-    """
-    try:
-        with np.load(episode_file, allow_pickle=False) as arrays:
-            return json.loads(str(arrays["words"]))["instruction"]
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{episode_file} is no episode file; use import_episodes") from error
 
 
 class ObjectsJudge:
@@ -77,42 +63,48 @@ class ObjectsJudge:
 
 
 class FollowingJudge:
-    """A replay succeeds when the arm was near every target of its chunks at its time."""
+    """A replay succeeds when the arm was near every recorded pose at its time."""
 
-    def __init__(self, node, instructions: dict[int, str]):
-        """`instructions` are the recorded sentences by seed."""
-        self._instructions = instructions
-        self._chunks: list[ActionChunk] = []
+    def __init__(self, node, recordings: dict[int, Recording]):
+        """`recordings` are what is repeated, by seed."""
+        self._recordings = recordings
+        self._seed = min(recordings)
+        self._first: ActionChunk | None = None
         self._states: list[EndEffectorState] = []
         self.now_s = 0.0
         node.create_subscription(ActionChunk, "action_chunk", self._take_chunk, qos.EVENT)
         node.create_subscription(EndEffectorState, "ee_state", self._take_state, qos.SENSOR)
 
     def _take_chunk(self, chunk: ActionChunk) -> None:
-        if chunk.kind == ActionChunk.KIND_STEPS:
-            self._chunks.append(chunk)
+        if chunk.kind == ActionChunk.KIND_STEPS and self._first is None:
+            self._first = chunk
 
     def _take_state(self, state: EndEffectorState) -> None:
         self._states.append(state)
         self.now_s = stamp_to_s(state.header.stamp)
 
     def instruction(self, seed: int) -> str:
-        """The recorded sentence."""
-        return self._instructions[seed]
+        """The recorded sentence; the trial is of this seed from now on."""
+        self._seed = seed
+        return self._recordings[seed].instruction
 
     def begin(self) -> None:
         """Forget the homing."""
-        self._chunks, self._states = [], []
+        self._first, self._states = None, []
 
     def verdict(self, instruction: str) -> tuple[bool, str]:
-        """By the distance from each target of the chunks."""
+        """By the distance from each recorded pose."""
+        if self._first is None:
+            return False, "no chunk was published"
         rows = list(self._states)
         states = StateSeries(
             stamps_s=np.array([stamp_to_s(row.header.stamp) for row in rows]),
             measured=np.array([pose_array(row.measured) for row in rows]),
         )
         try:
-            errors = following_errors([chunk_from_msg(chunk) for chunk in self._chunks], states)
+            recorded = self._recordings[self._seed].motion
+            errors = following_errors(recorded, chunk_from_msg(self._first), states)
         except ValueError as error:
             return False, str(error)
-        return errors.within(POSITION_LIMIT_MM, ROTATION_LIMIT_DEG), f"followed: {errors}"
+        success = errors.within(POSITION_LIMIT_MM, ROTATION_LIMIT_DEG)
+        return success, f"{'repeated' if success else 'strayed from'} the recording: {errors}"

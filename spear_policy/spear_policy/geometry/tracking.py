@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spear_policy.geometry import quaternions as quat
+from spear_policy.geometry.poses import Pose
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,24 @@ class TimedPoses:
         t = (times - start) / (end - start)
         positions = a[:, :3] + t[:, None] * (b[:, :3] - a[:, :3])
         return np.hstack([positions, quat.slerp(a[:, 3:], b[:, 3:], t)])
+
+
+def replayed_motion(recorded: TimedPoses, start: Pose, start_stamp_s: float) -> TimedPoses:
+    """A recorded motion moved to another robot: where it has to be, at every recorded step.
+
+    The first recorded pose falls on `start` at `start_stamp_s`. The others follow by translation
+    and rotation from the first, both in the axes of the robot's base: the motion in space is the
+    same however the two robots name the axes of their hands.
+    """
+    poses = recorded.poses
+    turns = quat.multiply(poses[:, 3:], quat.inverse(poses[0, 3:]))
+    moved = np.hstack(
+        [
+            start.position_m + poses[:, :3] - poses[0, :3],
+            quat.multiply(turns, start.orientation_xyzw),
+        ]
+    )
+    return TimedPoses(recorded.stamps_s - recorded.stamps_s[0] + start_stamp_s, moved)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,33 +6,14 @@ from threading import Lock
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.chunks import Chunk, chunk_from_poses
 from spear_policy.geometry.poses import Pose
-from spear_policy.geometry.tracking import TimedPoses
+from spear_policy.geometry.tracking import TimedPoses, replayed_motion
 from spear_policy.inference.engine import EngineCard, Observation
 from spear_policy.inference.episode import Episode, binary_gripper, load_episode
 
 # A due time and a recorded stamp that mean the same instant differ by rounding.
 _SAME_INSTANT_S = 1e-6
-
-
-def replayed_motion(episode: Episode, start: Pose, start_stamp_s: float) -> TimedPoses:
-    """The recorded motion moved to another robot: where it has to be, at every recorded step.
-
-    The first recorded pose falls on `start` at `start_stamp_s`. The others follow by translation
-    and rotation from the first, both in the axes of the robot's base: the motion in space is the
-    same however the two robots name the axes of their hands.
-    """
-    recorded = episode.poses
-    turns = quat.multiply(recorded[:, 3:], quat.inverse(recorded[0, 3:]))
-    poses = np.hstack(
-        [
-            start.position_m + recorded[:, :3] - recorded[0, :3],
-            quat.multiply(turns, start.orientation_xyzw),
-        ]
-    )
-    return TimedPoses(episode.stamps_s - episode.stamps_s[0] + start_stamp_s, poses)
 
 
 class ReplayEngine:
@@ -125,7 +106,7 @@ class ReplayEngine:
         now_s = observation.stamp_s
         with self._lock:
             if self._targets is None:
-                self._targets = replayed_motion(self.episode, observation.measured, now_s)
+                self._targets = replayed_motion(self.episode.motion, observation.measured, now_s)
             targets = self._targets
         start_s, end_s = targets.stamps_s[0], targets.stamps_s[-1]
         if now_s < start_s - _SAME_INSTANT_S:

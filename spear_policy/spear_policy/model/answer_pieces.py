@@ -96,11 +96,10 @@ def _checked(ids, config):
     row = ids.tolist() if hasattr(ids, "tolist") else ids
     row = list(row) if isinstance(row, Iterable) else [row]
     for i, each in enumerate(row):
-        if not hasattr(each, "__index__") or not 0 <= index(each) < config.end:
-            raise AnswerError(
-                f"found {str(each)[:40]} at token {i}: expected one row of ids, "
-                f"0..{config.end - 1}"
-            )
+        if not hasattr(each, "__index__"):
+            raise AnswerError(f"found {str(each)[:40]} at token {i}: expected one row of ids")
+        if not 0 <= index(each) < config.end:
+            raise AnswerError(f"found the id {each} at token {i}: expected 0..{config.end - 1}")
     return [index(each) for each in row]
 
 

@@ -136,6 +136,8 @@ class FlowConfig:
             target's side.
         rotation_velocity_loss: Eq. 8 (cosine, normalised) or the squared error.
         rotation_geometric_loss: chordal is Eq. 9; angle is the geodesic one in rad.
+            cosine needs one: it does not teach the speed. Both losses are s3's; the other
+            representations have the squared error alone.
         rot_geo_scale: inv_delta divides the geometric loss by its step, which lets short
             trainings learn the speed near tau = 1.
         time_alpha, time_beta, time_scale: tau = time_scale * (1 - b), b ~ Beta(alpha, beta).
@@ -261,4 +263,8 @@ def _check(config: ModelConfig) -> None:
     need(inside, "vocabulary.loc_begin", "puts <loc> tokens outside the vocabulary")
     for name in ("chunk_length", "max_text_tokens"):
         need(getattr(config, name) >= 1, name, "must be at least 1")
-    need(config.flow.steps >= 1, "flow.steps", "must be at least 1")
+    flow = config.flow
+    need(flow.steps >= 1, "flow.steps", "must be at least 1")
+    need(flow.time_alpha > 0 and flow.time_beta > 0, "flow.time_alpha, time_beta", "must be > 0")
+    need(0 < flow.time_scale <= 1, "flow.time_scale", "must be in (0, 1]")
+    need(0 < flow.min_delta < 1, "flow.min_delta", "must be in (0, 1)")

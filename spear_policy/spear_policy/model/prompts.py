@@ -65,7 +65,7 @@ def prompt_ids(
     if len(words) > room:
         warnings.warn(
             f"the prompt has {len(words) + 1 + len(newline)} tokens and is cut to "
-            f"{max_text_tokens}: {text!r}; say it in fewer words",
+            f"{max_text_tokens}: {text[:80]!r}...; say it in fewer words",
             stacklevel=2,
         )
         words = words[:room]

@@ -73,6 +73,9 @@ def corpus() -> list[str]:
     lines = [f"{verb} the {t} {p}" for verb, t, p in product(VERBS, OBJECTS, PLACES)]
     lines += [f"put the {a} on the {b}" for a, b in zip(things, reversed(things), strict=True)]
     lines += list(SENTENCES) * 20
+    # the tiny preset has room for few whole words: those of the demo first
+    demo = product(COLOURS[:4], ("on the plate", "in the bowl"))
+    lines += [f"put the {colour} cube {place}" for colour, place in demo] * 100
     lines += [f"move the {word}" for word in MORE_WORDS] * 2
     for question, (thing, other) in product(QUESTIONS, zip(things, reversed(things), strict=True)):
         lines.append(question.format(thing, other))
