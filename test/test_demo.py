@@ -33,7 +33,8 @@ def _check_trial(trial, out_dir):
     spreads = {"p50", "p99", "max"}
     assert set(trial["seam_mm"]) == spreads and set(trial["seam_mrad"]) == spreads
     assert trial["duration_s"] > 1.0
-    assert 0.15 < trial["command_period_p99_s"] < 2.0
+    # How fast this machine is, is reported and not judged. The gate refuses older observations.
+    assert trial["command_period_p99_s"] > 0.15
     assert 0.0 < trial["camera_to_command_age_p99_s"] < 1.0
     assert 0.0 < trial["real_time_factor"] < 1.2
     assert trial["commands"] > 10

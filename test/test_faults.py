@@ -89,7 +89,7 @@ def test_an_arm_without_its_policy_rests_in_time(graph, watcher):
     watcher.until(lambda: len(watcher.chunks) > first + 5, "chunks")
     watcher.until(lambda: np.linalg.norm(watcher.position() - start) > 0.03, "motion")
     graph.kill("policy")
-    assert graph.processes["policy"].wait(10.0)
+    assert graph.processes["policy"].wait(60.0)
     held = GateStatus.REASON_CHUNK_TIMEOUT
     watcher.until(lambda: watcher.gate[-1].reason == held, "a hold after the last chunk")
     assert watcher.gate[-1].verdict == GateStatus.VERDICT_HELD
@@ -97,9 +97,13 @@ def test_an_arm_without_its_policy_rests_in_time(graph, watcher):
     last = [chunk for chunk in watcher.chunks if chunk.steps][-1]
     due_s = stamp_to_s(last.steps[-1].header.stamp)
     rest_s = due_s + CHUNK_TIMEOUT_S + STOPPING_S
-    late = [state for state in watcher.states if stamp_to_s(state.header.stamp) > rest_s]
-    places = np.array([pose_array(state.measured)[:3] for state in late])
-    assert len(late) > 5
+
+    def late():
+        states = list(watcher.states)
+        return [state for state in states if stamp_to_s(state.header.stamp) > rest_s]
+
+    watcher.until(lambda: len(late()) > 20, "states after the stop")
+    places = np.array([pose_array(state.measured)[:3] for state in late()])
     assert np.ptp(places, axis=0).max() < 1e-3
     assert graph.states()["franka_driver"] == "active"
 
