@@ -31,6 +31,21 @@ for _package in ("spear_policy", "spear_bringup", "spear_training"):
         importlib.import_module(_package)
 
 
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # No example fails for being slow: that judges the machine. CI repeats the same examples.
+    settings.register_profile(
+        "spear",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize="CI" in os.environ,
+        database=None,
+        print_blob=True,
+    )
+    settings.load_profile("spear")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ros_logs():
     """Send the log files of all nodes to a folder that goes away."""

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
 NEEDS_ROS = re.compile(
-    r"rclpy|spear_msgs|free_places|\.nodes|franky|simulated_franka|install/setup"
+    r"rclpy|spear_msgs|free_places|\.nodes|franky|simulated_franka|franka_lab|install/setup"
 )
 IMPORTS = """
 import numpy, scipy, cv2, rosbags.rosbag2, mcap.writer, mcap_ros2.decoder, av, torch

@@ -5,25 +5,15 @@ import time
 
 import numpy as np
 import pytest
-from simulated_franka import SimulatedFranka
+from franka_lab import HOST
 
 from spear_bringup.control.path import path_through
 from spear_bringup.drivers.franka import FrankaArm
 from spear_bringup.drivers.franka_motions import FrankaSettings
 from spear_bringup.drivers.homing import joint_path
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
-from spear_bringup.graph.free_places import free_loopback_host
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.poses import apply_delta, distance
-
-HOST = free_loopback_host()
-
-
-@pytest.fixture(scope="module")
-def robot():
-    """One simulated robot for this file."""
-    with SimulatedFranka(HOST) as robot:
-        yield robot
 
 
 @pytest.fixture

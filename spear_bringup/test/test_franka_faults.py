@@ -8,24 +8,14 @@ import time
 import franky
 import numpy as np
 import pytest
-from simulated_franka import SimulatedFranka
+from franka_lab import HOST, fault, until
 
 from spear_bringup.control.path import path_through
 from spear_bringup.drivers import franka as franka_module
 from spear_bringup.drivers.franka import FrankaArm
 from spear_bringup.drivers.franka_faults import fault_of, fault_of_state
 from spear_bringup.drivers.franka_motions import FrankaSettings
-from spear_bringup.drivers.protocol import FaultKind, RobotFault
-from spear_bringup.graph.free_places import free_loopback_host
-
-HOST = free_loopback_host()
-
-
-@pytest.fixture(scope="module")
-def robot():
-    """One simulated robot for this file."""
-    with SimulatedFranka(HOST) as robot:
-        yield robot
+from spear_bringup.drivers.protocol import FaultKind
 
 
 @pytest.fixture
@@ -43,24 +33,6 @@ def along_y(arm, metres=0.05, seconds=1.0):
     start = arm.read_state().commanded
     ends = start.position_m + np.outer(np.arange(1, 6) / 5, [0.0, metres, 0.0])
     return path_through(np.full(5, seconds / 5), ends, [start.orientation_xyzw] * 5, start)
-
-
-def until(condition, seconds=60.0):
-    """The first truthy value of `condition()`."""
-    end_s = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.002)
-    return value
-
-
-def fault(call, *arguments):
-    """The RobotFault of a call, or None."""
-    try:
-        call(*arguments)
-    except RobotFault as raised:
-        return raised
-    return None
 
 
 def moves(arm):

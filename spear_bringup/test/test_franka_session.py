@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from franka_lab import HOST, until
 from point_arm import assert_noticed_in_time
-from simulated_franka import SimulatedFranka
 
 from spear_bringup.control.command_core import CommandCore
 from spear_bringup.control.gripper_logic import GripperLogic
@@ -22,17 +22,8 @@ from spear_bringup.drivers.franka_motions import FrankaSettings
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.homing import joint_path
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
-from spear_bringup.graph.free_places import free_loopback_host
 
-HOST = free_loopback_host()
 TRIES = 3
-
-
-@pytest.fixture(scope="module")
-def robot():
-    """One simulated robot for this file."""
-    with SimulatedFranka(HOST) as robot:
-        yield robot
 
 
 @pytest.fixture
@@ -49,13 +40,6 @@ def session(robot):
     session.open()
     yield session
     session.close()
-
-
-def until(condition, seconds=60.0):
-    end_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.002)
 
 
 def recovered(session):

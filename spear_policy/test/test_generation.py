@@ -6,7 +6,7 @@ from toy_models import MICRO, micro, observation
 
 from spear_policy.model.generation import answer
 from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.token_tables import ids_from_columns
+from spear_policy.model.language.token_tables import ids_from_columns
 
 EOS = MICRO.vocabulary.eos_id
 

@@ -5,10 +5,10 @@ import torch
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
 from spear_policy.model.config import DepthEncoderConfig, SiglipConfig
-from spear_policy.model.depth_encoder import DepthEncoder
 from spear_policy.model.initialisation import initialise
 from spear_policy.model.public_layouts import Source, read
-from spear_policy.model.siglip import SiglipEncoder
+from spear_policy.model.vision.depth_encoder import DepthEncoder
+from spear_policy.model.vision.siglip import SiglipEncoder
 
 SIGLIP = SiglipConfig(width=48, layers=3, heads=4, mlp_width=96, position_grid=4)
 DEPTH = DepthEncoderConfig(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spear_policy.model.position_tables import (
+from spear_policy.model.vision.position_tables import (
     PositionTable,
     resample_by_offset,
     resample_to_size,

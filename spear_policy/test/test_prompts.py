@@ -10,7 +10,7 @@ from text_bench import LIKE_PALIGEMMA, paligemma_document, write_document
 from tokenizers import Tokenizer
 
 from spear_policy.model.presets import tiny
-from spear_policy.model.prompts import (
+from spear_policy.model.text.prompts import (
     bucket,
     clean,
     pad,
@@ -18,8 +18,8 @@ from spear_policy.model.prompts import (
     prompt_ids,
     question_ids,
 )
-from spear_policy.model.tokenizer import TextTokenizer
-from spear_policy.model.tokenizer_training import train_tokenizer
+from spear_policy.model.text.tokenizer import TextTokenizer
+from spear_policy.model.text.tokenizer_training import train_tokenizer
 
 WORDS = tiny().vocabulary
 TOKENIZER = train_tokenizer(WORDS)

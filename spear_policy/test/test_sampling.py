@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.key_values import FixedMemory, GrowingMemory
+from spear_policy.model.language.key_values import FixedMemory, GrowingMemory
 from spear_policy.model.sampling import Sampler
 
 

@@ -8,13 +8,13 @@ from torch.nn import functional
 from transformers.models.gemma.modeling_gemma import GemmaTextScaledWordEmbedding
 
 from spear_policy.model.config import VocabularyConfig
-from spear_policy.model.presets import spear_vlm
-from spear_policy.model.token_tables import (
+from spear_policy.model.language.token_tables import (
     TokenTables,
     columns_from_ids,
     ids_from_columns,
     initialise_coordinates,
 )
+from spear_policy.model.presets import spear_vlm
 
 LAYOUT = VocabularyConfig(size=40, loc_begin=30, loc_tokens=8, coordinate_tokens=12)
 WIDTH = 24
@@ -141,7 +141,7 @@ def test_fewer_rows_than_their_width_are_enough():
 
 
 def test_more_rows_than_are_read_at_once_give_the_right_spread(monkeypatch):
-    monkeypatch.setattr("spear_policy.model.token_tables.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("spear_policy.model.language.token_tables.ROWS_AT_ONCE", 7)
     words = torch.randn(100, 8, generator=_seeded(7))
     drawn = initialise_coordinates(words, 20_000, scale=1.0, generator=_seeded(8))
     assert torch.allclose(drawn.std(0), words.std(0, correction=0), rtol=0.03)

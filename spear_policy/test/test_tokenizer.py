@@ -12,9 +12,9 @@ from transformers import GemmaTokenizer
 
 from spear_policy.model.config import VocabularyConfig
 from spear_policy.model.presets import small, spear_vlm, tiny
-from spear_policy.model.tokenizer import TextTokenizer, TokenizerError
-from spear_policy.model.tokenizer_training import corpus, train_tokenizer
-from spear_policy.model.vocabulary import Vocabulary
+from spear_policy.model.text.tokenizer import TextTokenizer, TokenizerError
+from spear_policy.model.text.tokenizer_training import corpus, train_tokenizer
+from spear_policy.model.text.vocabulary import Vocabulary
 
 TINY = train_tokenizer(tiny().vocabulary)
 SMALL = train_tokenizer(small().vocabulary)
@@ -87,7 +87,7 @@ def test_training_again_in_another_process_gives_the_same_bytes(tmp_path):
     here = TINY.save(tmp_path).read_bytes()
     code = (
         "import sys; from spear_policy.model.presets import tiny;"
-        "from spear_policy.model.tokenizer_training import train_tokenizer;"
+        "from spear_policy.model.text.tokenizer_training import train_tokenizer;"
         "train_tokenizer(tiny().vocabulary).save(sys.argv[1])"
     )
     other = tmp_path / "other"

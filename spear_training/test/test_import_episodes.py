@@ -1,5 +1,6 @@
 """The import command: whole files, one bad episode alone, a summary, and a rerun that goes on."""
 
+import fcntl
 import os
 import resource
 import signal
@@ -128,9 +129,11 @@ def test_ctrl_c_ends_it_with_a_summary_and_whole_files(write_rlds, make_record, 
         text=True,
         env=environment,
     ) as process:
+        # However late we are, it is not through: nobody reads what it says, and the pipe is small.
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
         assert process.stdout.readline().startswith("[1/200]")
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "interrupted; " in errors
     assert "Traceback" not in errors

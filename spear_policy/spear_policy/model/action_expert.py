@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_policy.model.attention import block_mask
 from spear_policy.model.config import STATE_DIM, ExpertConfig, ModelConfig
-from spear_policy.model.gemma import GemmaStack
-from spear_policy.model.key_values import KeyValues
+from spear_policy.model.language.attention import block_mask
+from spear_policy.model.language.gemma import GemmaStack
+from spear_policy.model.language.key_values import KeyValues
 
 
 def time_embedding(tau: Tensor, width: int, config: ExpertConfig) -> Tensor:

@@ -3,11 +3,11 @@
 import torch
 import torch.nn.functional as F
 
-from spear_policy.model.attention import positions_of
 from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.key_values import FixedMemory
+from spear_policy.model.language.attention import positions_of
+from spear_policy.model.language.key_values import FixedMemory
+from spear_policy.model.language.token_tables import ids_from_columns
 from spear_policy.model.spear import SpearModel
-from spear_policy.model.token_tables import ids_from_columns
 
 
 @torch.no_grad()

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from spear_policy.model.config import ModelConfig
-from spear_policy.model.gemma import RmsNorm
-from spear_policy.model.position_tables import PositionTable
+from spear_policy.model.language.gemma import RmsNorm
+from spear_policy.model.language.token_tables import TokenTables, initialise_coordinates
 from spear_policy.model.spear import SpearModel
-from spear_policy.model.token_tables import TokenTables, initialise_coordinates
-from spear_policy.model.vision_transformer import LayerScale
+from spear_policy.model.vision.position_tables import PositionTable
+from spear_policy.model.vision.transformer import LayerScale
 
 TABLE_STD = 0.02  # of learned positions and of the depth projector, as in PaliGemma's code
 
@@ -57,9 +57,10 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             # look-ups are multiplied by sqrt(width)
             width = part.words.shape[1]
             part.words.normal_(0.0, 1.0 / math.sqrt(width), generator=generator)
-            part.coordinates.copy_(
-                initialise_coordinates(part.words, len(part.coordinates), generator=generator)
-            )
+            # 1e-5 of the covariance is for words that mean something; these do not yet
+            count = len(part.coordinates)
+            rows = initialise_coordinates(part.words, count, scale=1.0, generator=generator)
+            part.coordinates.copy_(rows)
     if isinstance(module, SpearModel):
         _initialise_image_parts(module, generator)
 

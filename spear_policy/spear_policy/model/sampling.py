@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spear_policy.model.action_expert import ActionExpert, time_embedding
-from spear_policy.model.flow_matching import FlowMatching
+from spear_policy.model.flow.matching import FlowMatching
 from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.key_values import FixedMemory
+from spear_policy.model.language.key_values import FixedMemory
 from spear_policy.model.spear import SpearModel
 
 
@@ -95,11 +95,12 @@ class Sampler:
         memory = self._memory(inputs)
         valid = model.remember(inputs, memory)
         count = 1 + config.chunk_length
-        seen = F.pad(valid, (0, count), value=True).unsqueeze(1)
+        seen = model.visible(inputs, F.pad(valid, (0, count), value=True))
+        seen_by_state = None if seen is None else seen[..., : 1 - count]
         positions = model.expert.positions(valid, count)
         expert = model.expert
         state = expert.embed_state(inputs.state)
-        expert.stack.remember(state, positions[:, :1], seen[..., : 1 - count], memory)
+        expert.stack.remember(state, positions[:, :1], seen_by_state, memory)
 
         def velocity(actions, k, tau):
             features = self._embed(actions, k)

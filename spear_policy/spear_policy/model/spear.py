@@ -4,15 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from spear_policy.model.action_expert import ActionExpert
-from spear_policy.model.attention import block_mask, positions_of
 from spear_policy.model.config import ModelConfig
-from spear_policy.model.depth_encoder import DepthEncoder
-from spear_policy.model.fusion import Fusion
-from spear_policy.model.gemma import GemmaStack
 from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.key_values import GrowingMemory, KeyValues
-from spear_policy.model.siglip import SiglipEncoder
-from spear_policy.model.token_tables import TokenTables
+from spear_policy.model.language.attention import block_mask, positions_of
+from spear_policy.model.language.gemma import GemmaStack
+from spear_policy.model.language.key_values import GrowingMemory, KeyValues
+from spear_policy.model.language.token_tables import TokenTables
+from spear_policy.model.vision.depth_encoder import DepthEncoder
+from spear_policy.model.vision.fusion import Fusion
+from spear_policy.model.vision.siglip import SiglipEncoder
 
 
 class SpearModel(nn.Module):
@@ -91,7 +91,7 @@ class SpearModel(nn.Module):
             (B, P) which of its tokens are not padding.
         """
         embedded, valid = self.prefix(inputs)
-        self.language.remember(embedded, positions_of(valid), self._allowed(inputs, valid), memory)
+        self.language.remember(embedded, positions_of(valid), self.visible(inputs, valid), memory)
         return valid
 
     def velocity(self, inputs: ModelInputs, actions: Tensor, tau: Tensor) -> Tensor:
@@ -109,6 +109,13 @@ class SpearModel(nn.Module):
         valid = self.remember(inputs, memory)
         return self.expert(inputs.state, actions, tau, memory, valid)
 
+    def visible(self, inputs: ModelInputs, valid: Tensor) -> Tensor | None:
+        """The mask (B, 1, N) of valid keys; None when all are, which is faster than ones."""
+        hides_cameras = self.config.mask_missing_camera and inputs.present is not None
+        if inputs.text_valid is None and not hides_cameras:
+            return None
+        return valid.unsqueeze(1)
+
     def _images_valid(self, inputs):
         batch, device = inputs.text_ids.shape[0], inputs.text_ids.device
         counts = torch.tensor(self.config.image_tokens, device=device)
@@ -116,10 +123,3 @@ class SpearModel(nn.Module):
         if present is None or not self.config.mask_missing_camera:
             present = torch.ones(batch, len(counts), dtype=torch.bool, device=device)
         return present.repeat_interleave(counts, dim=1, output_size=sum(self.config.image_tokens))
-
-    def _allowed(self, inputs, valid):
-        """None when every token may see every other, which is faster than a mask of ones."""
-        hides_cameras = self.config.mask_missing_camera and inputs.present is not None
-        if inputs.text_valid is None and not hides_cameras:
-            return None
-        return valid.unsqueeze(1)

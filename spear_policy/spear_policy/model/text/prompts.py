@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_policy.model.config import VocabularyConfig
-from spear_policy.model.tokenizer import TextTokenizer
+from spear_policy.model.text.tokenizer import TextTokenizer
 
 SEPARATOR = "\n"
 BUCKETS = (16, 32, 48)

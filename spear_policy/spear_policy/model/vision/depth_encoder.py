@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from spear_policy.model.config import DepthEncoderConfig
-from spear_policy.model.position_tables import PositionTable, resample_by_offset
-from spear_policy.model.vision_transformer import NORM_EPS, Block, patches
+from spear_policy.model.vision.position_tables import PositionTable, resample_by_offset
+from spear_policy.model.vision.transformer import NORM_EPS, Block, patches
 
 # ImageNet's, which DINOv2 was trained with.
 MEAN_RGB = (0.485, 0.456, 0.406)

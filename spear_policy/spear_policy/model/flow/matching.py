@@ -14,8 +14,8 @@ from torch import Tensor
 
 from spear_policy.model import s3
 from spear_policy.model.config import FlowConfig
-from spear_policy.model.flow_loss import FlowLoss, speed_ratio, weighted_mean
-from spear_policy.model.rotation_flows import rotation_flow
+from spear_policy.model.flow.loss import FlowLoss, speed_ratio, weighted_mean
+from spear_policy.model.flow.rotation_flows import rotation_flow
 
 GRIPPER_TOLERANCE = 1e-3
 

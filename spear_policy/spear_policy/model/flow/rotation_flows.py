@@ -20,7 +20,7 @@ from torch import Tensor
 
 from spear_policy.model import s3
 from spear_policy.model.config import ROTATION_DIMS, FlowConfig
-from spear_policy.model.rotation_conversions import (
+from spear_policy.model.flow.rotation_conversions import (
     euler_from_quaternion,
     gram_schmidt,
     matrix_from_quaternion,

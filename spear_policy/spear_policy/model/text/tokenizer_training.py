@@ -10,8 +10,8 @@ from itertools import product
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from spear_policy.model.config import VocabularyConfig
-from spear_policy.model.tokenizer import TextTokenizer, TokenizerError
-from spear_policy.model.vocabulary import Vocabulary
+from spear_policy.model.text.tokenizer import TextTokenizer, TokenizerError
+from spear_policy.model.text.vocabulary import Vocabulary
 
 VERBS = ("put", "place", "move", "stack", "drop", "push", "slide", "lift", "pick up", "turn")
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white", "small", "large")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer
 
 from spear_policy.model.config import VocabularyConfig
-from spear_policy.model.vocabulary import Vocabulary, coordinate_token
+from spear_policy.model.text.vocabulary import Vocabulary, coordinate_token
 
 FILE_NAME = "tokenizer.json"
 

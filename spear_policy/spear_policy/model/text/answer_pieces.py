@@ -6,10 +6,10 @@ from itertools import groupby
 from operator import index
 from typing import Literal
 
-from spear_policy.model.answer_types import AnswerError
 from spear_policy.model.config import VocabularyConfig
-from spear_policy.model.tokenizer import TextTokenizer
-from spear_policy.model.vocabulary import EOS, TOKEN_PATTERN, Vocabulary
+from spear_policy.model.text.answer_types import AnswerError
+from spear_policy.model.text.tokenizer import TextTokenizer
+from spear_policy.model.text.vocabulary import EOS, TOKEN_PATTERN, Vocabulary
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ camera's: x right, y down, z forward.
 import math
 from dataclasses import dataclass
 
-from spear_policy.model.vocabulary import TOKEN_PATTERN
+from spear_policy.model.text.vocabulary import TOKEN_PATTERN
 
 BOX_VERTICES = 8
 CONCLUSION = "answer:"  # stands between the thoughts and what follows from them

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_policy.model.attention import multi_query_attention, rotary_tables, rotate
-from spear_policy.model.key_values import KeyValues
+from spear_policy.model.language.attention import multi_query_attention, rotary_tables, rotate
+from spear_policy.model.language.key_values import KeyValues
 
 NORM_EPS = 1e-6
 

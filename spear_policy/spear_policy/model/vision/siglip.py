@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from spear_policy.model.config import SiglipConfig
-from spear_policy.model.position_tables import PositionTable, resample_to_size
-from spear_policy.model.vision_transformer import NORM_EPS, Block, patches
+from spear_policy.model.vision.position_tables import PositionTable, resample_to_size
+from spear_policy.model.vision.transformer import NORM_EPS, Block, patches
 
 
 class SiglipEncoder(nn.Module):

@@ -18,8 +18,8 @@ none. Parsing accepts exactly what formatting writes, so an answer has one spell
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from spear_policy.model.answer_pieces import Piece, pieces_of_ids, pieces_of_text
-from spear_policy.model.answer_types import (
+from spear_policy.model.text.answer_pieces import Piece, pieces_of_ids, pieces_of_text
+from spear_policy.model.text.answer_types import (
     BOX_VERTICES,
     CONCLUSION,
     Answer,
@@ -33,9 +33,9 @@ from spear_policy.model.answer_types import (
     Words,
     check_finite,
 )
-from spear_policy.model.coordinate_bins import CoordinateBins
-from spear_policy.model.tokenizer import TextTokenizer
-from spear_policy.model.vocabulary import coordinate_token, loc_token
+from spear_policy.model.text.coordinate_bins import CoordinateBins
+from spear_policy.model.text.tokenizer import TextTokenizer
+from spear_policy.model.text.vocabulary import coordinate_token, loc_token
 
 NUMBERS = {"length": 1, "point": 3, "distance": 4, "box": 3 * BOX_VERTICES}
 KINDS = (*NUMBERS, "pixel", "words", "thought")

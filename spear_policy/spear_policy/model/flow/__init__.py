@@ -1,0 +1,1 @@
+"""Flow matching of action chunks, and the ways to represent a rotation in it."""

@@ -1,0 +1,1 @@
+"""Words and 3D tokens: vocabulary, tokenizers, prompts, coordinate bins, the answer grammar."""

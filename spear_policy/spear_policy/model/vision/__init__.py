@@ -1,0 +1,1 @@
+"""The two image encoders and how their features become tokens of the language model."""
