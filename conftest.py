@@ -40,7 +40,6 @@ with suppress(ImportError):
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         derandomize="CI" in os.environ,
-        database=None,
         print_blob=True,
     )
     settings.load_profile("spear")
