@@ -73,7 +73,7 @@ def test_a_zero_depth_projector_starts_from_half_of_siglips_tokens():
     model = build(replace(MICRO, depth_projector_init="zero"))
     inputs = observation()
     half = 0.5 * model.fusion.siglip_projector(model.siglip(inputs.images))
-    torch.testing.assert_close(model.image_tokens(inputs), half)
+    torch.testing.assert_close(model.image_tokens(inputs.images), half)
 
 
 def test_the_same_seed_builds_the_same_model():

@@ -87,13 +87,6 @@ class ModelInputs:
                 raise ValueError("state is not finite: look at the robot's state at its source")
             s3.check_unit(self.state[:, 3:7], "the rotation in state")
 
-    def pictures(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """Return the images in [0, 1] in the dtype of the encoders' weights."""
-        return tuple(
-            image.to(dtype) if image.is_floating_point() else image.to(dtype) / 255.0
-            for image in self.images
-        )
-
     def _check_points(self, config, batch):
         if config.fusion != "point_map":
             if self.points is not None:

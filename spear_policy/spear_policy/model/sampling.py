@@ -4,6 +4,9 @@ Nothing in the prefix sees the state, and neither sees the actions (facts/model.
 stay in the memory while the actions flow from noise to data.
 """
 
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,6 +44,21 @@ class FoldedActionEmbedding:
         )
 
 
+@dataclass(frozen=True)
+class ReadPrefix:
+    """What the denoising steps need of an observation: images, text and state, read once.
+
+    Attributes:
+        memory: keys and values of images, text and state.
+        positions: (B, H) of the action tokens.
+        seen: mask of keys, see `SpearModel.visible`.
+    """
+
+    memory: FixedMemory
+    positions: Tensor
+    seen: Tensor | None
+
+
 class Sampler:
     """Draws chunks from a model that is not being trained.
 
@@ -66,7 +84,6 @@ class Sampler:
             taus = torch.arange(self.steps) / self.steps
             self._embed = FoldedActionEmbedding(model.expert, taus)
 
-    @torch.no_grad()
     def __call__(
         self,
         inputs: ModelInputs,
@@ -79,43 +96,64 @@ class Sampler:
         Args:
             inputs: with `state`.
             noise: (B, H, D) to start from; drawn when not given.
-            generator: on the model's device; the same seed and inputs give the same chunk.
+            generator: the same seed and inputs give the same chunk.
 
         Returns:
-            (B, H, D) fp32, laid out as `flow_matching` says.
+            (B, H, D) fp32, laid out as `flow.matching` says.
 
         Raises:
             ValueError: an input has a wrong shape; it is named.
         """
-        model, config = self.model, self.model.config
-        inputs.check_shapes(config)
-        batch, device = inputs.text_ids.shape[0], inputs.text_ids.device
+        inputs.check_shapes(self.model.config)
+        batch, length = len(inputs.text_ids), self.model.config.chunk_length
         if noise is None:
-            noise = self.flow.noise(batch, config.chunk_length, generator=generator, device=device)
-        memory = self._memory(inputs)
-        valid = model.remember(inputs, memory)
-        count = 1 + config.chunk_length
+            noise = self.flow.noise(batch, length, generator, inputs.text_ids.device)
+        return self.denoise(self.read(inputs), noise)
+
+    @torch.no_grad()
+    def read(
+        self,
+        inputs: ModelInputs,
+        memory: FixedMemory | None = None,
+        image_tokens: Tensor | None = None,
+    ) -> ReadPrefix:
+        """Read an observation; nothing is checked.
+
+        Args:
+            inputs: with `state`.
+            memory: empty, from `memory_for`; made when not given.
+            image_tokens: of the images, where they are known already.
+        """
+        model, expert = self.model, self.model.expert
+        memory = self.memory_for(*inputs.text_ids.shape) if memory is None else memory
+        valid = model.remember(inputs, memory, image_tokens)
+        count = 1 + model.config.chunk_length
         seen = model.visible(inputs, F.pad(valid, (0, count), value=True))
         seen_by_state = None if seen is None else seen[..., : 1 - count]
-        positions = model.expert.positions(valid, count)
-        expert = model.expert
+        positions = expert.positions(valid, count)
         state = expert.embed_state(inputs.state)
         expert.stack.remember(state, positions[:, :1], seen_by_state, memory)
+        return ReadPrefix(memory, positions[:, 1:], seen)
 
-        def velocity(actions, k, tau):
-            features = self._embed(actions, k)
-            return expert.velocity(expert.stack(features, positions[:, 1:], seen, memory))
+    @torch.no_grad()
+    def denoise(self, prefix: ReadPrefix, noise: Tensor) -> Tensor:
+        """Integrate from noise (B, H, D) to actions (B, H, D) in fp32; the prefix stays usable."""
+        return self.flow.integrate(partial(self.velocity, prefix), noise, self.steps)
 
-        return self.flow.integrate(velocity, noise, self.steps)
+    def velocity(self, prefix: ReadPrefix, actions: Tensor, k: int, tau: float) -> Tensor:
+        """One step's velocity (B, H, D) for noisy actions (B, H, D) at tau = k / steps."""
+        expert, features = self.model.expert, self._embed(actions, k)
+        hidden = expert.stack(features, prefix.positions, prefix.seen, prefix.memory)
+        return expert.velocity(hidden)
 
-    def _memory(self, inputs):
-        config = self.model.config
-        capacity = sum(config.image_tokens) + inputs.text_ids.shape[1] + 1 + config.chunk_length
+    def memory_for(self, batch: int, text_tokens: int) -> FixedMemory:
+        """Make room for images, text, state and actions."""
+        config, words = self.model.config, self.model.tokens.words
         return FixedMemory(
             config.language.layers,
-            inputs.text_ids.shape[0],
-            capacity,
+            batch,
+            sum(config.image_tokens) + text_tokens + 1 + config.chunk_length,
             config.language.head_dim,
-            device=inputs.text_ids.device,
-            dtype=self.model.tokens.words.dtype,
+            device=words.device,
+            dtype=words.dtype,
         )

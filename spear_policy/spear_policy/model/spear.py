@@ -1,5 +1,7 @@
 """The model: two images, a sentence and a state in; text logits or the actions' velocity out."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -40,25 +42,45 @@ class SpearModel(nn.Module):
         )
         self.expert = ActionExpert(config) if config.expert else None
 
-    def image_tokens(self, inputs: ModelInputs) -> Tensor:
-        """Encode and fuse the images: (B, N, width), camera after camera."""
-        images = inputs.pictures(self.siglip.patch.weight.dtype)
+    def image_tokens(self, images: Sequence[Tensor], points: Tensor | None = None) -> Tensor:
+        """Encode and fuse the images of any cameras.
+
+        Args:
+            images: one (B, 3, H, W) a camera, uint8 or float in [0, 1].
+            points: (B, N, 3) for all patches of these cameras, for fusion point_map.
+
+        Returns:
+            (B, N, width), camera after camera.
+        """
+        dtype = self.siglip.patch.weight.dtype
+        images = [
+            image.to(dtype) if image.is_floating_point() else image.to(dtype) / 255.0
+            for image in images
+        ]
         depth = self.depth(images) if self.depth is not None else None
-        points = torch.cat(inputs.points, dim=1) if inputs.points is not None else None
         return self.fusion(self.siglip(images), depth, points)
 
-    def prefix(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+    def prefix(
+        self, inputs: ModelInputs, image_tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Embed images and text.
+
+        Args:
+            inputs: what to read.
+            image_tokens: of its images, where they are known already.
 
         Returns:
             (B, P, width) embeddings and (B, P) which of them are not padding. Image tokens
             enter as they are, words times sqrt(width) (facts/model.md 1.6).
         """
-        images, text = self.image_tokens(inputs), self.tokens.embed(inputs.text_ids)
+        if image_tokens is None:
+            points = torch.cat(inputs.points, dim=1) if inputs.points is not None else None
+            image_tokens = self.image_tokens(inputs.images, points)
+        text = self.tokens.embed(inputs.text_ids)
         valid = inputs.text_valid
         if valid is None:
             valid = torch.ones_like(inputs.text_ids, dtype=torch.bool)
-        return torch.cat([images.to(text.dtype), text], dim=1), torch.cat(
+        return torch.cat([image_tokens.to(text.dtype), text], dim=1), torch.cat(
             [self._images_valid(inputs), valid], dim=1
         )
 
@@ -84,13 +106,15 @@ class SpearModel(nn.Module):
         hidden = self.language(embedded, positions_of(valid), allowed, memory)
         return self.tokens.logits(hidden[:, -inputs.text_ids.shape[1] :])
 
-    def remember(self, inputs: ModelInputs, memory: KeyValues) -> Tensor:
-        """Read images and text into the memory.
+    def remember(
+        self, inputs: ModelInputs, memory: KeyValues, image_tokens: Tensor | None = None
+    ) -> Tensor:
+        """Read images and text into the memory; for `image_tokens` see `prefix`.
 
         Returns:
             (B, P) which of its tokens are not padding.
         """
-        embedded, valid = self.prefix(inputs)
+        embedded, valid = self.prefix(inputs, image_tokens)
         self.language.remember(embedded, positions_of(valid), self.visible(inputs, valid), memory)
         return valid
 
