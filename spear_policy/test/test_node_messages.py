@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Pose as PoseMsg
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spear_msgs.msg import ActionChunk
 from spear_policy.geometry import quaternions as quat
@@ -16,6 +18,13 @@ from spear_policy.nodes import messages
 def test_a_stamp_keeps_its_time_within_a_microsecond(seconds):
     # A double holds today's time in steps of a quarter of a microsecond.
     assert messages.stamp_to_s(messages.s_to_stamp(seconds)) == pytest.approx(seconds, abs=1e-6)
+
+
+@given(st.integers(0, 2**31 - 2), st.integers(0, 999_999_999))
+def test_a_stamp_that_went_through_numbers_is_still_the_same_time(sec, nanosec):
+    # A chunk is stamped with its image: who looks for that image compares the two.
+    seconds = messages.stamp_to_s(Time(sec=sec, nanosec=nanosec))
+    assert messages.stamp_to_s(messages.s_to_stamp(seconds)) == seconds
 
 
 def test_a_stamp_never_has_a_full_second_of_nanoseconds():

@@ -1,4 +1,4 @@
-"""Where each of our tensors lies in the public checkpoints of PaliGemma and MoGe.
+"""Where each of our tensors lies in the public checkpoints of PaliGemma, MoGe and pi0.
 
 A layout is a table: the name of our parameter -> where its values come from. Query, key and value
 matrices are one tensor here and three there, so a source may be several tensors below each other.
@@ -10,34 +10,49 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spear_policy.model.config import ModelConfig
+from spear_policy.model.config import LanguageConfig, ModelConfig
 
 
 @dataclass(frozen=True)
 class Source:
-    """Values of one parameter: the named tensors below each other, then rows [begin, end)."""
+    """Values of one parameter: the named tensors below each other, then rows [begin, end).
+
+    Attributes:
+        rows: of each tensor, when there are several; equal shares if not given.
+    """
 
     keys: tuple[str, ...]
     begin: int = 0
     end: int | None = None
+    rows: tuple[int, ...] = ()
 
 
-def paligemma(config: ModelConfig) -> dict[str, Source]:
-    """The layout of Hugging Face's PaliGemma (transformers 5): all but depth, 3D tokens, expert.
+@dataclass(frozen=True)
+class PaligemmaPrefixes:
+    """How the keys of PaliGemma's parts begin; the default is transformers 5 in memory."""
+
+    vision: str = "model.vision_tower"
+    projector: str = "model.multi_modal_projector"
+    language: str = "model.language_model"
+
+
+def paligemma(config: ModelConfig, prefixes: PaligemmaPrefixes | None = None) -> dict[str, Source]:
+    """The layout of Hugging Face's PaliGemma: all but depth, 3D tokens, expert.
 
     The word table has rows beyond ours for <image> and padding, which nothing looks up.
     """
-    theirs = "model.vision_tower"
+    prefixes = prefixes or PaligemmaPrefixes()
+    theirs, language = prefixes.vision, config.language
     table = {
         "siglip.positions.table": Source((f"{theirs}.embeddings.position_embedding.weight",)),
         "tokens.words": Source(
-            ("model.language_model.embed_tokens.weight",), 0, config.vocabulary.size
+            (f"{prefixes.language}.embed_tokens.weight",), 0, config.vocabulary.size
         ),
-        "language.norm.weight": Source(("model.language_model.norm.weight",)),
+        "language.norm.weight": Source((f"{prefixes.language}.norm.weight",)),
     }
     table |= _both("siglip.patch", f"{theirs}.embeddings.patch_embedding")
     table |= _both("siglip.norm", f"{theirs}.post_layernorm")
-    table |= _both("fusion.siglip_projector", "model.multi_modal_projector.linear")
+    table |= _both("fusion.siglip_projector", f"{prefixes.projector}.linear")
     for i in range(config.siglip.layers):
         ours, block = f"siglip.blocks.{i}", f"{theirs}.encoder.layers.{i}"
         attention = [f"{block}.self_attn.{part}_proj" for part in "qkv"]
@@ -47,13 +62,38 @@ def paligemma(config: ModelConfig) -> dict[str, Source]:
         table |= _both(f"{ours}.norm2", f"{block}.layer_norm2")
         table |= _both(f"{ours}.fc1", f"{block}.mlp.fc1")
         table |= _both(f"{ours}.fc2", f"{block}.mlp.fc2")
-    for i in range(config.language.layers):
-        table |= gemma_layer(f"language.layers.{i}", f"model.language_model.layers.{i}")
+    for i in range(language.layers):
+        layer = f"{prefixes.language}.layers.{i}"
+        table |= gemma_layer(f"language.layers.{i}", layer, language)
     return table
 
 
-def gemma_layer(ours: str, theirs: str) -> dict[str, Source]:
+def pi0_expert(config: ModelConfig, prefix: str = "") -> dict[str, Source]:
+    """The layout of pi0's action expert in openpi's torch port; lerobot's prefix is `model.`.
+
+    Names only: what its other convention of time does to the values is in pi0_checkpoint.py.
+    """
+    theirs = f"{prefix}paligemma_with_expert.gemma_expert.model"
+    table = {"expert.stack.norm.weight": Source((f"{theirs}.norm.weight",))}
+    for i in range(config.language.layers):
+        ours = f"expert.stack.layers.{i}"
+        table |= gemma_layer(ours, f"{theirs}.layers.{i}", config.language)
+    heads = {
+        "action_in": "action_in_proj",
+        "state_in": "state_proj",
+        "time_in": "action_time_mlp_in",
+        "time_out": "action_time_mlp_out",
+        "action_out": "action_out_proj",
+    }
+    for ours, name in heads.items():
+        table |= _both(f"expert.{ours}", f"{prefix}{name}")
+    return table
+
+
+def gemma_layer(ours: str, theirs: str, language: LanguageConfig) -> dict[str, Source]:
     """The layout of one Gemma layer, as transformers (and openpi's torch port) name it."""
+    head_dim = language.head_dim
+    rows = {"qkv": (language.heads * head_dim, head_dim, head_dim)}
     parts = {
         "norm1": ("input_layernorm",),
         "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -63,7 +103,9 @@ def gemma_layer(ours: str, theirs: str) -> dict[str, Source]:
         "down": ("mlp.down_proj",),
     }
     return {
-        f"{ours}.{part}.weight": Source(tuple(f"{theirs}.{name}.weight" for name in names))
+        f"{ours}.{part}.weight": Source(
+            tuple(f"{theirs}.{name}.weight" for name in names), rows=rows.get(part, ())
+        )
         for part, names in parts.items()
     }
 
@@ -109,11 +151,16 @@ def read(source: Source, tensors: Mapping[str, Tensor], shape: torch.Size) -> Te
     # A leading dimension of one is their batch; the row counts below are without it.
     parts = [tensors[key] for key in source.keys]
     parts = [part.squeeze(0) if part.ndim == 3 and len(part) == 1 else part for part in parts]
-    values = torch.cat(parts)[source.begin : source.end]
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts)  # cat copies even one
+    values = joined[source.begin : source.end]
     if [n for n in values.shape if n != 1] != [n for n in shape if n != 1]:
         raise ValueError(
             f"{source.keys[0]!r} gives {tuple(values.shape)} where {tuple(shape)} is needed"
         )
+    rows = source.rows or (len(joined) // len(parts),) * len(parts)
+    for key, part, count in zip(source.keys, parts, rows, strict=True):
+        if len(part) != count:
+            raise ValueError(f"{key!r} has {len(part)} rows where {count} are needed")
     return values.reshape(shape)
 
 

@@ -141,9 +141,9 @@ class SpearModel(nn.Module):
         return valid.unsqueeze(1)
 
     def _images_valid(self, inputs):
-        batch, device = inputs.text_ids.shape[0], inputs.text_ids.device
-        counts = torch.tensor(self.config.image_tokens, device=device)
-        present = inputs.present
-        if present is None or not self.config.mask_missing_camera:
-            present = torch.ones(batch, len(counts), dtype=torch.bool, device=device)
-        return present.repeat_interleave(counts, dim=1, output_size=sum(self.config.image_tokens))
+        shape = (len(inputs.text_ids), sum(self.config.image_tokens))
+        if inputs.present is None or not self.config.mask_missing_camera:
+            return torch.ones(shape, dtype=torch.bool, device=inputs.text_ids.device)
+        columns = inputs.present.split(1, dim=1)
+        counts = self.config.image_tokens
+        return torch.cat([c.expand(-1, n) for c, n in zip(columns, counts, strict=True)], dim=1)

@@ -4,6 +4,8 @@ Shapes are checked here, because rclpy sends uninitialised memory for a fixed ar
 length when its field checks are off.
 """
 
+import math
+
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Quaternion, Twist, Vector3
@@ -35,8 +37,11 @@ def s_to_duration(seconds: float) -> Duration:
 
 
 def _split(seconds: float) -> dict:
-    nanoseconds = round(float(seconds) * 1e9)
-    return {"sec": nanoseconds // 10**9, "nanosec": nanoseconds % 10**9}
+    # Whole seconds first: a double has no room for the nanoseconds since 1970, and the stamp of an
+    # image would come back as another one.
+    whole = math.floor(seconds)
+    carry, nanosec = divmod(round((float(seconds) - whole) * 1e9), 10**9)
+    return {"sec": whole + carry, "nanosec": nanosec}
 
 
 def vector_to_msg(vector) -> Vector3:

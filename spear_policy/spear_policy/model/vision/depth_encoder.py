@@ -57,9 +57,13 @@ class DepthEncoder(nn.Module):
         return torch.cat(outputs, dim=-1)
 
     def _embed(self, image):
-        mean = image.new_tensor(MEAN_RGB).view(3, 1, 1)
-        std = image.new_tensor(STD_RGB).view(3, 1, 1)
+        mean, std = _per_channel(MEAN_RGB, image), _per_channel(STD_RGB, image)
         embedded, rows, columns = patches(self.patch, (image - mean) / std)
         embedded = embedded + self.positions(rows, columns)
         first = (self.class_token + self.class_position).expand(embedded.shape[0], 1, -1)
         return torch.cat([first.to(embedded.dtype), embedded], dim=1)
+
+
+def _per_channel(values, like):
+    """(3, 1, 1), filled on the device: a copy from the host could not be part of a CUDA graph."""
+    return torch.cat([like.new_full((1, 1, 1), value) for value in values])

@@ -1,0 +1,49 @@
+"""A checkpoint folder as something that can act: weights, tokenizer and card that agree."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from spear_policy.inference.model_card import ModelCard
+from spear_policy.model.checkpoint import load_weights
+from spear_policy.model.spear import SpearModel
+from spear_policy.model.text.tokenizer import TextTokenizer
+
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a checkpoint folder holds."""
+
+    model: SpearModel
+    tokenizer: TextTokenizer
+    card: ModelCard
+
+
+def load(
+    folder: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    progress: bool = False,
+) -> Policy:
+    """Load a checkpoint folder (DESIGN section 8).
+
+    Args:
+        folder: with model.safetensors, config.json, card.json and the tokenizer's files.
+        dtype: of the weights; as stored when not given.
+        progress: show it on the terminal.
+
+    Raises:
+        ValueError: something is missing, broken, or does not fit the rest; names file, key and
+            mend. Nothing is half-loaded.
+    """
+    folder = Path(folder)
+    card = ModelCard.read(folder / CARD)
+    model, tokenizer = load_weights(
+        folder, device=device, dtype=dtype, expected_hash=card.weights_hash, progress=progress
+    )
+    card.check(model.config)
+    return Policy(model.eval(), tokenizer, card)

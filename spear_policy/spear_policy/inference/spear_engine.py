@@ -1,0 +1,149 @@
+"""Engine `spear`: the learned model behind the policy node."""
+
+import logging
+import warnings
+
+import numpy as np
+import torch
+
+from spear_policy.geometry.chunks import Chunk, as_array
+from spear_policy.inference.chunk_runner import ChunkRunner
+from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
+from spear_policy.inference.image_geometry import fit
+from spear_policy.inference.policy_folder import Policy
+from spear_policy.inference.state_encoding import StateEncoding
+from spear_policy.inference.statistics import RangeReport
+from spear_policy.model.text.prompts import prompt_ids
+
+_log = logging.getLogger(__name__)
+
+
+class SpearEngine:
+    """Images, state and a sentence in, a chunk out; deterministic for a seed.
+
+    Attributes:
+        runner: the model's fast path.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        robot: str,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        absent: tuple[str, ...] = (),
+        compile: bool = False,
+        graphs: bool = False,
+    ):
+        """Bind a checkpoint to a robot.
+
+        Args:
+            policy: from `policy_folder.load`.
+            robot: whose reference orientation of the card is used.
+            seed: of the noise that chunks start from; taken anew at each `reset`.
+            steps: denoising steps; the checkpoint's when not given.
+            absent: cameras that this robot does not have; black images stand in.
+            compile, graphs: see `ChunkRunner`.
+
+        Raises:
+            ValueError: the card does not know the robot, or see `ChunkRunner`.
+        """
+        self._policy, self._seed = policy, seed
+        config, card = policy.model.config, policy.card
+        self.runner = ChunkRunner(
+            policy.model, steps=steps, absent=absent, compile=compile, graphs=graphs
+        )
+        self._encoding = StateEncoding(
+            card.statistics,
+            card.reference_orientation(robot),
+            config.flow.rotation_frame,
+        )
+        self._report = RangeReport(card.statistics.position, "position")
+        self._cameras = [
+            (camera, rule)
+            for camera, rule in zip(config.cameras, card.cameras, strict=True)
+            if camera.name not in absent
+        ]
+        self.card = EngineCard(
+            "spear",
+            card.checkpoint_id,
+            tuple(CameraSpec(camera.name, 0, 0) for camera, _ in self._cameras),
+            dt_s=card.dt_s,
+            chunk_length=card.chunk_length,
+            anchor_kind=card.anchor,
+            statistics_hash=card.statistics_hash,
+        )
+        self._ids: list[int] = []
+        self._generator = torch.Generator()
+
+    def warm_up(self) -> None:
+        """Run the model for every length of prompt; compile and record if asked to."""
+        self.runner.warm_up()
+
+    def reset(self, instruction: str) -> None:
+        """Take a new instruction and the seed's noise from its beginning.
+
+        Raises:
+            ValueError: the instruction is empty.
+        """
+        config = self._policy.model.config
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self._ids = prompt_ids(
+                instruction, self._policy.tokenizer, config.vocabulary, config.max_text_tokens
+            )
+        for each in caught:
+            _log.warning("%s", each.message)
+        self._generator.manual_seed(self._seed)
+
+    def infer(self, observation: Observation) -> Chunk:
+        """Sample the chunk for an observation.
+
+        Raises:
+            ValueError: a camera, a finite state or an instruction is missing, or the model's
+                answer is not finite; the text names it.
+        """
+        if not self._ids:
+            raise ValueError("no instruction yet: reset the engine with one")
+        images = {}
+        for camera, rule in self._cameras:
+            picture = fit(
+                self._image(observation, camera.name),
+                camera.width,
+                camera.height,
+                rule.fit,
+                rule.native_aspect,
+            )
+            images[camera.name] = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+        measured = self.card.anchor_kind == "measured"
+        anchor = observation.measured if measured else observation.commanded
+        state = self._encoding.encode(anchor, observation.gripper_opening)
+        self._report.add(anchor.position_m)
+        self.runner.load(images, self._ids, torch.from_numpy(state))
+        flow = self.runner.sampler.flow
+        noise = flow.noise(1, self.card.chunk_length, self._generator)
+        decoded = flow.decode(self.runner.run(noise).cpu())
+        translations_m, rotations_xyzw, openings = self._encoding.decode(
+            *(part.numpy().astype(float) for part in decoded), anchor
+        )
+        return Chunk(
+            stamp_s=observation.stamp_s,
+            dt_s=self.card.dt_s,
+            translations_m=translations_m,
+            rotations_xyzw=rotations_xyzw,
+            gripper_openings=openings,
+            anchor_measured=as_array(observation.measured),
+            anchor_commanded=as_array(observation.commanded),
+            anchor_kind=self.card.anchor_kind,
+        )
+
+    def figures(self) -> dict[str, str]:
+        """What a person should know of the running model, for /diagnostics."""
+        return {"outside_training_range": self._report.sentence()}
+
+    @staticmethod
+    def _image(observation, name):
+        if name not in observation.images:
+            raise ValueError(f"there is no {name} image: this checkpoint needs that camera")
+        return observation.images[name]

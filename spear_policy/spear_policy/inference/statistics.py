@@ -1,0 +1,210 @@
+"""Normalisation statistics of a checkpoint, and how far live values stray from them.
+
+Positions and translations are three numbers in metres; rotations and the gripper are never
+normalised (facts/model.md 6.4).
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spear_policy.model.config_reading import ConfigError, read_dataclass
+
+AXES = "xyz"
+SCHEMES = ("quantile", "mean_std")
+EPSILON_M = 1e-6  # added to the divisor, as in training
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one kind of vector did in training; each field has x, y, z [m].
+
+    `Statistics` judges it, because it knows what it is called.
+
+    Attributes:
+        low, high: 1 % and 99 % quantiles, or constant bounds.
+        mean, std: of all values.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        for each in dataclasses.fields(self):  # arrays are welcome, and integers hash as floats
+            object.__setattr__(self, each.name, tuple(map(float, getattr(self, each.name))))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The card's "statistics": one scheme, and a range for each kind of vector.
+
+    Attributes:
+        scheme: quantile: low..high becomes -1..1. mean_std: zero mean, unit deviation.
+        translation: of a chunk's translations, base frame.
+        position: of the end effector's positions, base frame.
+
+    Raises:
+        ConfigError: a field that is not 3 finite numbers, no room between low and high, a
+            negative std, or one of 0 under mean_std; the text names it.
+    """
+
+    scheme: Literal["quantile", "mean_std"]
+    translation: Range
+    position: Range
+
+    def __post_init__(self):
+        _check_scheme(self.scheme)
+        for name in ("translation", "position"):
+            _check_range(getattr(self, name), f"statistics.{name}", self.scheme)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Statistics":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ConfigError: an unknown, missing, wrongly typed or impossible field; it is named.
+        """
+        return read_dataclass(cls, values, "statistics")
+
+    def to_dict(self) -> dict:
+        """Plain numbers, strings, lists and dicts, for card.json."""
+        return json.loads(_canonical_json(self))
+
+
+def statistics_hash(statistics: Statistics) -> str:
+    """SHA-256 (hex) of the canonical JSON: sorted keys, no spaces, floats as Python's repr."""
+    return hashlib.sha256(_canonical_json(statistics).encode()).hexdigest()
+
+
+def normalise(values_m: ArrayLike, bounds: Range, scheme: str) -> NDArray:
+    """Vectors (..., 3) [m] as the model has them; not clipped.
+
+    quantile: 2 (x - low) / (high - low + 1e-6) - 1. mean_std: (x - mean) / (std + 1e-6).
+
+    Raises:
+        ConfigError: another scheme.
+    """
+    origin, divisor = _divisor(scheme, bounds)
+    scaled = (np.asarray(values_m, float) - origin) / divisor
+    return 2.0 * scaled - 1.0 if scheme == "quantile" else scaled
+
+
+def denormalise(values: ArrayLike, bounds: Range, scheme: str) -> NDArray:
+    """The inverse of `normalise`: (..., 3) back to metres.
+
+    Raises:
+        ConfigError: another scheme.
+    """
+    origin, divisor = _divisor(scheme, bounds)
+    values = np.asarray(values, float)
+    return (0.5 * (values + 1.0) if scheme == "quantile" else values) * divisor + origin
+
+
+class RangeReport:
+    """How much of what comes in lately lies outside low..high; for one kind of vector, one thread.
+
+    Outside is what the model never saw in training: a robot with another base frame, a table at
+    another height. By the definition of its quantiles 2 % of the training data lie outside too.
+
+    Args:
+        name: what the values are, e.g. "position".
+        bounds: the training range.
+        window: how many of the last values count.
+        limit: the fraction of them that may lie outside before `sentence` says so.
+        min_values: how many there must be before it does.
+    """
+
+    def __init__(
+        self, name: str, bounds: Range, window: int = 50, limit: float = 0.2, min_values: int = 10
+    ):
+        self.name, self.bounds, self.limit = name, bounds, limit
+        self.min_values = min_values
+        self._low, self._high = np.array(bounds.low), np.array(bounds.high)
+        self._outside = np.zeros((window, 3), bool)
+        self._added = 0
+
+    def add(self, values_m: ArrayLike) -> None:
+        """Count a vector (3,) or several (N, 3) [m]; what is not finite counts as outside."""
+        values = np.asarray(values_m, float).reshape(-1, 3)
+        outside = ~((values >= self._low) & (values <= self._high))
+        for row in outside:
+            self._outside[self._added % len(self._outside)] = row
+            self._added += 1
+
+    @property
+    def count(self) -> int:
+        """Values in the window."""
+        return min(self._added, len(self._outside))
+
+    @property
+    def fractions(self) -> NDArray:
+        """Of the values in the window, how many lie outside, per axis (3,), 0..1."""
+        return self._outside.sum(axis=0) / max(1, self.count)
+
+    def sentence(self) -> str:
+        """Which axes lie outside more often than `limit`; empty when none does."""
+        if self.count < self.min_values:
+            return ""
+        parts = [
+            f"{self.name} {axis}: {100 * fraction:.0f} % of the last {self.count} values outside "
+            f"the training range {low:.3g}..{high:.3g} m"
+            for axis, fraction, low, high in zip(
+                AXES, self.fractions, self._low, self._high, strict=True
+            )
+            if fraction > self.limit
+        ]
+        return "; ".join(parts)
+
+    def reset(self) -> None:
+        """Forget all values."""
+        self._outside[:] = False
+        self._added = 0
+
+
+def _divisor(scheme: str, bounds: Range) -> tuple[NDArray, NDArray]:
+    """What is subtracted first, and what divides the difference, each (3,) [m]."""
+    _check_scheme(scheme)
+    if scheme == "quantile":
+        return np.array(bounds.low), np.subtract(bounds.high, bounds.low) + EPSILON_M
+    return np.array(bounds.mean), np.add(bounds.std, EPSILON_M)
+
+
+def _check_scheme(scheme: str) -> None:
+    if scheme not in SCHEMES:
+        raise ConfigError(f"statistics.scheme is {scheme!r}: it may be one of {', '.join(SCHEMES)}")
+
+
+def _check_range(bounds: Range, name: str, scheme: str) -> None:
+    for each in dataclasses.fields(bounds):
+        values = getattr(bounds, each.name)
+        if len(values) != 3 or not np.all(np.isfinite(values)):
+            raise ConfigError(
+                f"{name}.{each.name} is {list(values)}: it must be 3 finite numbers [m]"
+            )
+    for axis, low, high in zip(AXES, bounds.low, bounds.high, strict=True):
+        # What moved less than the epsilon did not move, and would be blown up to noise.
+        if not high - low > EPSILON_M:
+            raise ConfigError(
+                f"{name}: on axis {axis}, low is {low:g} and high is {high:g} m, and high must be "
+                "the larger; compute the statistics again, or give constant bounds to an axis "
+                "along which nothing moved"
+            )
+    smallest = min(bounds.std)
+    if smallest < 0 or (scheme == "mean_std" and smallest <= EPSILON_M):
+        raise ConfigError(
+            f"{name}.std is {list(bounds.std)}: it must not be negative, and the scheme 'mean_std' "
+            "divides by it; compute the statistics again or use the scheme 'quantile'"
+        )
+
+
+def _canonical_json(statistics: Statistics) -> str:
+    return json.dumps(
+        dataclasses.asdict(statistics), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )

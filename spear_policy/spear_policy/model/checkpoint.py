@@ -1,0 +1,222 @@
+"""The weights side of a checkpoint folder: model.safetensors, config.json, tokenizer.json.
+
+What is loaded is never resident twice: the modules begin on the meta device and each tensor is
+copied from the mapped file straight to where it stays. It is copied, not kept as a view of the
+file, so that a file that is replaced or a disk that goes away cannot reach a running robot.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from spear_policy.model.config import ModelConfig
+from spear_policy.model.language.gemma import RmsNorm
+from spear_policy.model.loading_progress import byte_progress
+from spear_policy.model.spear import SpearModel
+from spear_policy.model.tensor_files import (
+    WEIGHTS,
+    CheckpointError,
+    check_finite,
+    open_tensors,
+    read_json,
+)
+from spear_policy.model.text.tokenizer import TextTokenizer, TokenizerError
+
+__all__ = ["CheckpointError", "hash_file", "kept_in_fp32", "load_weights", "save_weights"]
+
+CONFIG = "config.json"
+HASHED_BYTES = 8 * 2**20
+
+
+def save_weights(folder: str | Path, model: SpearModel, tokenizer: TextTokenizer) -> str:
+    """Write model.safetensors, config.json and tokenizer.json.
+
+    A new folder appears whole or not at all. In a folder that exists the three files are replaced
+    one after another, each whole; its other files stay. The card's weights_hash tells a mixture.
+
+    Returns:
+        The sha256 of model.safetensors, in hex, for the card.
+
+    Raises:
+        ValueError: a tensor has no values or is not finite, or the tokenizer is of another
+            vocabulary; nothing is written.
+        OSError: the disk is full or read-only; the folder stays as it was.
+    """
+    folder = Path(folder).resolve()
+    if tokenizer.config != model.config.vocabulary:
+        raise ValueError("the tokenizer is of another vocabulary than the model: save its own")
+    tensors = {name: values.detach().contiguous() for name, values in model.state_dict().items()}
+    for name, values in tensors.items():
+        if values.is_meta:
+            raise ValueError(f"{name!r} is on the meta device: give the model its values first")
+        check_finite(values, name, f"the model that should be saved in {folder}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)  # of a process that died
+    try:
+        beside.mkdir()
+        _write(beside, model.config, tensors, tokenizer)
+        digest = hash_file(beside / WEIGHTS)
+        if folder.exists():
+            for path in sorted(beside.iterdir()):
+                os.replace(path, folder / path.name)
+        else:
+            os.rename(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return digest
+
+
+def load_weights(
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    expected_hash: str | None = None,
+    progress: bool | None = None,
+) -> tuple[SpearModel, TextTokenizer]:
+    """Load what `save_weights` wrote, in evaluation mode.
+
+    Args:
+        folder: with model.safetensors, config.json and tokenizer.json.
+        device: where the weights go, one by one.
+        dtype: of the weights, those of `kept_in_fp32` excepted; None: everything as stored.
+        expected_hash: sha256 of model.safetensors, from the card; None: not compared.
+        progress: draw a bar on stderr, if that is a terminal.
+
+    Raises:
+        CheckpointError: something is missing, too much, damaged, of a wrong shape or not finite;
+            names the file, the key and the mend.
+        ValueError: `dtype` is not a floating-point type.
+    """
+    folder = Path(folder)
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}: weights are floating-point numbers")
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not a checkpoint folder: give one with {WEIGHTS} and {CONFIG}"
+        )
+    model = _empty_model(folder / CONFIG)
+    try:
+        tokenizer = TextTokenizer.load(folder, model.config.vocabulary)
+    except TokenizerError as error:
+        raise CheckpointError(str(error)) from None
+    path = folder / WEIGHTS
+    files = open_tensors(path)
+    kept = kept_in_fp32(model)
+    _compare(files, model)
+    if dtype is None:
+        _check_one_dtype(files, kept)
+    size = path.stat().st_size
+    with byte_progress(
+        f"loading {folder.name}", size * (1 + bool(expected_hash)), progress
+    ) as done:
+        if expected_hash:
+            _check_hash(path, expected_hash, done)
+        state = {}
+        for name in files:
+            stored = files[name]
+            wanted = stored.dtype if dtype is None else torch.float32 if name in kept else dtype
+            state[name] = stored.to(device, wanted, copy=True)
+            check_finite(state[name], name, path)
+            done(stored.nbytes)
+            del stored  # or its file stays mapped
+    model.load_state_dict(state, assign=True)
+    return model.eval(), tokenizer
+
+
+def kept_in_fp32(model: SpearModel) -> frozenset[str]:
+    """Name the parameters that stay in fp32 when a model is loaded in bf16.
+
+    The velocity's head and RMS norms compute in fp32 whatever their input is (facts/model.md 2.2,
+    5.2), and are a ten-thousandth of the weights: rounding them would save nothing.
+    """
+    names = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, RmsNorm)}
+    if model.expert is not None:
+        names |= {"expert.action_out.weight", "expert.action_out.bias"}
+    return frozenset(names)
+
+
+def hash_file(path: Path, done=None) -> str:
+    """Return a file's sha256 in hex; `done` hears of every piece's size in bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(HASHED_BYTES):
+            digest.update(piece)
+            if done:
+                done(len(piece))
+    return digest.hexdigest()
+
+
+def _write(folder, config, tensors, tokenizer):
+    try:
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from None
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    tokenizer.save(folder)
+    for path in folder.iterdir():
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _empty_model(path):
+    values = read_json(path)
+    try:
+        config = ModelConfig.from_dict(values)
+        with torch.device("meta"):
+            return SpearModel(config)
+    except (ValueError, ArithmeticError, RuntimeError) as error:  # sizes that cannot be
+        raise CheckpointError(
+            f"{path}: {error}; copy it again from where {WEIGHTS} came from"
+        ) from None
+
+
+def _compare(files, model):
+    """Compare names, shapes and kinds with the model's, before any value is read."""
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in files]
+    extra = [name for name in files if name not in expected]
+    mend = f"{CONFIG} is of another model: copy both files from the same checkpoint"
+    for names, what in ((missing, "lacks"), (extra, "has the unknown")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise CheckpointError(f"{files.where} {what} tensor {names[0]!r}{more}: {mend}")
+    for name, entry in files.entries.items():
+        shape = tuple(expected[name].shape)
+        if entry.shape != shape:
+            raise CheckpointError(
+                f"{files.where}: the tensor {name!r} is {entry.shape} where {CONFIG} needs "
+                f"{shape}: copy both files from the same checkpoint"
+            )
+        if entry.dtype is None:
+            raise CheckpointError(
+                f"{files.where}: the tensor {name!r} is not floating-point: quantised weights "
+                "are not supported, use the checkpoint in float32 or bfloat16"
+            )
+
+
+def _check_one_dtype(files, kept):
+    """Layers of different dtypes could not be multiplied with each other."""
+    names = {files.entries[name].dtype: name for name in files if name not in kept}
+    if len(names) > 1:
+        (first, a), (second, b) = list(names.items())[:2]
+        raise CheckpointError(
+            f"{files.where} stores {a!r} in {first} and {b!r} in {second}: say which dtype to "
+            "load all in"
+        )
+
+
+def _check_hash(path, expected, done):
+    found = hash_file(path, done)
+    if found != expected.lower():
+        raise CheckpointError(
+            f"{path} has the sha256 {found[:12]}..., not {expected[:12]}... as its card says: "
+            "copy the file and its card again from the same checkpoint"
+        )
