@@ -36,6 +36,7 @@ setup(
     entry_points={
         "console_scripts": [
             "policy_node = spear_policy.nodes.policy_node:main",
+            "make_checkpoint = spear_policy.inference.make_checkpoint:main",
             "model_info = spear_policy.model.model_info:main",
         ],
     },

@@ -52,6 +52,7 @@ class FakeEngine:
     def __init__(self, cameras=CAMERAS, **card):
         self.card = EngineCard("scripted", "fake-1", cameras, **card)
         self.seen, self.instructions = [], []
+        self.notes = {}  # for /diagnostics
         self.now_s, self.begun_s = time.time, []  # the node clock, and when each infer began
         self.go_on = threading.Event()  # cleared: infer waits
         self.go_on.set()
@@ -61,6 +62,9 @@ class FakeEngine:
 
     def warm_up(self):
         self.warm = True
+
+    def figures(self):
+        return self.notes
 
     def reset(self, instruction):
         self.instructions.append(instruction)

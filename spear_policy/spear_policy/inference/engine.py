@@ -99,3 +99,6 @@ class Engine(Protocol):
         Raises:
             ValueError: the observation lacks something; the text names it.
         """
+
+    def figures(self) -> Mapping[str, str]:
+        """What a person should look at, by name, for /diagnostics; an empty text is no news."""

@@ -1,12 +1,12 @@
 """A checkpoint folder as something that can act: weights, tokenizer and card that agree."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from spear_policy.inference.model_card import ModelCard
-from spear_policy.model.checkpoint import load_weights
+from spear_policy.model.checkpoint import load_weights, save_weights
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.text.tokenizer import TextTokenizer
 
@@ -47,3 +47,21 @@ def load(
     )
     card.check(model.config)
     return Policy(model.eval(), tokenizer, card)
+
+
+def save(folder: Path | str, policy: Policy) -> ModelCard:
+    """Write a checkpoint folder; the card comes last, with the hash of the weights.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        ValueError: the card does not fit the model; nothing is written.
+        OSError: the disk is full or read-only.
+    """
+    folder = Path(folder)
+    policy.card.check(policy.model.config)
+    weights_hash = save_weights(folder, policy.model, policy.tokenizer)
+    card = replace(policy.card, weights_hash=weights_hash)
+    card.write(folder / CARD)
+    return card

@@ -79,6 +79,10 @@ class ReplayEngine:
         """(width, height) of each camera that `frames_due` gives out [px]."""
         return {name: (video.shape[2], video.shape[1]) for name, video in self._images.items()}
 
+    def figures(self) -> dict[str, str]:
+        """Nothing to look at."""
+        return {}
+
     def warm_up(self) -> None:
         """Nothing to do: the episode was read and judged at construction."""
 

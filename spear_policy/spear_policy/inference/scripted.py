@@ -81,6 +81,10 @@ class ScriptedEngine:
         """What it needs and promises."""
         return self._card
 
+    def figures(self) -> dict[str, str]:
+        """Nothing to look at."""
+        return {}
+
     def warm_up(self) -> None:
         """Nothing to do."""
 

@@ -11,7 +11,7 @@ from spear_policy.inference.chunk_runner import ChunkRunner
 from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
 from spear_policy.inference.image_geometry import fit
 from spear_policy.inference.policy_folder import Policy
-from spear_policy.inference.state_encoding import StateEncoding
+from spear_policy.inference.state_encoding import decode_chunk, encode_state, seam_warning
 from spear_policy.inference.statistics import RangeReport
 from spear_policy.model.text.prompts import prompt_ids
 
@@ -54,12 +54,9 @@ class SpearEngine:
         self.runner = ChunkRunner(
             policy.model, steps=steps, absent=absent, compile=compile, graphs=graphs
         )
-        self._encoding = StateEncoding(
-            card.statistics,
-            card.reference_orientation(robot),
-            config.flow.rotation_frame,
-        )
-        self._report = RangeReport(card.statistics.position, "position")
+        self._reference_xyzw = card.reference_orientation_xyzw(robot)
+        self._report = RangeReport("position", card.statistics.position)
+        self._seam = ""
         self._cameras = [
             (camera, rule)
             for camera, rule in zip(config.cameras, card.cameras, strict=True)
@@ -118,21 +115,28 @@ class SpearEngine:
             images[camera.name] = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
         measured = self.card.anchor_kind == "measured"
         anchor = observation.measured if measured else observation.commanded
-        state = self._encoding.encode(anchor, observation.gripper_opening)
+        statistics = self._policy.card.statistics
+        state = encode_state(anchor, observation.gripper_opening, statistics, self._reference_xyzw)
         self._report.add(anchor.position_m)
+        self._seam = seam_warning(anchor.orientation_xyzw, self._reference_xyzw)
         self.runner.load(images, self._ids, torch.from_numpy(state))
         flow = self.runner.sampler.flow
         noise = flow.noise(1, self.card.chunk_length, self._generator)
-        decoded = flow.decode(self.runner.run(noise).cpu())
-        translations_m, rotations_xyzw, openings = self._encoding.decode(
-            *(part.numpy().astype(float) for part in decoded), anchor
+        translation, rotation_wxyz, gripper = flow.decode(self.runner.run(noise).cpu())
+        deltas = decode_chunk(
+            translation.numpy(),
+            rotation_wxyz.numpy(),
+            gripper[:, 0].numpy(),
+            anchor,
+            statistics,
+            self._policy.model.config.flow.rotation_frame,
         )
         return Chunk(
             stamp_s=observation.stamp_s,
             dt_s=self.card.dt_s,
-            translations_m=translations_m,
-            rotations_xyzw=rotations_xyzw,
-            gripper_openings=openings,
+            translations_m=deltas.translations_m,
+            rotations_xyzw=deltas.rotations_xyzw,
+            gripper_openings=deltas.gripper_openings,
             anchor_measured=as_array(observation.measured),
             anchor_commanded=as_array(observation.commanded),
             anchor_kind=self.card.anchor_kind,
@@ -140,7 +144,7 @@ class SpearEngine:
 
     def figures(self) -> dict[str, str]:
         """What a person should know of the running model, for /diagnostics."""
-        return {"outside_training_range": self._report.sentence()}
+        return {"outside_training_range": self._report.sentence(), "orientation": self._seam}
 
     @staticmethod
     def _image(observation, name):

@@ -99,16 +99,26 @@ def _values(parameter, source, tensors, where):
     if parameter.is_meta:
         raise ValueError("the model has no values yet: make it by initialisation.build")
     try:
-        values = read(source, tensors, parameter.shape)
-    except (ValueError, RuntimeError, IndexError) as error:  # torch's, where no shapes fit
-        if isinstance(error, CheckpointError):
-            raise
-        first = f"{source.keys[0]!r}"
-        text = str(error) if isinstance(error, ValueError) else f"{first} has a wrong shape"
-        raise CheckpointError(f"{where}: {text}; {MEND}") from None
-    if not values.is_floating_point():
-        raise CheckpointError(
-            f"{where}: {source.keys[0]!r} is {values.dtype}, not floating-point: use the "
-            "checkpoint in float32 or bfloat16"
-        )
-    return values
+        _check_parts(source, tensors, parameter.shape)
+        return read(source, tensors, parameter.shape)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}; {MEND}") from None
+    except (RuntimeError, IndexError):  # torch's, for shapes without any likeness
+        shape = tuple(tensors[source.keys[0]].shape)
+        raise CheckpointError(f"{where}: {source.keys[0]!r} is {shape}; {MEND}") from None
+
+
+def _check_parts(source, tensors, shape):
+    """What putting them together would hide: which one is wrong, and integers among floats."""
+    several = len(source.keys) > 1
+    rows = source.rows or (shape[0] // len(source.keys),) * len(source.keys)
+    for key, count in zip(source.keys, rows, strict=True):
+        if key not in tensors:
+            continue  # `read` names it
+        values, needed = tensors[key], (count, *shape[1:])
+        if not values.is_floating_point():
+            raise ValueError(f"{key!r} is {values.dtype}, not floating-point")
+        if several and tuple(values.shape) != needed:
+            raise ValueError(f"{key!r} is {tuple(values.shape)} where {needed} is needed")

@@ -151,7 +151,11 @@ def _check_config(values, path, config):
         ("text_config.num_key_value_heads", text.get("num_key_value_heads"), 1),
         ("text_config.head_dim", text.get("head_dim"), language.head_dim),
         ("text_config.rope_theta", rope, language.rope_base),
-        ("vision_config.num_attention_heads", vision.get("num_attention_heads"), config.siglip.heads),
+        (
+            "vision_config.num_attention_heads",
+            vision.get("num_attention_heads"),
+            config.siglip.heads,
+        ),
     )
     for name, theirs, ours in comparisons:
         if theirs is not None and theirs != ours:  # old folders leave out the defaults

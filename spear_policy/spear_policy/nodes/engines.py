@@ -15,10 +15,9 @@ _SCRIPTED_CAMERAS = {"none": (), "external": ("external",), "both": ("external",
 def make_engine(params) -> Engine:
     """The engine that the parameters name. Raises Refused when there is none."""
     if params["engine"] == "spear":
-        raise Refused(
-            "engine 'spear', the learned model, is not part of this version yet; set engine to "
-            "scripted or replay"
-        )
+        from spear_policy.nodes.learned_engine import make_spear_engine
+
+        return make_spear_engine(params)
     if params["engine"] == "scripted":
         # Any size will do: it does not look at the images.
         names = _SCRIPTED_CAMERAS[params["scripted_cameras"]]

@@ -10,6 +10,7 @@ from rclpy.clock import Clock, ClockType
 
 from spear_policy.inference.engine import Engine, EngineCard
 from spear_policy.inference.session import State
+from spear_policy.nodes.camera_watch import CameraWatch
 from spear_policy.nodes.engines import check_card, make_engine
 from spear_policy.nodes.instruction_topic import InstructionTopic
 from spear_policy.nodes.lifecycle import OK, WARN, Refused, SpearNode, run
@@ -28,6 +29,7 @@ class PolicyNode(SpearNode):
 
     Attributes:
         inputs: of the present activation; None before the first.
+        cameras: the watch over its images.
     """
 
     def __init__(self, arguments: list[str] | None = None, engine: Engine | None = None):
@@ -37,6 +39,7 @@ class PolicyNode(SpearNode):
         self._given = engine
         self._engine: Engine | None = None
         self.inputs: PolicyInputs | None = None
+        self.cameras: CameraWatch | None = None
         self._desk = PolicyDesk(self)
         self._worker = self._topic = self._action = self._images = self._timer = None
         self._clock_seen = (0.0, time.monotonic())
@@ -67,6 +70,7 @@ class PolicyNode(SpearNode):
         self._timer = self.io.create_timer(_TICK_S, self._tick)
 
     def activate(self) -> None:
+        self.cameras = CameraWatch(self, self.card)
         self.inputs = inputs = PolicyInputs(self, self.card)
         self.get_logger().info(inputs.bridge_text)
         timeout_s = self.params["startup_timeout_s"]
@@ -103,8 +107,10 @@ class PolicyNode(SpearNode):
 
     def diagnose(self):
         state, text, figures = self._desk.numbers()
-        level = WARN if state is State.BLOCKED else OK
-        return [("policy", level, text, {"state": state.name, **figures})]
+        notes = dict(self._engine.figures()) if self._engine else {}
+        notes["cameras"] = self.cameras.text if self.cameras else ""
+        level = WARN if state is State.BLOCKED or any(notes.values()) else OK
+        return [("policy", level, text, {"state": state.name, **figures, **notes})]
 
     def _tick(self) -> None:
         now_s = self.now_s()

@@ -25,7 +25,7 @@ class PolicyWorker:
     """
 
     def __init__(self, node, desk, engine):
-        """Start the thread; `close` ends it. The node gives `inputs` and `now_s()`."""
+        """Start the thread; `close` ends it. The node gives `inputs`, `cameras` and `now_s()`."""
         self._node, self._desk, self._engine = node, desk, engine
         self._wake = threading.Event()
         self._closing = False
@@ -73,6 +73,7 @@ class PolicyWorker:
             image_age_s = self._node.now_s() - moment.stamp_s
             begun = time.perf_counter()
             observation = inputs.observation(moment, ticket.instruction)
+            self._node.cameras.judge(moment, observation)
             prepared = time.perf_counter()
             chunk = self._engine.infer(observation)
         except ValueError as error:  # InputProblem is one: an input lacks something, for now

@@ -1,0 +1,222 @@
+"""PaliGemma's weights are read from every layout that transformers has written, or refused."""
+
+import json
+
+import pytest
+import torch
+from checkpoint_checks import changed, copies, refused, scrambled
+from safetensors.torch import load_file, save_file
+from toy_models import MICRO, micro
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+from spear_policy.model.language.token_tables import initialise_coordinates
+from spear_policy.model.public_checkpoints import load_paligemma
+from spear_policy.model.public_layouts import paligemma, read
+from spear_policy.model.spear import SpearModel
+from spear_policy.model.tensor_files import INDEX, WEIGHTS
+
+LANGUAGE, VISION = MICRO.language, MICRO.siglip
+
+
+@pytest.fixture(scope="module")
+def published():
+    """A PaliGemma of transformers with the micro model's sizes."""
+    config = PaliGemmaConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": VISION.width,
+            "num_hidden_layers": VISION.layers,
+            "num_attention_heads": VISION.heads,
+            "intermediate_size": VISION.mlp_width,
+            "image_size": 14 * VISION.position_grid,
+            "patch_size": 14,
+            "vision_use_head": False,
+            "projection_dim": LANGUAGE.width,
+        },
+        text_config={
+            "model_type": "gemma",
+            "hidden_size": LANGUAGE.width,
+            "num_hidden_layers": LANGUAGE.layers,
+            "num_attention_heads": LANGUAGE.heads,
+            "num_key_value_heads": 1,
+            "head_dim": LANGUAGE.head_dim,
+            "intermediate_size": LANGUAGE.mlp_width,
+            "vocab_size": 576,  # padded, as the real one
+        },
+        projection_dim=LANGUAGE.width,
+        image_token_id=MICRO.vocabulary.image_id,
+        hidden_size=LANGUAGE.width,
+    )
+    return scrambled(PaliGemmaForConditionalGeneration(config))
+
+
+def old_names(tensors):
+    """As transformers 4.41 wrote them, with the buffers and the unused head of that time."""
+    renamed = {k.replace("vision_tower.", "vision_tower.vision_model."): v for k, v in tensors}
+    output = renamed["language_model.model.embed_tokens.weight"].clone()
+    output[MICRO.vocabulary.size :] += 1  # they were drawn twice, for input and output
+    tower, layers = "vision_tower.vision_model", "language_model.model.layers"
+    width = VISION.width
+    renamed |= {
+        f"{tower}.embeddings.position_ids": torch.arange(16).unsqueeze(0),
+        f"{tower}.head.probe": torch.ones(1, 1, width),
+        f"{tower}.head.attention.in_proj_weight": torch.ones(3 * width, width),
+        f"{tower}.head.attention.out_proj.bias": torch.ones(width),
+        f"{tower}.head.mlp.fc1.weight": torch.ones(4, width),
+        f"{layers}.0.self_attn.rotary_emb.inv_freq": torch.ones(8),
+        "language_model.lm_head.weight": output,
+    }
+    return renamed
+
+
+def paligemma_folder(published, folder, layout):
+    """Write the model in one of the layouts that there are."""
+    published.save_pretrained(folder, max_shard_size="100KB" if layout == "shards" else "1GB")
+    tensors = load_file(folder / WEIGHTS) if layout != "shards" else {}
+    if layout == "old":
+        save_file(old_names(tensors.items()), folder / WEIGHTS)
+    elif layout == "in memory":
+        values = {k: v.clone() for k, v in published.state_dict().items()}
+        save_file(values, folder / WEIGHTS)
+    elif layout == "output table only":
+        tensors["lm_head.weight"] = tensors.pop("language_model.model.embed_tokens.weight")
+        save_file(tensors, folder / WEIGHTS)
+    return folder
+
+
+LAYOUTS = ("shards", "one file", "old", "in memory", "output table only")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_paligemma_is_read_in_every_layout_that_transformers_wrote(published, tmp_path, layout):
+    folder = paligemma_folder(published, tmp_path / "paligemma", layout)
+    if layout == "shards":
+        assert len(list(folder.glob("model-*.safetensors"))) > 3
+    model = micro()
+    before = copies(model)
+    filled = load_paligemma(model, folder)
+    theirs = published.state_dict()  # the parity with its logits: test_paligemma_parity.py
+    for name, source in paligemma(MICRO).items():
+        values = model.get_parameter(name)
+        assert torch.equal(values, read(source, theirs, values.shape)), name
+    assert (
+        set(filled.taken)
+        == changed(model, before)
+        == set(paligemma(MICRO)) | {"tokens.coordinates"}
+    )
+    assert not filled.left
+    if layout == "old":
+        assert len(filled.ignored) == 7
+
+
+def test_the_3d_tokens_are_drawn_around_the_words_that_were_loaded(published, tmp_path):
+    folder = paligemma_folder(published, tmp_path / "paligemma", "one file")
+    model = micro()
+    load_paligemma(model, folder, seed=3)
+    words, coordinates = model.tokens.words.detach(), model.tokens.coordinates.detach().clone()
+    generator = torch.Generator().manual_seed(3)
+    assert torch.equal(coordinates, initialise_coordinates(words, 64, generator=generator))
+    relative = (coordinates.std(0) / words.std(0)).mean()
+    assert 0.002 < relative < 0.005  # sqrt(1e-5)
+    load_paligemma(model, folder, seed=4)
+    assert not torch.equal(coordinates, model.tokens.coordinates)
+
+
+def test_a_spoiled_paligemma_is_refused_by_file_and_key_and_changes_nothing(published, tmp_path):
+    folder, model = paligemma_folder(published, tmp_path / "p", "one file"), micro()
+    path = folder / WEIGHTS
+    whole = load_file(path)
+    key = "language_model.model.layers.2.self_attn.v_proj.weight"
+
+    def with_changes(**changes):
+        tensors = {name.replace("/", "."): values for name, values in changes.items()}
+        save_file({k: v for k, v in (whole | tensors).items() if v is not None}, path)
+
+    v = whole[key]
+    spoiled = v.clone()
+    spoiled[1, 2] = float("nan")
+    for value, words in (
+        (None, "has no tensor"),
+        (spoiled, "NaN"),
+        (v[:, :3].contiguous(), "is (16, 3) where (16, 64)"),
+        (v[:3].contiguous(), "is (3, 64) where (16, 64)"),
+        (v.to(torch.int32), "not floating-point"),
+    ):
+        with_changes(**{key: value})
+        refused(load_paligemma, model, folder, path, key, words)
+    with_changes(**{"language_model.model.layers.3.mlp.up_proj.weight": v.clone()})
+    refused(load_paligemma, model, folder, path, "unknown tensor", "layers.3.mlp.up_proj")
+    with_changes(**{"vision_tower.head.other": v.clone()})
+    refused(load_paligemma, model, folder, "unknown tensor 'vision_tower.head.other'")
+    table = whole["language_model.model.embed_tokens.weight"]
+    with_changes(**{"lm_head.weight": table + 1})
+    refused(load_paligemma, model, folder, "'lm_head.weight' is not", "one")
+    with_changes(**{"language_model.model.embed_tokens.weight": table.repeat(2, 1)})
+    refused(load_paligemma, model, folder, "1152 rows", "vocabulary.size")
+    with_changes(**{"language_model.model.norm.weight": None})
+    refused(load_paligemma, model, folder, path, "language_model.model.norm.weight")
+    with_changes()
+    load_paligemma(model, folder)
+
+
+def test_heads_of_another_number_are_refused_although_the_shapes_fit(published, tmp_path):
+    folder, model = paligemma_folder(published, tmp_path / "p", "one file"), micro()
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    for part, name, wrong in (
+        ("text_config", "num_attention_heads", 2),
+        ("text_config", "num_key_value_heads", 2),
+        ("text_config", "head_dim", 32),
+        ("text_config", "rope_theta", 5e5),
+        ("vision_config", "num_attention_heads", 8),
+    ):
+        document = json.loads(json.dumps(values))
+        if name == "rope_theta":
+            document[part].pop("rope_parameters")
+        document[part][name] = wrong
+        path.write_text(json.dumps(document))
+        refused(load_paligemma, model, folder, path, f"{part}.{name} is {wrong}")
+    path.write_text(json.dumps(values | {"model_type": "llava"}))
+    refused(load_paligemma, model, folder, path, "'llava'")
+    path.unlink()
+    refused(load_paligemma, model, folder, path)
+    # two heads' rows moved from the queries to the keys: the sum stays
+    path.write_text(json.dumps(values))
+    tensors = load_file(folder / WEIGHTS)
+    layer = "language_model.model.layers.0.self_attn"
+    tensors[f"{layer}.q_proj.weight"] = tensors[f"{layer}.q_proj.weight"][:48].contiguous()
+    tensors[f"{layer}.k_proj.weight"] = tensors[f"{layer}.k_proj.weight"].repeat(2, 1)
+    save_file(tensors, folder / WEIGHTS)
+    refused(load_paligemma, model, folder, f"'{layer}.q_proj.weight' is (48, 64) where (64, 64)")
+
+
+def test_shards_that_are_lost_cut_or_beside_the_index_are_refused(published, tmp_path):
+    folder, model = paligemma_folder(published, tmp_path / "p", "shards"), micro()
+    index = json.loads((folder / INDEX).read_text())
+    places = index["weight_map"]
+    name = places["language_model.model.layers.1.mlp.up_proj.weight"]
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1])
+    refused(load_paligemma, model, folder, folder / name, "copy it again")
+    (folder / name).unlink()
+    refused(load_paligemma, model, folder, folder / name)
+    (folder / name).write_bytes(content)
+    for key, place, words in (
+        ("new", name, "says that"),
+        ("new", "../other", "not a file beside it"),
+    ):
+        document = index | {"weight_map": places | {key: place}}
+        (folder / INDEX).write_text(json.dumps(document))
+        refused(load_paligemma, model, folder, INDEX, words)
+    (folder / INDEX).write_text("{}")
+    refused(load_paligemma, model, folder, folder / INDEX, "weight_map")
+    (folder / INDEX).unlink()
+    refused(load_paligemma, model, folder, folder, "neither")
+
+
+def test_a_model_without_values_cannot_be_filled(published, tmp_path):
+    folder = paligemma_folder(published, tmp_path / "p", "one file")
+    with torch.device("meta"):
+        empty = SpearModel(MICRO)
+    with pytest.raises(ValueError, match=r"no values yet: make it by initialisation.build"):
+        load_paligemma(empty, folder)
