@@ -37,6 +37,7 @@ setup(
         "console_scripts": [
             "policy_node = spear_policy.nodes.policy_node:main",
             "make_checkpoint = spear_policy.inference.make_checkpoint:main",
+            "bench = spear_policy.inference.bench:main",
             "model_info = spear_policy.model.model_info:main",
         ],
     },

@@ -20,6 +20,7 @@ from spear_policy.model.language.gemma import RmsNorm
 from spear_policy.model.loading_progress import byte_progress
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.tensor_files import (
+    FLOATS,
     WEIGHTS,
     CheckpointError,
     check_finite,
@@ -92,11 +93,11 @@ def load_weights(
     Raises:
         CheckpointError: something is missing, too much, damaged, of a wrong shape or not finite;
             names the file, the key and the mend.
-        ValueError: `dtype` is not a floating-point type.
+        ValueError: `dtype` is none that weights can have.
     """
     folder = Path(folder)
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype is {dtype}: weights are floating-point numbers")
+    if dtype is not None and dtype not in FLOATS.values():
+        raise ValueError(f"dtype is {dtype}: weights can be float32, bfloat16 or float16")
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder} is not a checkpoint folder: give one with {WEIGHTS} and {CONFIG}"
@@ -112,11 +113,10 @@ def load_weights(
     _compare(files, model)
     if dtype is None:
         _check_one_dtype(files, kept)
-    size = path.stat().st_size
-    with byte_progress(
-        f"loading {folder.name}", size * (1 + bool(expected_hash)), progress
-    ) as done:
-        if expected_hash:
+    hashed = expected_hash is not None
+    total = path.stat().st_size * (1 + hashed)
+    with byte_progress(f"loading {folder.name}", total, progress) as done:
+        if hashed:
             _check_hash(path, expected_hash, done)
         state = {}
         for name in files:
@@ -134,7 +134,7 @@ def kept_in_fp32(model: SpearModel) -> frozenset[str]:
     """Name the parameters that stay in fp32 when a model is loaded in bf16.
 
     The velocity's head and RMS norms compute in fp32 whatever their input is (facts/model.md 2.2,
-    5.2), and are a ten-thousandth of the weights: rounding them would save nothing.
+    5.2), and are less than a ten-thousandth of the weights: rounding them would save nothing.
     """
     names = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, RmsNorm)}
     if model.expert is not None:
