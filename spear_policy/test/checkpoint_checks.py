@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spear_policy.model.tensor_files import CheckpointError
+from spear_policy.model.checkpoints.tensor_files import CheckpointError
 
 
 def copies(model):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
+from spear_policy.model.checkpoints.layouts import Source, read
 from spear_policy.model.config import DepthEncoderConfig, SiglipConfig
 from spear_policy.model.initialisation import initialise
-from spear_policy.model.public_layouts import Source, read
 from spear_policy.model.vision.depth_encoder import DepthEncoder
 from spear_policy.model.vision.siglip import SiglipEncoder
 

@@ -113,6 +113,7 @@ def put(*path_and_value):
         (put("chunk_length", 0), "chunk_length is 0"),
         (put("chunk_length", 5.0), "card.chunk_length is 5.0"),
         (put("chunk_length", True), "card.chunk_length is True"),
+        (put("dt_s", 10**400), "number too large"),
         (put("anchor", "desired"), "card.anchor is 'desired'"),
         (put("datasets", "bridge"), "card.datasets is 'bridge'"),
         (put("cameras", []), "cameras is empty"),
@@ -162,6 +163,7 @@ def test_a_card_cut_anywhere_is_refused(tmp_path):
         (b'{"dt_s": 0.2, "dt_s": 0.3}', "'dt_s' is there twice"),
         (b"[" * 100_000, "cut short or no JSON"),
     ],
+    ids=["binary", "list", "NaN", "repeated key", "deep"],
 )
 def test_a_file_that_is_no_card_is_refused(tmp_path, content, words):
     path = tmp_path / "card.json"

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from toy_models import MICRO, micro
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
+from spear_policy.model.checkpoints.layouts import paligemma, read
+from spear_policy.model.checkpoints.public import load_paligemma
+from spear_policy.model.checkpoints.tensor_files import INDEX, WEIGHTS
 from spear_policy.model.language.token_tables import initialise_coordinates
-from spear_policy.model.public_checkpoints import load_paligemma
-from spear_policy.model.public_layouts import paligemma, read
 from spear_policy.model.spear import SpearModel
-from spear_policy.model.tensor_files import INDEX, WEIGHTS
 
 LANGUAGE, VISION = MICRO.language, MICRO.siglip
 

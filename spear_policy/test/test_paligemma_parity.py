@@ -7,10 +7,10 @@ import torch
 from toy_models import MICRO
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
+from spear_policy.model.checkpoints.layouts import paligemma, read
 from spear_policy.model.config import CameraConfig
 from spear_policy.model.initialisation import build
 from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.public_layouts import paligemma, read
 
 CONFIG = replace(
     MICRO, depth=None, fusion="none", expert=None, cameras=(CameraConfig("external", 56, 56),)

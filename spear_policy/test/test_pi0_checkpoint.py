@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from toy_models import MICRO, micro, observation
 
 from spear_policy.model.action_expert import time_embedding
+from spear_policy.model.checkpoints.pi0 import reverse_time
+from spear_policy.model.checkpoints.public import load_pi0_expert
+from spear_policy.model.checkpoints.tensor_files import WEIGHTS
 from spear_policy.model.config import ExpertConfig, FlowConfig
 from spear_policy.model.language.key_values import GrowingMemory
-from spear_policy.model.pi0_checkpoint import reverse_time
-from spear_policy.model.public_checkpoints import load_pi0_expert
-from spear_policy.model.tensor_files import WEIGHTS
 
 LANGUAGE = MICRO.language
 EXPERT = "paligemma_with_expert.gemma_expert"

@@ -1,6 +1,7 @@
 """Normalisation goes there and back, wrong statistics are named, strays are reported."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -55,9 +56,6 @@ def test_statistics_survive_json():
 
 
 def test_the_hash_is_sha256_of_the_canonical_json():
-    # Computed by hand: echo -n '{"position":{...' | sha256sum
-    import hashlib
-
     text = (
         '{"position":{"high":[0.7,0.42,0.5],"low":[0.2,-0.31,0.0],"mean":[0.45,0.0,0.2],'
         '"std":[0.1,0.12,0.08]},"scheme":"quantile","translation":{"high":[0.1,0.1,0.1],'

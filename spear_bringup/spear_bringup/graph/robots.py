@@ -15,6 +15,7 @@ def sim_graph(
     namespace: str = "",
     seed: int = 0,
     episode_file: Path | str | None = None,
+    checkpoint: Path | str | None = None,
     host: str = "127.0.0.1",
     out_dir: Path | str = "out/trials",
     use_sim_time: bool = True,
@@ -29,6 +30,7 @@ def sim_graph(
         namespace: of all nodes; "" for none.
         seed: of the first scene.
         episode_file: what engine "replay" repeats.
+        checkpoint: folder of engine "spear"; None leaves it to your `params_file`.
         host: loopback address that the simulated robot listens on.
         out_dir: the recorder's folder.
         use_sim_time: False runs the other nodes on system time (to try what then breaks).
@@ -36,7 +38,8 @@ def sim_graph(
         log_level: of every node.
 
     Raises:
-        ValueError: unknown engine, or "replay" without an episode file or the reverse.
+        ValueError: unknown engine, "replay" without an episode file, or either of the two files
+            with an engine that does not read it.
     """
     world = NodeSpec(
         package="spear_bringup",
@@ -53,6 +56,7 @@ def sim_graph(
         record,
         namespace,
         episode_file,
+        checkpoint,
         host,
         out_dir,
         params_file,
@@ -69,6 +73,7 @@ def franka_graph(
     record: bool = True,
     namespace: str = "",
     episode_file: Path | str | None = None,
+    checkpoint: Path | str | None = None,
     out_dir: Path | str = "out/trials",
     use_sim_time: bool = False,
     params_file: Path | str | None = None,
@@ -90,6 +95,7 @@ def franka_graph(
         record,
         namespace,
         episode_file,
+        checkpoint,
         robot_host,
         out_dir,
         params_file,
@@ -118,6 +124,8 @@ def _robot_nodes(
         raise ValueError(
             "engine replay needs episode_file, the recording to repeat; other engines take none"
         )
+    if checkpoint and engine != "spear":
+        raise ValueError(f"checkpoint is for engine spear; engine {engine} takes none")
     common = {
         "namespace": namespace,
         "params_files": _files(overrides, params_file),
@@ -140,6 +148,8 @@ def _robot_nodes(
     answers = {"engine": engine, "use_sim_time": use_sim_time}
     if episode_file:
         answers["episode_file"] = Path(episode_file).absolute()
+    if checkpoint:
+        answers["checkpoint"] = Path(checkpoint).absolute()
     policy = NodeSpec(
         package="spear_policy",
         executable="policy_node",

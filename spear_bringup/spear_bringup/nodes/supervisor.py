@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
+from spear_bringup.graph.executables import find_executable
 from spear_bringup.graph.processes import NodeProcess, mapped_shared_memory, remove_shared_memory
 from spear_bringup.graph.spec import NodeSpec, check_graph
 from spear_bringup.nodes.lifecycle_client import TransitionFailed
@@ -213,16 +213,9 @@ class RunningGraph:
 
     def _command(self, spec: NodeSpec) -> list[str]:
         try:
-            prefix = get_package_prefix(spec.package)
-        except PackageNotFoundError as error:
-            raise GraphError(
-                f"package {spec.package} is not installed here; source install/setup.bash"
-            ) from error
-        executable = Path(prefix) / "lib" / spec.package / spec.executable
-        if not executable.is_file():
-            raise GraphError(
-                f"{spec.package} has no executable {spec.executable} ({executable}); build it first"
-            )
+            executable = find_executable(spec.package, spec.executable)
+        except FileNotFoundError as error:
+            raise GraphError(str(error)) from error
         folder = self.log_dir / "parameters"
         folder.mkdir(parents=True, exist_ok=True)
         parameters = folder / f"{spec.name}.yaml"

@@ -104,7 +104,7 @@ class ModelCard:
             raise CardError(f"{path}: cannot be read ({error.strerror})") from None
         except CardError as error:
             raise CardError(f"{path}: {error}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CardError(
                 f"{path}: cut short or no JSON ({error}); copy the checkpoint again"
             ) from None
@@ -113,6 +113,8 @@ class ModelCard:
             card._check_in_file()
         except (CardError, ConfigError) as error:
             raise CardError(f"{path}: {error}") from None
+        except OverflowError:
+            raise CardError(f"{path}: it has a number too large for any use; correct it") from None
         return card
 
     def write(self, path: str | Path) -> None:

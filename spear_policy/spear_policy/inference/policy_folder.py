@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from spear_policy.inference.model_card import ModelCard
-from spear_policy.model.checkpoint import load_weights, save_weights
+from spear_policy.model.checkpoints.weights import load_weights, save_weights
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.text.tokenizer import TextTokenizer
 
@@ -65,3 +65,22 @@ def save(folder: Path | str, policy: Policy) -> ModelCard:
     card = replace(policy.card, weights_hash=weights_hash)
     card.write(folder / CARD)
     return card
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto takes a GPU when there is one.
+
+    Raises:
+        ValueError: a GPU is asked for and torch sees none.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ValueError("device is cuda, but torch sees no GPU; set it to cpu or mend the driver")
+    return torch.device(("cuda" if found else "cpu") if name == "auto" else name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; auto is bfloat16 on a GPU and float32 on a CPU."""
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]

@@ -10,7 +10,7 @@ from spear_policy.geometry.chunks import Chunk, as_array
 from spear_policy.inference.chunk_runner import ChunkRunner
 from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
 from spear_policy.inference.image_geometry import fit
-from spear_policy.inference.policy_folder import Policy
+from spear_policy.inference.policy_folder import Policy, choose_device, choose_dtype, load
 from spear_policy.inference.state_encoding import decode_chunk, encode_state, seam_warning
 from spear_policy.inference.statistics import RangeReport
 from spear_policy.model.text.prompts import prompt_ids
@@ -73,6 +73,34 @@ class SpearEngine:
         )
         self._ids: list[int] = []
         self._generator = torch.Generator()
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str,
+        robot: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int = 0,
+        **options,
+    ) -> "SpearEngine":
+        """Load a checkpoint folder onto a device.
+
+        Args:
+            folder, robot: which checkpoint, for which robot.
+            device, dtype: see `policy_folder.choose_device` and `choose_dtype`.
+            threads: of torch on a CPU, for the whole process; 0 leaves them alone.
+            options: of the constructor.
+
+        Raises:
+            ValueError: see `policy_folder.load` and the constructor.
+        """
+        place = choose_device(device)
+        if threads:
+            torch.set_num_threads(threads)
+        policy = load(folder, device=place, dtype=choose_dtype(dtype, place), progress=True)
+        return cls(policy, robot, **options)
 
     def warm_up(self) -> None:
         """Run the model for every length of prompt; compile and record if asked to."""

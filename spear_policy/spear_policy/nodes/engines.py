@@ -15,9 +15,7 @@ _SCRIPTED_CAMERAS = {"none": (), "external": ("external",), "both": ("external",
 def make_engine(params) -> Engine:
     """The engine that the parameters name. Raises Refused when there is none."""
     if params["engine"] == "spear":
-        from spear_policy.nodes.learned_engine import make_spear_engine
-
-        return make_spear_engine(params)
+        return _spear_engine(params)
     if params["engine"] == "scripted":
         # Any size will do: it does not look at the images.
         names = _SCRIPTED_CAMERAS[params["scripted_cameras"]]
@@ -27,6 +25,30 @@ def make_engine(params) -> Engine:
     try:
         return ReplayEngine.from_file(params["episode_file"], dt_s=params["step_dt_s"])
     except EpisodeError as error:
+        raise Refused(str(error)) from None
+
+
+def _spear_engine(params) -> Engine:
+    # Imported only here: torch takes seconds and memory that the other engines do without.
+    from spear_policy.inference.spear_engine import SpearEngine
+
+    if not params["checkpoint"]:
+        raise Refused("engine 'spear' needs checkpoint, the folder of one; see make_checkpoint")
+    names = [name.strip() for name in params["absent_cameras"].split(",")]
+    try:
+        return SpearEngine.from_folder(
+            params["checkpoint"],
+            params["robot"],
+            device=params["device"],
+            dtype=params["weights_dtype"],
+            threads=params["torch_threads"],
+            seed=params["sampling_seed"],
+            steps=params["denoising_steps"] or None,
+            absent=tuple(name for name in names if name),
+            compile=params["compile"],
+            graphs=params["cuda_graphs"],
+        )
+    except (ValueError, OSError) as error:
         raise Refused(str(error)) from None
 
 

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import torch
 
-from spear_policy.model.filling import Filled, fill, refuse_unknown
+from spear_policy.model.checkpoints.filling import Filled, fill, refuse_unknown
+from spear_policy.model.checkpoints.layouts import PaligemmaPrefixes, Source, paligemma
+from spear_policy.model.checkpoints.tensor_files import (
+    CheckpointError,
+    TensorFiles,
+    open_tensors,
+    read_json,
+)
 from spear_policy.model.language.token_tables import ROWS_AT_ONCE, initialise_coordinates
-from spear_policy.model.public_layouts import PaligemmaPrefixes, Source, paligemma
 from spear_policy.model.spear import SpearModel
-from spear_policy.model.tensor_files import CheckpointError, TensorFiles, open_tensors, read_json
 
 # Longer ones first where one begins with another.
 VISION = (

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spear_policy.model.loading_progress import byte_progress
-from spear_policy.model.public_layouts import Source, read
+from spear_policy.model.checkpoints.layouts import Source, read
+from spear_policy.model.checkpoints.progress import byte_progress
+from spear_policy.model.checkpoints.tensor_files import CheckpointError, check_finite
 from spear_policy.model.spear import SpearModel
-from spear_policy.model.tensor_files import CheckpointError, check_finite
 
 MEND = "give a checkpoint of the sizes in the model's configuration, or change the configuration"
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from spear_policy.model.action_expert import time_embedding
+from spear_policy.model.checkpoints.filling import Filled, fill, refuse_unknown
+from spear_policy.model.checkpoints.layouts import pi0_expert
+from spear_policy.model.checkpoints.tensor_files import CheckpointError, open_tensors
 from spear_policy.model.config import ExpertConfig
-from spear_policy.model.filling import Filled, fill, refuse_unknown
-from spear_policy.model.public_layouts import pi0_expert
 from spear_policy.model.spear import SpearModel
-from spear_policy.model.tensor_files import CheckpointError, open_tensors
 
 PREFIXES = ("", "model.")  # openpi's, lerobot's
 EXPERT = "paligemma_with_expert.gemma_expert"

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spear_policy.model.filling import Filled, fill, refuse_unknown
-from spear_policy.model.public_layouts import moge
+from spear_policy.model.checkpoints.filling import Filled, fill, refuse_unknown
+from spear_policy.model.checkpoints.layouts import moge
+from spear_policy.model.checkpoints.tensor_files import CheckpointError
 from spear_policy.model.spear import SpearModel
-from spear_policy.model.tensor_files import CheckpointError
 
 DECODER_V1 = ("head.", "image_mean", "image_std")
 DECODER_V2 = (

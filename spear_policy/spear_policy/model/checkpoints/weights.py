@@ -15,11 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from spear_policy.model.config import ModelConfig
-from spear_policy.model.language.gemma import RmsNorm
-from spear_policy.model.loading_progress import byte_progress
-from spear_policy.model.spear import SpearModel
-from spear_policy.model.tensor_files import (
+from spear_policy.model.checkpoints.progress import byte_progress
+from spear_policy.model.checkpoints.tensor_files import (
     FLOATS,
     WEIGHTS,
     CheckpointError,
@@ -27,6 +24,9 @@ from spear_policy.model.tensor_files import (
     open_tensors,
     read_json,
 )
+from spear_policy.model.config import ModelConfig
+from spear_policy.model.language.gemma import RmsNorm
+from spear_policy.model.spear import SpearModel
 from spear_policy.model.text.tokenizer import TextTokenizer, TokenizerError
 
 __all__ = ["CheckpointError", "hash_file", "kept_in_fp32", "load_weights", "save_weights"]
