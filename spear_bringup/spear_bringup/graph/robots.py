@@ -110,6 +110,7 @@ def _robot_nodes(
     record,
     namespace,
     episode_file,
+    checkpoint,
     robot_host,
     out_dir,
     params_file,

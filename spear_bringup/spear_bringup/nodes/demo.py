@@ -13,6 +13,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from spear_bringup.graph.free_places import free_domain_id, free_loopback_host
 from spear_bringup.graph.robots import ENGINES, sim_graph
+from spear_bringup.nodes.demo_checkpoint import is_untrained, make_untrained
 from spear_bringup.nodes.demo_report import report
 from spear_bringup.nodes.supervisor import GraphError, RunningGraph
 from spear_bringup.nodes.trial_client import TrialClient, TrialResult
@@ -20,12 +21,15 @@ from spear_bringup.nodes.trial_judges import FollowingJudge, Judge, ObjectsJudge
 from spear_bringup.trials.following import Recording
 
 _START_TIMEOUT_S = 600.0  # a busy machine starts slowly; a broken graph is told at once anyway
+_TIMEOUT_S = 60.0  # per trial, simulated
+_UNTRAINED_TIMEOUT_S = 15.0  # the same for random weights, which never succeed
 _FILE_WIDTH = 120  # columns of an output that is no terminal
 
 EXAMPLE = """\
 example:
   demo --engine scripted --trials 5 --out out/demo --seed 1
   demo --engine replay --episode out/episodes/bridge_0.npz --out out/replay
+  demo --engine spear --checkpoint checkpoints/mine --out out/mine
 Then look at out/demo/report.html. Without options, POLICY, TRIALS and OUT of the environment count.
 """
 
@@ -39,6 +43,7 @@ class DemoRun:
     out_dir: Path
     timeout_s: float
     episode_files: list[Path] = field(default_factory=list)
+    checkpoint: Path | None = None
     results: list[TrialResult] = field(default_factory=list)
 
 
@@ -60,7 +65,11 @@ def parse(arguments: list[str] | None = None) -> DemoRun:
         "--out", type=Path, default=Path(variables.get("OUT", "out/demo")), help="folder to fill"
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="per trial, in simulated seconds"
+        "--timeout",
+        type=float,
+        metavar="S",
+        help=f"per trial, in simulated seconds; {_TIMEOUT_S:g}, and {_UNTRAINED_TIMEOUT_S:g} for "
+        "an untrained checkpoint",
     )
     parser.add_argument(
         "--episode",
@@ -70,23 +79,38 @@ def parse(arguments: list[str] | None = None) -> DemoRun:
         metavar="FILE",
         help="what engine replay repeats, one trial each; may be given again",
     )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FOLDER",
+        help="of engine spear; without one an untrained tiny one is made in OUT/checkpoint",
+    )
     given = parser.parse_args(arguments)
     if given.engine not in ENGINES:
         parser.error(f"the engine is {given.engine!r}; it must be one of {', '.join(ENGINES)}")
-    if given.trials < 1 or given.timeout <= 0 or given.seed < 0:
+    if given.trials < 1 or given.seed < 0 or (given.timeout is not None and given.timeout <= 0):
         parser.error("--trials and --timeout must be above 0, --seed must not be negative")
     if (given.engine == "replay") != bool(given.episode):
         parser.error("--engine replay needs --episode FILE; the other engines take none")
     for path in given.episode:
         if not path.is_file():
             parser.error(f"episode file {path} does not exist; make one with import_episodes")
+    if given.checkpoint and given.engine != "spear":
+        parser.error("--checkpoint is for --engine spear; the other engines take none")
+    untrained = given.engine == "spear"
+    if given.checkpoint:
+        try:
+            untrained = is_untrained(given.checkpoint)
+        except ValueError as error:
+            parser.error(str(error))
     trials = len(given.episode) or given.trials
     return DemoRun(
         engine=given.engine,
         seeds=[given.seed + number for number in range(trials)],
         out_dir=given.out.absolute(),
-        timeout_s=given.timeout,
+        timeout_s=given.timeout or (_UNTRAINED_TIMEOUT_S if untrained else _TIMEOUT_S),
         episode_files=[path.absolute() for path in given.episode],
+        checkpoint=given.checkpoint and given.checkpoint.absolute(),
     )
 
 
@@ -115,10 +139,14 @@ def run_demo(run: DemoRun, console: Console) -> int:
 def _run_trials(run: DemoRun, console: Console) -> None:
     with ExitStack() as stack:
         show = stack.enter_context(Show(console, len(run.seeds)))
+        if run.engine == "spear" and run.checkpoint is None:
+            show.phase("making an untrained checkpoint")
+            run.checkpoint = make_untrained(run.out_dir / "checkpoint")
         domain = stack.enter_context(free_domain_id())
         specs = sim_graph(
             engine=run.engine,
             episode_file=run.episode_files[0] if run.episode_files else None,
+            checkpoint=run.checkpoint,
             host=free_loopback_host(),
             out_dir=run.out_dir,
             seed=run.seeds[0],

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from spear_policy.inference.chunk_runner import ChunkRunner
 from spear_policy.inference.image_geometry import fit
+from spear_policy.model.command_line import whole_number
 from spear_policy.model.config import STATE_DIM, ModelConfig
 from spear_policy.model.cost import DEVICES, Device, Stage, inference_stages, total
 from spear_policy.model.initialisation import build
@@ -119,6 +120,13 @@ def main() -> None:
         config = preset(arguments.preset)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but torch sees no GPU")
+        if arguments.text_tokens > config.max_text_tokens:
+            raise ValueError(
+                f"{arguments.text_tokens} text tokens: {config.name} reads at most "
+                f"{config.max_text_tokens}"
+            )
+        if config.expert is None:
+            raise ValueError(f"{config.name} has no action expert: there is no chunk to time")
         model = build(config, device=device, dtype=getattr(torch, arguments.dtype))
         runner = ChunkRunner(
             model, steps=arguments.steps, compile=arguments.compile, graphs=arguments.graphs
@@ -187,9 +195,9 @@ def _parse():
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--steps", type=int, help="denoising steps, if not the preset's")
-    parser.add_argument("--text-tokens", type=int, default=20, help="length of the prompt")
-    parser.add_argument("--repeats", type=int, default=100, help="chunks to time")
+    parser.add_argument("--steps", type=whole_number, help="denoising steps, if not the preset's")
+    parser.add_argument("--text-tokens", type=whole_number, default=20, help="length of the prompt")
+    parser.add_argument("--repeats", type=whole_number, default=100, help="chunks to time")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0 leaves it to torch")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--graphs", action="store_true", help="CUDA graphs")

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from spear_policy.model.command_line import whole_number
 from spear_policy.model.config import ModelConfig
 from spear_policy.model.config_reading import ConfigError
 from spear_policy.model.cost import DEVICES, inference_stages, total
@@ -84,8 +85,10 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--preset", default="spear1", help=f"one of {', '.join(PRESETS)}")
     which.add_argument("--config", type=Path, help="config.json of a checkpoint")
-    parser.add_argument("--text-tokens", type=_count, default=20, help="length of the prompt")
-    parser.add_argument("--steps", type=_count, help="denoising steps, if not the model's own")
+    parser.add_argument("--text-tokens", type=whole_number, default=20, help="length of the prompt")
+    parser.add_argument(
+        "--steps", type=whole_number, help="denoising steps, if not the model's own"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     try:
@@ -97,12 +100,6 @@ def main() -> None:
         print(json.dumps(found, indent=2))
     else:
         show(found, Console())
-
-
-def _count(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
 
 
 def _read(path):
