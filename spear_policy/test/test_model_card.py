@@ -70,6 +70,15 @@ def test_the_file_has_the_keys_of_the_contract(tmp_path):
     assert set(values["statistics"]["position"]) == {"low", "high", "mean", "std"}
 
 
+def test_who_reads_a_card_while_it_is_written_anew_sees_the_old_one(tmp_path):
+    path = tmp_path / "card.json"
+    CARD.write(path)
+    with open(path) as reader:
+        replace(CARD, checkpoint_id="micro-2").write(path)
+        assert json.load(reader)["checkpoint_id"] == "micro-1"
+    assert ModelCard.read(path).checkpoint_id == "micro-2"
+
+
 def test_a_card_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "card.json"
     CARD.write(path)

@@ -23,6 +23,7 @@ _SHOWN = (
     "period p99 [s]",
     "age p99 [s]",
     "real time",
+    "verdicts",
 )
 
 
@@ -55,12 +56,15 @@ def as_table(summary: Summary) -> Table:
     """The trials as a table for the terminal."""
     table = Table()
     for name in _SHOWN:
-        right = "[" in name
+        # Narrow, so that only the instruction has to wrap: a word a line, a verdict a line.
         table.add_column(
-            escape(name), justify="right" if right else "left", no_wrap=name == "instruction"
+            escape(name.replace(" ", "\n")),
+            justify="right" if "[" in name else "left",
+            no_wrap=name != "instruction",
         )
     for trial in summary.trials:
         known = dict(zip(COLUMNS, cells(trial), strict=True))
+        known["verdicts"] = known["verdicts"].replace(", ", "\n")
         row = [escape(known[name]) for name in _SHOWN]
         table.add_row(*row, style=None if trial.success else "red")
     return table

@@ -1,11 +1,12 @@
 """The numbers of a trial, from its arrays. Pure numpy."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spear_bringup.control.verdicts import Verdict
+from spear_bringup.control.verdicts import Reason, Verdict
 from spear_bringup.trials.series import CommandSeries, GateSeries, StateSeries, TrialSeries
 from spear_policy.geometry import quaternions as quat
 
@@ -29,6 +30,7 @@ class TrialMetrics:
         command_period_s: between consecutive sent commands, node clock.
         camera_to_command_age_s: image stamp to hand-over, of sent commands, node clock.
         verdicts: gate verdicts during the trial, by name.
+        reasons: by verdict name, the recorded reason codes by name, the most frequent first.
         real_time_factor: mean of simulated over wall time.
         path_length_m: of the measured end effector.
         linear_speed_m_s, angular_speed_rad_s: of the measured end effector.
@@ -40,6 +42,7 @@ class TrialMetrics:
     command_period_s: Spread | None
     camera_to_command_age_s: Spread | None
     verdicts: dict[str, int]
+    reasons: dict[str, dict[str, int]]
     real_time_factor: float | None
     path_length_m: float | None
     linear_speed_m_s: Spread | None
@@ -69,6 +72,7 @@ def measure(trial: TrialSeries) -> TrialMetrics:
         command_period_s=spread(np.diff(commands.stamps_s[sent])),
         camera_to_command_age_s=spread(commands.observation_ages_s[sent]),
         verdicts=verdict_counts(commands, trial.gate),
+        reasons=reason_counts(commands, trial.gate),
         real_time_factor=float(np.mean(factors)) if len(factors) else None,
         path_length_m=path_length_m(states) if len(states.stamps_s) > 1 else None,
         linear_speed_m_s=spread(linear),
@@ -89,6 +93,28 @@ def verdict_counts(commands: CommandSeries, gate: GateSeries) -> dict[str, int]:
         if np.all(np.diff(gate.counts, axis=0) >= 0):
             counts = gained
     return {verdict.name: int(counts[verdict]) for verdict in Verdict}
+
+
+def reason_counts(commands: CommandSeries, gate: GateSeries) -> dict[str, dict[str, int]]:
+    """Reason codes by verdict, the most frequent first; verdicts without a reason are left out.
+
+    Those of chunks are on the commands; those of the driver's own stops, such as a timeout, on
+    gate_status alone. It repeats itself with the stamp of the verdict, so each verdict counts
+    once; the one from before the start does not count.
+    """
+    of_chunks = _judged(commands)
+    alone = {row for row in _judged(gate) if row[0] > gate.stamps_s[0]} - set(of_chunks)
+    told = [row[1:] for row in (*of_chunks, *alone)]
+    counted = Counter((verdict, reason) for verdict, reason in told if reason != Reason.NONE)
+    found = {verdict.name: {} for verdict in Verdict}
+    for (verdict, reason), count in counted.most_common():
+        found[Verdict(verdict).name][Reason(reason).name] = count
+    return {name: reasons for name, reasons in found.items() if reasons}
+
+
+def _judged(series: CommandSeries | GateSeries) -> list[tuple[float, int, int]]:
+    columns = (series.stamps_s, series.verdicts.astype(int), series.reasons.astype(int))
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def speeds(states: StateSeries, window_s: float = 0.05) -> tuple[NDArray, NDArray, NDArray]:

@@ -19,7 +19,7 @@ from spear_bringup.trials.headlines import headlines
 from spear_bringup.trials.metrics import measure
 from spear_bringup.trials.plots import SpeedLimits, write_plots
 from spear_bringup.trials.recording import SHEET_NAME
-from spear_bringup.trials.results import COLUMNS, Summary, TrialResult, cells, verdict_words
+from spear_bringup.trials.results import COLUMNS, Summary, TrialResult, cells, verdict_rows
 from spear_bringup.trials.score_sheet import TrialRow, read_rows
 from spear_bringup.trials.video import write_video
 
@@ -126,7 +126,7 @@ def _write_page(folder: Path, summary: Summary) -> None:
         headlines=headlines(summary),
         columns=COLUMNS,
         cells=cells,
-        verdict_words=verdict_words,
+        verdict_rows=verdict_rows,
         plot_titles=PLOT_TITLES,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )

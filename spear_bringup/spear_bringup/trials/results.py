@@ -114,6 +114,22 @@ def verdict_words(verdicts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name.lower()}" for name, count in verdicts.items() if count)
 
 
+def verdict_rows(metrics: TrialMetrics, most: int = 3) -> list[tuple[str, int, str]]:
+    """(verdict, count, its `most` frequent reasons) of those that occurred, as words."""
+    return [
+        (
+            name.lower(),
+            count,
+            ", ".join(
+                f"{times} {reason.lower().replace('_', ' ')}"
+                for reason, times in list(metrics.reasons.get(name, {}).items())[:most]
+            ),
+        )
+        for name, count in metrics.verdicts.items()
+        if count
+    ]
+
+
 def _p99(values: Spread | None, digits: int) -> str:
     return "" if values is None else f"{values.p99:.{digits}f}"
 
@@ -136,6 +152,7 @@ def _trial_json(trial: TrialResult) -> dict:
         "real_time_factor": None,
         "commands": 0,
         "verdicts": {},
+        "reasons": {},
         "checkpoint_id": row.checkpoint_id,
         "bag": row.bag,
         "video": trial.video or None,
@@ -151,5 +168,6 @@ def _trial_json(trial: TrialResult) -> dict:
             "real_time_factor": metrics.real_time_factor,
             "commands": metrics.commands,
             "verdicts": metrics.verdicts,
+            "reasons": metrics.reasons,
         }
     return entry
