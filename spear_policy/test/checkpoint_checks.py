@@ -1,7 +1,8 @@
-"""What the tests of public checkpoints ask of every loader."""
+"""Public models at our sizes, and what the tests of their checkpoints ask of every loader."""
 
 import pytest
 import torch
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from spear_policy.model.checkpoints.tensor_files import CheckpointError
 
@@ -31,3 +32,35 @@ def scrambled(module, seed=0):
         for parameter in module.parameters():
             parameter.normal_(0.0, 0.15, generator=generator)
     return module.eval()
+
+
+def public_paligemma(ours):
+    """A PaliGemma of transformers with the sizes of a configuration and random values."""
+    vision, language = ours.siglip, ours.language
+    config = PaliGemmaConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": vision.width,
+            "num_hidden_layers": vision.layers,
+            "num_attention_heads": vision.heads,
+            "intermediate_size": vision.mlp_width,
+            "image_size": ours.patch_size * vision.position_grid,
+            "patch_size": ours.patch_size,
+            "vision_use_head": False,
+            "projection_dim": language.width,
+        },
+        text_config={
+            "model_type": "gemma",
+            "hidden_size": language.width,
+            "num_hidden_layers": language.layers,
+            "num_attention_heads": language.heads,
+            "num_key_value_heads": 1,
+            "head_dim": language.head_dim,
+            "intermediate_size": language.mlp_width,
+            "vocab_size": ours.vocabulary.size + 64,  # padded, as the real one
+        },
+        projection_dim=language.width,
+        image_token_id=ours.vocabulary.image_id,
+        hidden_size=language.width,
+    )
+    return scrambled(PaliGemmaForConditionalGeneration(config))

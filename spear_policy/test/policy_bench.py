@@ -4,9 +4,11 @@ import gc
 import threading
 import time
 from contextlib import contextmanager, suppress
+from unittest.mock import patch
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import Quaternion
 from lifecycle_msgs.msg import Transition
@@ -59,6 +61,7 @@ class FakeEngine:
         self.final_after = None
         self.error = None
         self.refuses = ""
+        self.takes_s = 0.0
 
     def warm_up(self):
         self.warm = True
@@ -75,6 +78,7 @@ class FakeEngine:
         self.begun_s.append(self.now_s())
         self.seen.append(observation)
         self.go_on.wait(60.0)
+        time.sleep(self.takes_s)
         if self.error:
             raise self.error
         count = self.card.chunk_length
@@ -99,9 +103,13 @@ class World(Node):
         self.publishing_states = self.publishing_objects = True
         self.stamp_offset_s = 0.0  # of the images
         self.encoding, self.sizes = "rgb8", dict(SIZES)
+        self.noisy, self.black = set(), set()  # cameras; the others show the same colour for ever
+        self._noise = np.random.default_rng(0)
+        self._motion, self._start_x_m = (0.0, 0.0), 0.5  # since when [s], along x [m/s]; from [m]
         self.objects = {"red cube": ([0.5, 0.1, 0.02], (0.04, 0.04, 0.04))}
         self.objects["plate"] = ([0.5, -0.1, 0.007], (0.15, 0.15, 0.014))
         self.chunks, self.deltas, self.statuses, self.said = [], [], [], []
+        self.diagnoses = []  # (level, {key: value}) of the policy in /diagnostics
         self.images = {name: [] for name in SIZES}  # heard, from whoever
         self.image_stamps_s = set()  # said
         self._states = self.create_publisher(EndEffectorState, "ee_state", SENSOR)
@@ -122,6 +130,7 @@ class World(Node):
         self.create_subscription(
             String, "instruction", lambda message: self.said.append(message.data), LATCHED
         )
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, EVENT)
         self.create_timer(0.02, self._publish_state)
         self.create_timer(0.05, self._publish_images)
         self.create_timer(0.1, self._publish_objects)
@@ -135,9 +144,10 @@ class World(Node):
         message = EndEffectorState(ee_frame_id="franka_ee", gripper_opening=0.75)
         message.header.frame_id = "franka_base"
         message.header.stamp = self.get_clock().now().to_msg()
+        x = self.position_x_m(stamp_to_s(message.header.stamp))
         message.measured.orientation = Quaternion(x=1.0, y=0.0, z=0.0, w=0.0)
         message.commanded.orientation = Quaternion(x=1.0, y=0.0, z=0.0, w=0.0)
-        message.measured.position.x, message.commanded.position.x = 0.5, 0.51
+        message.measured.position.x, message.commanded.position.x = x, x + 0.01
         message.measured.position.z = message.commanded.position.z = 0.3
         self._states.publish(message)
 
@@ -147,7 +157,9 @@ class World(Node):
             channels = 3 if self.encoding in ("rgb8", "bgr8") else 1
             dtype = np.uint16 if self.encoding == "16UC1" else np.uint8
             picture = np.zeros((height, width, channels), dtype)
-            picture[:] = np.array([200, 100, 50])[:channels]
+            picture[:] = np.array([0, 0, 0] if name in self.black else [200, 100, 50])[:channels]
+            if name in self.noisy:
+                picture += self._noise.integers(0, 4, picture.shape, dtype)
             picture = picture if channels == 3 else picture[..., 0]
             message = BRIDGE.cv2_to_imgmsg(picture, self.encoding)
             small = BRIDGE.cv2_to_compressed_imgmsg(picture[..., ::-1], "png")
@@ -172,7 +184,23 @@ class World(Node):
             message.markers.append(marker)
         self._objects.publish(message)
 
+    def _on_diagnostics(self, message):
+        for status in message.status:
+            if status.name == "policy: policy":
+                values = {pair.key: pair.value for pair in status.values}
+                self.diagnoses.append((status.level, values))
+
     # What a test does and looks at -------------------------------------------------------------
+
+    def move(self, speed_m_s):
+        """The arm moves along x from now on, or stands where it is with 0."""
+        now_s = self.now_s()
+        self._motion, self._start_x_m = (now_s, speed_m_s), self.position_x_m(now_s)
+
+    def position_x_m(self, stamp_s):
+        """Where the measured position is at a time since the last `move`."""
+        since_s, speed_m_s = self._motion
+        return self._start_x_m + speed_m_s * (stamp_s - since_s)
 
     def say(self, text):
         """A person publishes an instruction."""
@@ -335,6 +363,26 @@ def policy_bench(engine=None, /, up=True, **parameters):
     finally:
         world.action.destroy()
         world.destroy_node()
+
+
+def refused(bench, transition, *words):
+    """Expect a transition to be refused in one sentence with these words; returns it.
+
+    It asks again when other words came: on a busy machine the inputs that are fine may not have
+    been discovered within `startup_timeout_s` either, and are named first.
+    """
+    said = []
+
+    def refuse():
+        said.clear()
+        assert not getattr(bench, transition)()
+        return all(word in said[0] for word in words)
+
+    logger = type(bench.node.get_logger())
+    with patch.object(logger, "error", lambda _, text: said.append(text)):
+        wait(refuse, seen=lambda: said)
+    assert len(said) == 1 and "\n" not in said[0], said
+    return said[0]
 
 
 @contextmanager

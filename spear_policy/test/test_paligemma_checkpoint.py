@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from checkpoint_checks import changed, copies, refused, scrambled
+from checkpoint_checks import changed, copies, public_paligemma, refused
 from safetensors.torch import load_file, save_file
 from toy_models import MICRO, micro
-from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from spear_policy.model.checkpoints.layouts import paligemma, read
 from spear_policy.model.checkpoints.public import load_paligemma
@@ -15,39 +14,12 @@ from spear_policy.model.checkpoints.tensor_files import INDEX, WEIGHTS
 from spear_policy.model.language.token_tables import initialise_coordinates
 from spear_policy.model.spear import SpearModel
 
-LANGUAGE, VISION = MICRO.language, MICRO.siglip
+VISION = MICRO.siglip
 
 
 @pytest.fixture(scope="module")
 def published():
-    """A PaliGemma of transformers with the micro model's sizes."""
-    config = PaliGemmaConfig(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": VISION.width,
-            "num_hidden_layers": VISION.layers,
-            "num_attention_heads": VISION.heads,
-            "intermediate_size": VISION.mlp_width,
-            "image_size": 14 * VISION.position_grid,
-            "patch_size": 14,
-            "vision_use_head": False,
-            "projection_dim": LANGUAGE.width,
-        },
-        text_config={
-            "model_type": "gemma",
-            "hidden_size": LANGUAGE.width,
-            "num_hidden_layers": LANGUAGE.layers,
-            "num_attention_heads": LANGUAGE.heads,
-            "num_key_value_heads": 1,
-            "head_dim": LANGUAGE.head_dim,
-            "intermediate_size": LANGUAGE.mlp_width,
-            "vocab_size": 576,  # padded, as the real one
-        },
-        projection_dim=LANGUAGE.width,
-        image_token_id=MICRO.vocabulary.image_id,
-        hidden_size=LANGUAGE.width,
-    )
-    return scrambled(PaliGemmaForConditionalGeneration(config))
+    return public_paligemma(MICRO)
 
 
 def old_names(tensors):

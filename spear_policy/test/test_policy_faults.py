@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from policy_bench import CAMERAS, FakeEngine, policy_bench, ros, wait
+from policy_bench import CAMERAS, FakeEngine, policy_bench, refused, ros, wait
 
 from spear_msgs.action import RunInstruction
 from spear_policy.inference.episode import Episode, save_episode
@@ -17,34 +17,10 @@ def _ros(ros_domain):
         yield
 
 
-@pytest.fixture
-def refused(monkeypatch):
-    """A function that expects a transition to be refused with these words in the log.
-
-    It asks again when other words came: on a busy machine the inputs that are fine may not have
-    been discovered within `startup_timeout_s` either, and are named first.
-    """
-
-    def expect(bench, transition, *words):
-        said = []
-        monkeypatch.setattr(
-            type(bench.node.get_logger()), "error", lambda _, text: said.append(text)
-        )
-
-        def refuse():
-            said.clear()
-            assert not getattr(bench, transition)()
-            return all(word in said[0] for word in words)
-
-        wait(refuse, seen=lambda: said)
-
-    return expect
-
-
 # Inputs that are wrong from the start ------------------------------------------------------------
 
 
-def test_a_missing_camera_fails_activation_by_name(refused):
+def test_a_missing_camera_fails_activation_by_name():
     with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.cameras = {"external"}
         assert bench.configure()
@@ -53,7 +29,7 @@ def test_a_missing_camera_fails_activation_by_name(refused):
         wait(bench.activate)  # it can be tried again
 
 
-def test_a_missing_robot_fails_activation_by_name(refused):
+def test_a_missing_robot_fails_activation_by_name():
     with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.publishing_states = False
         assert bench.configure()
@@ -61,14 +37,14 @@ def test_a_missing_robot_fails_activation_by_name(refused):
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "16UC1"])
-def test_a_wrong_encoding_fails_activation_by_name(refused, encoding):
+def test_a_wrong_encoding_fails_activation_by_name(encoding):
     with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.encoding = encoding
         assert bench.configure()
         refused(bench, "activate", f"image_raw has encoding '{encoding}'; a policy needs colour")
 
 
-def test_a_wrong_size_fails_activation_with_both_sizes(refused):
+def test_a_wrong_size_fails_activation_with_both_sizes():
     with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.sizes["wrist"] = (48, 48)
         assert bench.configure()
@@ -76,14 +52,14 @@ def test_a_wrong_size_fails_activation_with_both_sizes(refused):
 
 
 @pytest.mark.parametrize(("offset_s", "words"), [(-60.0, "s old"), (60.0, "ahead of this node's")])
-def test_stamps_of_another_clock_fail_activation(refused, offset_s, words):
+def test_stamps_of_another_clock_fail_activation(offset_s, words):
     with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.stamp_offset_s = offset_s
         assert bench.configure()
         refused(bench, "activate", "/external/image_raw", words)
 
 
-def test_missing_ground_truth_fails_activation_of_an_engine_that_needs_it(refused):
+def test_missing_ground_truth_fails_activation_of_an_engine_that_needs_it():
     engine = FakeEngine(cameras=(), needs_objects=True)
     with policy_bench(engine, up=False, startup_timeout_s=1.0) as bench:
         bench.world.publishing_objects = False
@@ -91,7 +67,7 @@ def test_missing_ground_truth_fails_activation_of_an_engine_that_needs_it(refuse
         refused(bench, "activate", "nothing on /sim_world/objects; start sim_world")
 
 
-def test_sim_time_without_a_clock_fails_activation_with_the_mend(refused):
+def test_sim_time_without_a_clock_fails_activation_with_the_mend():
     parameters = {"use_sim_time": True, "startup_timeout_s": 1.0}
     with policy_bench(FakeEngine(), up=False, **parameters) as bench:
         assert bench.configure()
@@ -107,7 +83,7 @@ def test_sim_time_without_a_clock_fails_activation_with_the_mend(refused):
         ({"inference_period_s": 1.5}, "longer than a chunk of 5 steps of 0.2 s"),
     ],
 )
-def test_settings_that_contradict_fail_configure(refused, parameters, words):
+def test_settings_that_contradict_fail_configure(parameters, words):
     with policy_bench(FakeEngine(), up=False, **parameters) as bench:
         refused(bench, "configure", words)
 
@@ -115,12 +91,11 @@ def test_settings_that_contradict_fail_configure(refused, parameters, words):
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"engine": "spear"}, "set engine to scripted or replay"),
         ({"engine": "replay"}, "'replay' needs episode_file"),
         ({"engine": "replay", "episode_file": "/no/such.npz"}, "/no/such.npz: there is no such"),
     ],
 )
-def test_an_engine_that_cannot_be_made_fails_configure(refused, parameters, words):
+def test_an_engine_that_cannot_be_made_fails_configure(parameters, words):
     with policy_bench(None, up=False, **parameters) as bench:
         refused(bench, "configure", words)
 
@@ -236,6 +211,27 @@ def test_a_slow_engine_makes_late_chunks_and_never_a_stuck_node():
         wait(world.steps)  # perhaps a later chunk: the topic keeps only the newest
         status = wait(lambda: world.statuses[-1].chunks_late >= 1 and world.statuses[-1])
     assert stamp_to_s(status.inference_p99) > 0.5 * slow_s  # between the slow one and the next
+
+
+def test_an_engine_that_always_takes_three_periods_is_late_on_record_and_still_obeys():
+    period_s = 0.2
+    engine = FakeEngine()
+    engine.takes_s = 3 * period_s
+    with policy_bench(engine, inference_period_s=period_s) as bench:
+        world = bench.world
+        world.say("one")
+        chunk = world.wait_for_chunks(2)[-1]
+        age_s = world.now_s() - stamp_to_s(chunk.header.stamp)
+        wait(lambda: any(int(values["chunks_late"]) >= 2 for _, values in world.diagnoses))
+        world.say("two")
+        second = world.wait_for_instruction("two")
+        assert bench.deactivate()
+        world.wait_for_state("INACTIVE")
+        world.wait_for_hold()
+    assert stamp_to_s(chunk.inference_time) >= engine.takes_s
+    # It looked at the newest image when it began, and says how old that was.
+    assert 0.0 <= stamp_to_s(chunk.image_age) <= age_s - engine.takes_s
+    assert second.instruction_id == 2 and engine.instructions == ["one", "two"]
 
 
 def test_a_hanging_engine_does_not_hold_up_deactivation():

@@ -12,19 +12,20 @@ from spear_bringup.trials.report import NoTrials, write_report
 from spear_bringup.trials.results import COLUMNS, Summary, cells
 from spear_policy.nodes.parameters import read_specs
 
-# The other columns are in the HTML report; these fit a terminal.
+# The other columns are in the HTML report; these fit 100 columns, the first ones fewer.
 _SHOWN = (
     "seed",
     "outcome",
     "instruction",
+    "verdicts",
     "duration [s]",
     "seam p99 [mm]",
     "seam p99 [mrad]",
     "period p99 [s]",
     "age p99 [s]",
     "real time",
-    "verdicts",
 )
+_WRAPPED = {"instruction": 14, "verdicts": 11}  # least width
 
 
 def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -> None:
@@ -56,11 +57,12 @@ def as_table(summary: Summary) -> Table:
     """The trials as a table for the terminal."""
     table = Table()
     for name in _SHOWN:
-        # Narrow, so that only the instruction has to wrap: a word a line, a verdict a line.
+        # Narrow: a word of the title a line, a verdict a line. Numbers never wrap.
         table.add_column(
             escape(name.replace(" ", "\n")),
             justify="right" if "[" in name else "left",
-            no_wrap=name != "instruction",
+            no_wrap=name not in _WRAPPED,
+            min_width=_WRAPPED.get(name),
         )
     for trial in summary.trials:
         known = dict(zip(COLUMNS, cells(trial), strict=True))
