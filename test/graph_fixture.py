@@ -1,7 +1,6 @@
 """Starts the simulated graph for system tests and watches what it says."""
 
 import itertools
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import yaml
 from rclpy.action import ActionClient
 
+from spear_bringup.graph.executables import find_executable
 from spear_bringup.graph.free_places import free_loopback_host
 from spear_bringup.graph.robots import sim_graph
 from spear_bringup.nodes.managed_nodes import Timeouts
@@ -116,8 +116,4 @@ def leftovers(graph: RunningGraph) -> list[str]:
 
 def installed(executable: str, package: str = "spear_bringup") -> str:
     """Path of an installed executable, as `ros2 run` would find it."""
-    from ament_index_python.packages import get_package_prefix
-
-    path = Path(get_package_prefix(package)) / "lib" / package / executable
-    assert os.access(path, os.X_OK), f"{path} is not installed; run make build"
-    return str(path)
+    return str(find_executable(package, executable))

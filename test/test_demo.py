@@ -1,34 +1,19 @@
 """The demo as a user runs it: trials, a table, summary.json, a report; and what goes wrong."""
 
 import json
-import os
 import signal
 import subprocess
 import time
 
 import pytest
+from bag_safety import breaches, check_safety
+from demo_program import demo_environment, run_demo_program
 from graph_fixture import installed
 
+from spear_bringup.control.limits import Limits
 from spear_bringup.nodes.demo import parse
 
 pytestmark = pytest.mark.timeout(900)  # a whole demo takes its time on a busy machine
-
-
-def _environment():
-    """The demo finds a free domain by itself; POLICY and the like of the caller do not count."""
-    own = ("ROS_DOMAIN_ID", "POLICY", "TRIALS", "OUT")
-    return {key: value for key, value in os.environ.items() if key not in own}
-
-
-def _demo(*arguments, timeout_s=800.0):
-    return subprocess.run(
-        [installed("demo"), *map(str, arguments)],
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
 
 
 def _check_trial(trial, out_dir):
@@ -46,7 +31,7 @@ def _check_trial(trial, out_dir):
 
 
 def test_one_trial_of_the_demo_succeeds_and_is_reported(tmp_path):
-    result = _demo("--trials", 1, "--out", tmp_path, "--seed", 1)
+    result = run_demo_program("--trials", 1, "--out", tmp_path, "--seed", 1)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 of 1 trials succeeded" in result.stdout
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -56,6 +41,10 @@ def test_one_trial_of_the_demo_succeeds_and_is_reported(tmp_path):
     assert trial["instruction"] == "put the green cube in the bowl"
     _check_trial(trial, tmp_path)
     assert trial["instruction"] in (tmp_path / "report.html").read_text()
+    sent = check_safety(tmp_path / trial["bag"])
+    # The check sees what was sent: under tighter limits the same commands are breaches.
+    assert any("m/s" in text for text in breaches(sent, Limits(max_linear_speed_m_s=0.02)))
+    assert any("box" in text for text in breaches(sent, Limits(workspace_min_m=(0.2, -0.4, 0.3))))
 
 
 def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(tmp_path):
@@ -63,7 +52,7 @@ def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(tmp_path):
     with log.open("w") as output:
         demo = subprocess.Popen(
             [installed("demo"), "--trials", "3", "--out", str(tmp_path)],
-            env=_environment(),
+            env=demo_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -82,7 +71,12 @@ def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(tmp_path):
 
 
 def test_a_broken_graph_ends_the_demo_with_the_log_of_what_failed(tmp_path):
-    result = _demo("--engine", "spear", "--out", tmp_path)
+    checkpoint = tmp_path / "empty"
+    checkpoint.mkdir()
+    (checkpoint / "card.json").write_text("{}")
+    result = run_demo_program(
+        "--engine", "spear", "--checkpoint", checkpoint, "--out", tmp_path / "out"
+    )
     assert result.returncode == 1
     assert "/policy did not configure: the node refused; it said:" in result.stdout
     assert "policy.log" in result.stdout
@@ -96,6 +90,8 @@ def test_a_broken_graph_ends_the_demo_with_the_log_of_what_failed(tmp_path):
         (["--trials", "0"], "--trials and --timeout must be above 0"),
         (["--engine", "replay"], "--engine replay needs --episode FILE"),
         (["--engine", "replay", "--episode", "/nowhere.npz"], "/nowhere.npz does not exist"),
+        (["--checkpoint", "here"], "--checkpoint is for --engine spear"),
+        (["--engine", "spear", "--checkpoint", "/nowhere"], "/nowhere has no card.json"),
     ],
 )
 def test_a_wrong_option_is_refused_in_a_sentence(arguments, sentence, capsys):
@@ -113,7 +109,7 @@ def test_the_environment_chooses_what_the_command_line_does_not(monkeypatch):
 
 
 def test_help_shows_an_example():
-    result = _demo("--help", timeout_s=120.0)
+    result = run_demo_program("--help", timeout_s=120.0)
     assert result.returncode == 0
     assert "demo --engine scripted --trials 5 --out out/demo" in result.stdout
 
@@ -121,7 +117,7 @@ def test_help_shows_an_example():
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nine_of_ten_scripted_trials_succeed(tmp_path):
-    result = _demo("--trials", 10, "--out", tmp_path, "--seed", 1, timeout_s=3500.0)
+    result = run_demo_program("--trials", 10, "--out", tmp_path, "--seed", 1, timeout_s=3500.0)
     assert result.returncode == 0, result.stdout + result.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert len(summary["trials"]) == 10

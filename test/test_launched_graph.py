@@ -1,6 +1,7 @@
 """The graph of the list is the graph that runs: every process alive and active, none left."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,13 @@ def test_every_process_of_the_list_is_active_and_none_is_left_behind(tmp_path, r
 
 @pytest.mark.parametrize("engine", ["scripted", "replay", "spear"])
 def test_every_parameter_that_the_list_sets_is_known_to_its_node(engine, tmp_path):
-    episode = tmp_path / "episode.npz" if engine == "replay" else None
-    graphs = [sim_graph(engine, episode_file=episode)]
+    given = {
+        "episode_file": tmp_path / "episode.npz" if engine == "replay" else None,
+        "checkpoint": tmp_path / "checkpoint" if engine == "spear" else None,
+    }
+    graphs = [sim_graph(engine, **given)]
     if engine != "scripted":
-        graphs.append(franka_graph("172.16.0.2", engine, episode_file=episode))
+        graphs.append(franka_graph("172.16.0.2", engine, **given))
     for spec in [spec for graph in graphs for spec in graph]:
         config = Path(get_package_share_directory(spec.package)) / "config"
         known = read_specs(config / f"{spec.executable}.yaml")
@@ -52,11 +56,23 @@ def test_every_parameter_that_the_list_sets_is_known_to_its_node(engine, tmp_pat
             assert known[name].complaint(str(value) if isinstance(value, Path) else value) is None
 
 
-def test_an_engine_and_an_episode_that_do_not_fit_are_refused_in_words():
+@pytest.mark.parametrize("graph", [sim_graph, partial(franka_graph, "172.16.0.2")])
+def test_the_checkpoint_reaches_the_policy_from_whatever_folder(graph, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy = graph(engine="spear", checkpoint="mine")[-1]
+    assert policy.name == "policy"
+    assert policy.parameters["checkpoint"] == tmp_path / "mine"
+    # Without one the node's parameter stays what a parameter file makes it.
+    assert "checkpoint" not in graph(engine="spear", checkpoint="")[-1].parameters
+
+
+def test_an_engine_and_a_file_that_do_not_fit_are_refused_in_words():
     with pytest.raises(ValueError, match="engine replay needs episode_file"):
         sim_graph("replay")
     with pytest.raises(ValueError, match="other engines take none"):
         sim_graph("scripted", episode_file="x.npz")
+    with pytest.raises(ValueError, match="checkpoint is for engine spear; engine scripted takes"):
+        sim_graph("scripted", checkpoint="x")
     with pytest.raises(ValueError, match="must be one of spear, scripted, replay"):
         sim_graph("gpt")
     with pytest.raises(ValueError, match="reads ground truth"):

@@ -1,7 +1,7 @@
 """Start a real Franka with its policy, driver and recorder; your camera drivers run beside it.
 
 Example:
-    ros2 launch spear_bringup franka.launch.py robot_host:=172.16.0.2
+    ros2 launch spear_bringup franka.launch.py robot_host:=172.16.0.2 checkpoint:=checkpoints/mine
 """
 
 from spear_bringup.graph.robots import franka_graph

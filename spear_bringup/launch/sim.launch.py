@@ -2,6 +2,7 @@
 
 Example:
     ros2 launch spear_bringup sim.launch.py engine:=scripted seed:=3
+    ros2 launch spear_bringup sim.launch.py engine:=spear checkpoint:=checkpoints/mine
     ros2 topic pub --once /instruction std_msgs/msg/String "{data: put the red cube on the plate}"
 """
 

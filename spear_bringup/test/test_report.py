@@ -99,7 +99,7 @@ def record(directory, trial_id, instruction="put the red cube on the plate", ima
         for time_s in np.arange(0, DURATION_S, 1 / 15) + START_S:
             messages.append((time_s, topic, picture(camera, time_s)))
     for second in range(6):
-        status = GateStatus(counts=[100 + 5 * second, 3, second // 3, 7, 0])
+        status = GateStatus(counts=[100 + 5 * second, 3, second // 3, 7 + 2 * (second // 3), 0])
         status.header.stamp = s_to_stamp(START_S + second)
         messages.append((START_S + second, "/arm/gate_status", status))
         factor = Float64(data=0.9 + 0.01 * second)
@@ -133,7 +133,7 @@ def test_a_bag_comes_back_as_the_arrays_that_went_in(folder):
     assert trial.commands.stamps_s[1] == pytest.approx(START_S + 0.7)
     assert trial.commands.seams_m[5] == pytest.approx(5e-3)
     assert trial.commands.observation_ages_s[5] == pytest.approx(0.105)
-    assert trial.gate.counts[-1].tolist() == [125, 3, 1, 7, 0]
+    assert trial.gate.counts[-1].tolist() == [125, 3, 1, 9, 0]
     assert trial.counts["/arm/wrist/image_raw/compressed"] == 90
 
 
@@ -161,7 +161,8 @@ def test_the_summary_has_every_number_of_every_trial(folder):
     )
     assert first["command_period_p99_s"] == pytest.approx(0.4)  # round the refused ones
     assert first["real_time_factor"] == pytest.approx(0.925)
-    assert first["verdicts"] == {"PASS": 25, "CLAMPED": 0, "HELD": 1, "REJECTED": 0, "STOPPED": 0}
+    assert first["verdicts"] == {"PASS": 25, "CLAMPED": 0, "HELD": 1, "REJECTED": 2, "STOPPED": 0}
+    assert first["reasons"] == {"REJECTED": {"JUMP": 2}}
     assert first["bag"] == "bags/first" and first["video"] == "media/first.mp4"
     assert not second["success"] and second["outcome"] == "FAILURE"
 
@@ -201,6 +202,7 @@ def test_the_page_opens_from_the_disk_without_a_network(folder):
     assert not outside
     assert "lift &lt;b&gt;the&lt;/b&gt; bowl &amp; wait" in page and "<b>the</b>" not in page
     assert "dropped it" in page and "1 of 2" in page
+    assert page.count("<tr><td>rejected</td><td>2</td><td>2 jump</td></tr>") == 2
 
 
 def test_the_report_can_be_made_again_of_chosen_trials_with_the_same_limits(tmp_path):
@@ -209,7 +211,11 @@ def test_the_report_can_be_made_again_of_chosen_trials_with_the_same_limits(tmp_
     limits = SpeedLimits(0.3, 1.2)
     summary = write_report(tmp_path, trial_ids=["second", "first"], limits=limits, progress=ignore)
     lines = summary.table().splitlines()
-    assert len(lines) == 4 and lines[2].startswith("second") and "25 pass, 1 held" in lines[3]
+    assert (
+        len(lines) == 4
+        and lines[2].startswith("second")
+        and "25 pass, 1 held, 2 rejected" in lines[3]
+    )
 
     command = [sys.executable, "-m", "spear_bringup.trials.report", str(tmp_path)]
     done = subprocess.run([*command, "--trial", "first"], capture_output=True, text=True)

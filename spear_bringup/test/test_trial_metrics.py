@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spear_bringup.trials.metrics import measure, speeds, spread, verdict_counts
+from spear_bringup.control.verdicts import Reason, Verdict
+from spear_bringup.trials.metrics import measure, reason_counts, speeds, spread, verdict_counts
 from spear_bringup.trials.series import CommandSeries, GateSeries, StateSeries, TrialSeries
 
 
@@ -91,6 +92,33 @@ def test_verdicts_are_counted_from_commands_when_the_driver_began_anew():
     restarted = GateSeries(np.arange(4.0), np.zeros(4, int), np.zeros(4, int), counts)
     assert verdict_counts(series, restarted) == expected
     assert verdict_counts(series, GateSeries()) == expected
+
+
+def gate(rows):
+    """Return a GateSeries of (stamp, verdict, reason)."""
+    stamps_s, verdicts, reasons = (np.array(column) for column in zip(*rows, strict=True))
+    return GateSeries(stamps_s, verdicts, reasons, np.zeros((len(rows), 5), int))
+
+
+def test_reasons_are_counted_by_verdict_with_the_most_frequent_first():
+    series = commands(
+        [1.0, 2.0, 3.0, 4.0, 5.0],
+        verdicts=[Verdict.REJECTED, Verdict.REJECTED, Verdict.PASS, Verdict.REJECTED, Verdict.HELD],
+        reasons=[Reason.STALE, Reason.JUMP, Reason.NONE, Reason.JUMP, Reason.LATE],
+    )
+    found = reason_counts(series, GateSeries())
+    assert found == {"HELD": {"LATE": 1}, "REJECTED": {"JUMP": 2, "STALE": 1}}
+    assert list(found["REJECTED"]) == ["JUMP", "STALE"]
+    assert measure(trial(commands=series)).reasons == found
+
+
+def test_a_repeated_gate_status_is_one_verdict_and_the_one_before_the_trial_is_none():
+    before = (0.5, Verdict.HELD, Reason.NOT_ACTIVE)
+    of_chunk = (1.0, Verdict.REJECTED, Reason.JUMP)
+    own = (2.0, Verdict.HELD, Reason.CHUNK_TIMEOUT)
+    series = commands([1.0], verdicts=[Verdict.REJECTED], reasons=[Reason.JUMP])
+    found = reason_counts(series, gate([before, before, of_chunk, of_chunk, own, own, own]))
+    assert found == {"HELD": {"CHUNK_TIMEOUT": 1}, "REJECTED": {"JUMP": 1}}
 
 
 def test_speed_of_a_straight_line_and_of_a_turn():

@@ -252,6 +252,16 @@ class World(Node):
 
         return wait(found, seen=self._newest_status)
 
+    def wait_for_diagnosis(self, **words):
+        """Until /diagnostics has these words under these keys; returns (level, values)."""
+
+        def found():
+            level, values = self.diagnoses[-1] if self.diagnoses else (None, {})
+            told = all(word in values.get(key, "") for key, word in words.items())
+            return (level, values) if told and values else None
+
+        return wait(found, seen=lambda: self.diagnoses[-1:])
+
     def _newest_status(self):
         return self.statuses[-1] if self.statuses else "no status"
 

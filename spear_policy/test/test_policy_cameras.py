@@ -2,6 +2,7 @@
 
 import pytest
 from policy_bench import SIZES, FakeEngine, policy_bench, ros, wait
+from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from spear_policy.nodes.lifecycle import OK, WARN
 from spear_policy.nodes.messages import stamp_to_s
@@ -20,8 +21,6 @@ def _ros(ros_domain):
 def log(monkeypatch):
     """(level, sentence) of every warning and information in the log, in order."""
     said = []
-    from rclpy.impl.rcutils_logger import RcutilsLogger
-
     for level in ("warning", "info"):
         monkeypatch.setattr(
             RcutilsLogger, level, lambda _, text, level=level, **__: said.append((level, text))
@@ -41,13 +40,13 @@ def test_a_frozen_camera_warns_then_holds_and_resumes_by_itself(log, frozen):
         status = world.wait_for_state("BLOCKED", f"the {frozen} {FROZEN}")
         world.wait_for_hold()
         assert status.instruction == "go" and "restart it" in status.text
-        level, values = wait(lambda: world.diagnoses[-1][1]["cameras"] and world.diagnoses[-1])
-        assert level == WARN and FROZEN in values["cameras"] and values["state"] == "BLOCKED"
+        level, values = world.wait_for_diagnosis(state="BLOCKED", cameras=FROZEN)
+        assert level == WARN and frozen in values["cameras"]
         since = len(world.chunks)
         world.noisy = set(SIZES)
         wait(lambda: world.steps(since))
         world.wait_for_state("RUNNING", "following 'go'")
-        wait(lambda: world.diagnoses[-1][0] == OK and not world.diagnoses[-1][1]["cameras"])
+        wait(lambda: world.diagnoses[-1][1]["cameras"] == "" and world.diagnoses[-1][0] == OK)
         assert not world.holds(since)
     ours = [(level, text) for level, text in log if FROZEN in text or "fine again" in text]
     # First a warning, later one hold, then all is well; each is said once.

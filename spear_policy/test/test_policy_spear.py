@@ -186,7 +186,7 @@ def test_a_camera_of_the_card_that_nobody_publishes_fails_activation_by_topic(ch
 def test_cuda_on_a_machine_without_a_gpu_fails_configure(checkpoint):
     parameters = {"engine": "spear", "checkpoint": str(checkpoint), "device": "cuda"}
     with policy_bench(None, up=False, **parameters) as bench:
-        refused(bench, "configure", "torch sees no GPU; set device to cpu")
+        refused(bench, "configure", "device is cuda, but torch sees no GPU", "mend the driver")
 
 
 # Bad input while it works -------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_a_black_camera_warns_then_holds_and_recovers(checkpoint):
         world.say(TASK)
         world.wait_for_chunks(1)
         world.black = {"external"}
-        wait(lambda: "the external camera has been black" in world.diagnoses[-1][1]["cameras"])
+        world.wait_for_diagnosis(cameras="the external camera has been black")
         status = world.wait_for_state("BLOCKED", "the external camera has been black")
         assert "uncover the lens" in status.text
         world.wait_for_hold()

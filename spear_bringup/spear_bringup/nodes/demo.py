@@ -142,6 +142,7 @@ def _run_trials(run: DemoRun, console: Console) -> None:
         if run.engine == "spear" and run.checkpoint is None:
             show.phase("making an untrained checkpoint")
             run.checkpoint = make_untrained(run.out_dir / "checkpoint")
+            console.print("  random weights: no trial can succeed, the verdicts are the result")
         domain = stack.enter_context(free_domain_id())
         specs = sim_graph(
             engine=run.engine,

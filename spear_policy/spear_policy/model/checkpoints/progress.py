@@ -17,7 +17,10 @@ def byte_progress(title: str, total_bytes: int, show: bool | None) -> Iterator[C
         show: whether to draw the bar; it is drawn only on a terminal.
     """
     console = Console(stderr=True)
+    if not (show and console.is_terminal):
+        yield lambda done_bytes: None
+        return
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total_bytes)
         yield lambda done_bytes: bar.update(task, advance=done_bytes)
