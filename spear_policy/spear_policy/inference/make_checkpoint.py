@@ -1,7 +1,7 @@
-"""make_checkpoint: put a SPEAR checkpoint together, from public weights or from nothing.
+r"""make_checkpoint: put a SPEAR checkpoint together, from public weights or from nothing.
 
 Example: ros2 run spear_policy make_checkpoint --preset tiny --output checkpoints/tiny
-         ros2 run spear_policy make_checkpoint --preset spear1 --paligemma paligemma-3b-pt-224 \\
+         ros2 run spear_policy make_checkpoint --preset spear1 --paligemma paligemma-3b-pt-224 \
              --moge moge-vitl/model.pt --output checkpoints/start
 
 What no given file fills is random, so such a checkpoint is where training begins. Its card says
