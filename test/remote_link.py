@@ -7,13 +7,16 @@ import subprocess
 from contextlib import contextmanager, suppress
 
 # Network namespaces share /dev/shm, machines do not: so the remote side gets UDP and nothing else.
+# In the range LOCALHOST, rmw_fastrtps would set its own transports in place of these.
 UDP_ONLY = ["env", "-u", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS=UDPv4"]
+UDP_ONLY += ["ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET"]
 
 
 class Namespaces:
     """A namespace for the policy, joined with the test's own by a pair of virtual Ethernet ports.
 
-    Each side looks for the other by its address, so nothing is sent to the rest of the network.
+    Each side looks for the other by its address, so nothing is sent to the rest of the network:
+    on this side the discovery range stays LOCALHOST.
 
     Attributes:
         prefix: words before a command that is to run over there.
@@ -64,7 +67,8 @@ class Namespaces:
 class Loopback:
     """For a user who may not make namespaces: another process, over UDP; cut by stopping it."""
 
-    prefix, environment, is_network = UDP_ONLY, {}, False
+    prefix, is_network = UDP_ONLY, False
+    environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
 
     def cut(self, process) -> None:
         """Stop the policy."""
