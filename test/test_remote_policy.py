@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from graph_fixture import START_TIMEOUT_S, Watcher, simulation
 from lifecycle_msgs.msg import Transition
-from policy_bench import World, ros, spinning, transit, wait
+from policy_bench import World
 from remote_link import remote_link
+from ros_bench import ros, spinning, transit, wait
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -118,11 +119,10 @@ class Compressor:
         self._publishers[name].publish(message)
 
 
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory, ros_domain, link):
-    """Simulated robot and driver here, the policy there, at work on an instruction."""
-    folder = tmp_path_factory.mktemp("remote")
-    local = simulation(folder, ros_domain, seed=SEED, parameters={"policy": COMPRESSED})
+@pytest.fixture
+def graph(tmp_path, ros_domain, link):
+    """Simulated robot and driver here, the policy there."""
+    local = simulation(tmp_path, ros_domain, seed=SEED, parameters={"policy": COMPRESSED})
     graph = RemotePolicy(local.specs, local.log_dir, ros_domain, timeouts=local._timeouts)
     graph.link = link
     with graph:
@@ -131,9 +131,9 @@ def graph(tmp_path_factory, ros_domain, link):
         yield graph
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def watcher(graph):
-    """What is heard on the robot's side; the person is there too."""
+    """What is heard on the robot's side, where the person is too, who gives an instruction."""
     watcher = Watcher(graph)
     watcher.person = graph.node.create_publisher(String, "instruction", qos.LATCHED)
     watcher.person.publish(String(data=task_of_seed(SEED).instruction))
@@ -150,12 +150,12 @@ def check_stop_and_return(watcher, cut, mend):
     timeout = GateStatus.REASON_CHUNK_TIMEOUT
     watcher.until(lambda: watcher.gate[-1].reason == timeout, "a hold after the last chunk")
     assert watcher.gate[-1].verdict == GateStatus.VERDICT_HELD
-    last = [chunk for chunk in watcher.chunks if chunk.steps][-1]
-    # The driver may have got one more chunk than the watcher.
-    due_s = stamp_to_s(last.steps[-1].header.stamp) + PERIOD_S
-    rest_s = due_s + CHUNK_TIMEOUT_S + STOPPING_S
 
     def late():
+        last = [chunk for chunk in watcher.chunks if chunk.steps][-1]
+        # The driver may have got one more chunk than the watcher.
+        due_s = stamp_to_s(last.steps[-1].header.stamp) + PERIOD_S
+        rest_s = due_s + CHUNK_TIMEOUT_S + STOPPING_S
         return [s for s in list(watcher.states) if stamp_to_s(s.header.stamp) > rest_s]
 
     watcher.until(lambda: len(late()) > 20, "states after the stop")

@@ -6,8 +6,9 @@ does not depend on how fast the machine is.
 
 import numpy as np
 import pytest
-from policy_bench import BRIDGE, policy_bench, ros, spinning, wait
+from policy_bench import BRIDGE, policy_bench
 from rclpy.node import Node
+from ros_bench import ros, spinning, wait
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 

@@ -12,8 +12,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from policy_bench import lifecycle_label, ros, spinning, transit, wait
 from rclpy.lifecycle import TransitionCallbackReturn
+from ros_bench import lifecycle_label, ros, spinning, transit, wait
 from std_msgs.msg import String
 
 from spear_policy.nodes.lifecycle import Refused, SpearNode

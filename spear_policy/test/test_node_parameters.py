@@ -1,8 +1,8 @@
 """Parameters from YAML: bounds, types, choices, what is fixed when, and the sentences."""
 
 import pytest
-from policy_bench import ros
 from rclpy.parameter import Parameter
+from ros_bench import ros
 
 from spear_policy.nodes import parameters
 from spear_policy.nodes.lifecycle import Refused, SpearNode

@@ -1,8 +1,9 @@
 """A camera that shows the past while the arm moves stops the policy, over real DDS."""
 
 import pytest
-from policy_bench import SIZES, FakeEngine, policy_bench, ros, wait
+from policy_bench import SIZES, FakeEngine, policy_bench
 from rclpy.impl.rcutils_logger import RcutilsLogger
+from ros_bench import ros, wait
 
 from spear_policy.nodes.lifecycle import OK, WARN
 from spear_policy.nodes.messages import stamp_to_s

@@ -4,7 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from policy_bench import CAMERAS, FakeEngine, policy_bench, refused, ros, wait
+from policy_bench import CAMERAS, FakeEngine, policy_bench, refused
+from ros_bench import ros, wait
 
 from spear_msgs.action import RunInstruction
 from spear_policy.inference.episode import Episode, save_episode

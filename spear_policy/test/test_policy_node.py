@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
-from policy_bench import FakeEngine, policy_bench, ros, wait
+from policy_bench import FakeEngine, policy_bench
+from ros_bench import ros, wait
 
 from spear_msgs.action import RunInstruction
 from spear_msgs.msg import PolicyStatus

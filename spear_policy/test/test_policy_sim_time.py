@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from policy_bench import FakeEngine, policy_bench, ros, sim_clock, wait
+from policy_bench import FakeEngine, policy_bench
+from ros_bench import ros, sim_clock, wait
 
 from spear_msgs.action import RunInstruction
 from spear_policy.nodes.messages import stamp_to_s

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from policy_bench import SIZES, policy_bench, refused, ros, wait
+from policy_bench import SIZES, policy_bench, refused
 from rclpy.parameter import Parameter
+from ros_bench import ros, wait
 
 from spear_policy.geometry.poses import Pose
 from spear_policy.inference.engine import Observation
