@@ -18,6 +18,9 @@ class Namespaces:
     Each side looks for the other by its address, so nothing is sent to the rest of the network:
     on this side the discovery range stays LOCALHOST.
 
+    FastDDS asks for the addresses of a machine once in the life of a process. A test process that
+    had ROS before speaks from the addresses of then, so the other side has a way to those as well.
+
     Attributes:
         prefix: words before a command that is to run over there.
         environment: what programs on this side need.
@@ -27,6 +30,8 @@ class Namespaces:
     is_network = True
 
     def __init__(self):
+        if not _ip("-4", "-brief", "addr", "show", "up", "scope", "global"):
+            raise OSError("this machine has no address besides loopback")
         number = os.getpid()
         self.name, self._here, there = f"spear{number}", f"sp{number}a", f"sp{number}b"
         net = f"10.{200 + number % 50}.{number // 50 % 250}"
@@ -43,6 +48,7 @@ class Namespaces:
                 ("addr", "add", f"{there_ip}/30", "dev", there),
                 ("link", "set", there, "up"),
                 ("link", "set", "lo", "up"),
+                ("route", "add", "default", "via", here_ip),
             ):
                 _ip("-n", self.name, *words)
         except OSError:
@@ -96,9 +102,10 @@ def remote_link():
         link.close()
 
 
-def _ip(*words: str) -> None:
+def _ip(*words: str) -> str:
     if not shutil.which("ip"):
         raise OSError("there is no program ip; Debian's package iproute2 has it")
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
