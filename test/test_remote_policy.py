@@ -90,6 +90,12 @@ def test_chunks_of_a_remote_model_come_again_when_the_link_does(link, checkpoint
 
 # A whole robot here, its policy there -------------------------------------------------------------
 
+# A busy machine is slow to draw, to compress and to answer: that is not what is tried here.
+PATIENT = {
+    "policy": COMPRESSED | {f"max_{what}_age_s": 10.0 for what in ("image", "state", "objects")},
+    "franka_driver": {"max_chunk_age_s": 5.0},
+}
+
 
 class RemotePolicy(RunningGraph):
     """The simulated graph with the policy at the other end of the link."""
@@ -122,7 +128,7 @@ class Compressor:
 @pytest.fixture
 def graph(tmp_path, ros_domain, link):
     """Simulated robot and driver here, the policy there."""
-    local = simulation(tmp_path, ros_domain, seed=SEED, parameters={"policy": COMPRESSED})
+    local = simulation(tmp_path, ros_domain, seed=SEED, parameters=PATIENT)
     graph = RemotePolicy(local.specs, local.log_dir, ros_domain, timeouts=local._timeouts)
     graph.link = link
     with graph:
