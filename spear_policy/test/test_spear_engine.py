@@ -139,7 +139,10 @@ def test_a_robot_without_a_wrist_camera_gets_chunks(policy):
     ("changes", "words"),
     [
         ({"images": {}}, "there is no external image: this checkpoint needs that camera"),
-        ({"images": seen().images | {"wrist": np.zeros((9, 9), np.uint8)}}, "9"),
+        (
+            {"images": seen().images | {"wrist": np.zeros((9, 9), np.uint8)}},
+            "the wrist camera: .*9",
+        ),
         ({"images": seen().images | {"wrist": np.full((9, 9, 3), np.nan)}}, "uint8"),
         ({"gripper_opening": np.nan}, "the gripper opening is nan"),
     ],
@@ -192,6 +195,12 @@ def test_a_policy_survives_its_folder(policy, tmp_path):
     ours, theirs = (ready(each).infer(seen()) for each in (policy, loaded))
     np.testing.assert_array_equal(ours.translations_m, theirs.translations_m)
     np.testing.assert_array_equal(ours.rotations_xyzw, theirs.rotations_xyzw)
+
+
+def test_whoever_may_read_the_card_may_read_the_weights(policy, tmp_path):
+    save(tmp_path / "tiny", policy)
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "tiny").iterdir()}
+    assert len(modes) == 4 and len(set(modes.values())) == 1, modes
 
 
 def test_a_folder_whose_parts_do_not_belong_together_is_refused(policy, tmp_path):

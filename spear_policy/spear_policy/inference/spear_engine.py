@@ -131,16 +131,7 @@ class SpearEngine:
         """
         if not self._ids:
             raise ValueError("no instruction yet: reset the engine with one")
-        images = {}
-        for camera, rule in self._cameras:
-            picture = fit(
-                self._image(observation, camera.name),
-                camera.width,
-                camera.height,
-                rule.fit,
-                rule.native_aspect,
-            )
-            images[camera.name] = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+        images = {c.name: self._picture(observation, c, rule) for c, rule in self._cameras}
         measured = self.card.anchor_kind == "measured"
         anchor = observation.measured if measured else observation.commanded
         statistics = self._policy.card.statistics
@@ -175,7 +166,13 @@ class SpearEngine:
         return {"outside_training_range": self._report.sentence(), "orientation": self._seam}
 
     @staticmethod
-    def _image(observation, name):
-        if name not in observation.images:
-            raise ValueError(f"there is no {name} image: this checkpoint needs that camera")
-        return observation.images[name]
+    def _picture(observation, camera, rule):
+        """What the model sees of a camera, (3, H, W) uint8."""
+        if camera.name not in observation.images:
+            raise ValueError(f"there is no {camera.name} image: this checkpoint needs that camera")
+        image = observation.images[camera.name]
+        try:
+            picture = fit(image, camera.width, camera.height, rule.fit, rule.native_aspect)
+        except ValueError as error:
+            raise ValueError(f"the {camera.name} camera: {error}") from None
+        return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)

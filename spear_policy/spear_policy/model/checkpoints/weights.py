@@ -160,6 +160,8 @@ def _write(folder, config, tensors, tokenizer):
         raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from None
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
+    # safetensors lets nobody else read its file; what this user's umask says is in the other one
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     tokenizer.save(folder)
     for path in folder.iterdir():
         with open(path, "rb+") as file:
