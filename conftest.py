@@ -91,6 +91,18 @@ def bridge_rlds_dir():
     return folder.resolve()
 
 
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Write a checkpoint folder of the preset tiny, with random weights; not to be changed."""
+    from spear_policy.inference.make_checkpoint import untrained_policy
+    from spear_policy.inference.policy_folder import save
+    from spear_policy.model.presets import preset
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save(folder, untrained_policy(preset("tiny")))
+    return folder
+
+
 def _left_behind(domain):
     """Name the processes started by this test file and the DDS ports of its domain."""
     return _processes() + _dds_ports(domain)

@@ -20,9 +20,6 @@ from spear_bringup.nodes.supervisor import RunningGraph
 from spear_bringup.sim.tasks import task_of_seed
 from spear_msgs.msg import GateStatus
 from spear_policy.inference.image_codec import CvBridge
-from spear_policy.inference.make_checkpoint import untrained_policy
-from spear_policy.inference.policy_folder import save
-from spear_policy.model.presets import preset
 from spear_policy.nodes import qos
 from spear_policy.nodes.messages import pose_array, stamp_to_s
 
@@ -44,14 +41,6 @@ def link(ros_domain):
 
 
 # Engine `spear` on the other machine, on system time ----------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A checkpoint folder of the preset tiny."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    save(folder, untrained_policy(preset("tiny")))
-    return folder
 
 
 def test_chunks_of_a_remote_model_come_again_when_the_link_does(link, checkpoint, tmp_path):

@@ -14,9 +14,6 @@ from sensor_msgs.msg import Image
 
 from spear_msgs.msg import EndEffectorState
 from spear_policy.geometry.tracking import TimedPoses
-from spear_policy.inference.make_checkpoint import untrained_policy
-from spear_policy.inference.policy_folder import save
-from spear_policy.model.presets import preset
 from spear_policy.nodes.messages import chunk_from_msg, pose_from_array, s_to_stamp, stamp_to_s
 from spear_policy.nodes.qos import SENSOR
 from spear_training.data.bridge import BridgeReader
@@ -32,14 +29,6 @@ ARRIVES = 3  # ticks after its recorded time: the picture was on its way for 50 
 def _ros(ros_domain):
     with ros():
         yield
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A checkpoint folder of the preset tiny."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    save(folder, untrained_policy(preset("tiny")))
-    return folder
 
 
 class Player(Node):

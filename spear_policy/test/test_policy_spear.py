@@ -28,14 +28,6 @@ def _ros(ros_domain):
         yield
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A checkpoint folder of the preset tiny."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    save(folder, untrained_policy(preset("tiny")))
-    return folder
-
-
 @pytest.fixture
 def copied(checkpoint, tmp_path):
     """A copy of it that a test may break."""
