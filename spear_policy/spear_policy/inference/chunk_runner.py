@@ -75,7 +75,7 @@ class ChunkRunner:
             raise ValueError(f"CUDA graphs need a GPU, the model is on {self.device}")
         if model.config.fusion == "point_map":
             raise ValueError(
-                f"{model.config.name} wants 3D points (fusion point_map), and nothing here measures "
+                f"{model.config.name} wants 3D points (fusion point_map), and nothing here gives "
                 "them: use a checkpoint whose fusion is average or none"
             )
         names = [camera.name for camera in model.config.cameras]
