@@ -1,6 +1,7 @@
 """The robot-independent part of a driver node: chunks in, motion, states and verdicts out."""
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import fields
 
 import numpy as np
@@ -33,7 +34,7 @@ from spear_policy.nodes.parameters import Parameters
 _CLOCK_WAIT_S = 10.0
 
 
-class ArmNode(SpearNode):
+class ArmNode(SpearNode, ABC):
     """A driver node. Subclasses say which arm and which gripper.
 
     Args:
@@ -59,13 +60,13 @@ class ArmNode(SpearNode):
         self.io.create_service(Trigger, f"{self.get_name()}/stop", self._stop)
         self._waiting = WaitingServices(self, {"home": self._home, "recover": self._recover})
 
+    @abstractmethod
     def make_arm(self) -> Arm:
         """The arm that the parameters describe; not connected yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_gripper(self) -> Gripper | None:
         """The gripper that the parameters describe, or None."""
-        raise NotImplementedError
 
     # Lifecycle ---------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 A `Fit` is the plan for one size of picture: crop, resize, pad. It is computed once and cached, it
 maps pixels both ways, and a debug view can show from it what the model sees. The resize is
 torch's bilinear one with antialiasing and half-pixel centres, on the bytes themselves: within one
-grey level of the exact triangle filter, and faster than Pillow's, which gives the same. OpenCV
+grey level of the exact triangle filter; Pillow gives the same. OpenCV
 has no such filter: INTER_LINEAR skips pixels when it shrinks, INTER_AREA is a box.
 
 Pixels are counted as in camera intrinsics: (0, 0) is the centre of the top left one.

@@ -1,8 +1,5 @@
 """Engine `spear`: the learned model behind the policy node."""
 
-import logging
-import warnings
-
 import numpy as np
 import torch
 
@@ -14,8 +11,6 @@ from spear_policy.inference.policy_folder import Policy, choose_device, choose_d
 from spear_policy.inference.state_encoding import decode_chunk, encode_state, seam_warning
 from spear_policy.inference.statistics import RangeReport
 from spear_policy.model.text.prompts import prompt_ids
-
-_log = logging.getLogger(__name__)
 
 
 class SpearEngine:
@@ -107,19 +102,15 @@ class SpearEngine:
         self.runner.warm_up()
 
     def reset(self, instruction: str) -> None:
-        """Take a new instruction and the seed's noise from its beginning.
+        """Take a new instruction (a long one is cut, see `prompt_ids`) and begin the seed's noise.
 
         Raises:
             ValueError: the instruction is empty.
         """
         config = self._policy.model.config
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            self._ids = prompt_ids(
-                instruction, self._policy.tokenizer, config.vocabulary, config.max_text_tokens
-            )
-        for each in caught:
-            _log.warning("%s", each.message)
+        self._ids = prompt_ids(
+            instruction, self._policy.tokenizer, config.vocabulary, config.max_text_tokens
+        )
         self._generator.manual_seed(self._seed)
 
     def infer(self, observation: Observation) -> Chunk:

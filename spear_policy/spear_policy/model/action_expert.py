@@ -42,14 +42,7 @@ class ActionExpert(nn.Module):
         self.state_in = nn.Linear(STATE_DIM, width)
         self.time_in = nn.Linear(2 * width, width)  # action features first, then time
         self.time_out = nn.Linear(width, width)
-        self.stack = GemmaStack(
-            width,
-            self.config.mlp_width,
-            language.heads,
-            language.head_dim,
-            language.layers,
-            language.rope_base,
-        )
+        self.stack = GemmaStack(language, width, self.config.mlp_width)
         self.action_out = nn.Linear(width, config.flow.action_dim)
 
     def forward(

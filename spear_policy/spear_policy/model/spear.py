@@ -32,14 +32,7 @@ class SpearModel(nn.Module):
         self.depth = DepthEncoder(config.depth, config.patch_size) if config.depth else None
         self.fusion = Fusion(config)
         self.tokens = TokenTables(config.vocabulary, language.width)
-        self.language = GemmaStack(
-            language.width,
-            language.mlp_width,
-            language.heads,
-            language.head_dim,
-            language.layers,
-            language.rope_base,
-        )
+        self.language = GemmaStack(language, language.width, language.mlp_width)
         self.expert = ActionExpert(config) if config.expert else None
 
     def image_tokens(self, images: Sequence[Tensor], points: Tensor | None = None) -> Tensor:

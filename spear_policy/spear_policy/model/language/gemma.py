@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spear_policy.model.config import LanguageConfig
 from spear_policy.model.language.attention import multi_query_attention, rotary_tables, rotate
 from spear_policy.model.language.key_values import KeyValues
 
@@ -63,14 +64,18 @@ class GemmaLayer(nn.Module):
 class GemmaStack(nn.Module):
     """The layers and the final norm."""
 
-    def __init__(
-        self, width: int, mlp_width: int, heads: int, head_dim: int, layers: int, rope_base: float
-    ):
-        """Build it without values; `initialisation.initialise` or a checkpoint gives them."""
+    def __init__(self, language: LanguageConfig, width: int, mlp_width: int):
+        """Build it without values; `initialisation.initialise` or a checkpoint gives them.
+
+        Args:
+            language: layers, heads, head_dim and rope_base, which both stacks share.
+            width, mlp_width: of this stack.
+        """
         super().__init__()
-        self.head_dim, self.rope_base = head_dim, rope_base
+        self.head_dim, self.rope_base = language.head_dim, language.rope_base
         self.layers = nn.ModuleList(
-            GemmaLayer(width, mlp_width, heads, head_dim) for _ in range(layers)
+            GemmaLayer(width, mlp_width, language.heads, language.head_dim)
+            for _ in range(language.layers)
         )
         self.norm = RmsNorm(width)
 

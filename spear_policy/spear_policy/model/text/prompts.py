@@ -4,7 +4,7 @@ PaliGemma's format: `<bos>`, the text, a newline that is tokenised on its own, a
 the answer and `<eos>` (facts/model.md 1.7, 1.8).
 """
 
-import warnings
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from spear_policy.model.config import VocabularyConfig
 from spear_policy.model.text.tokenizer import TextTokenizer
+
+_log = logging.getLogger(__name__)
 
 SEPARATOR = "\n"
 BUCKETS = (16, 32, 48)
@@ -63,10 +65,11 @@ def prompt_ids(
     if room < 1:
         raise ValueError(f"max_text_tokens is {max_text_tokens}: no word fits; at least 3")
     if len(words) > room:
-        warnings.warn(
-            f"the prompt has {len(words) + 1 + len(newline)} tokens and is cut to "
-            f"{max_text_tokens}: {text[:80]!r}...; say it in fewer words",
-            stacklevel=2,
+        _log.warning(
+            "the prompt has %d tokens and is cut to %d: %r...; say it in fewer words",
+            len(words) + 1 + len(newline),
+            max_text_tokens,
+            text[:80],
         )
         words = words[:room]
     return [vocabulary.bos_id, *words, *newline]
