@@ -54,21 +54,50 @@ def saved(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("changes", [{}, {"gripper_commands": None}, {"images": {}}])
+COMMANDED = {
+    "command_poses": parts()["poses"] + [0.01, 0, 0, 0, 0, 0, 0],
+    "other_instructions": ("clear the table", "tidy up"),
+    "state_known": False,
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"gripper_commands": None}, {"images": {}}, COMMANDED])
 def test_an_episode_comes_back_from_disk_as_it_was(tmp_path, changes):
     episode = Episode(**parts(**changes))
     path = tmp_path / "one.npz"
     save_episode(episode, path)
     again = load_episode(path)
-    for name in ("stamps_s", "poses", "gripper_openings", "gripper_commands"):
+    arrays = ("stamps_s", "poses", "gripper_openings", "gripper_commands", "command_poses")
+    for name in arrays:
         assert np.array_equal(getattr(again, name), getattr(episode, name)), name
-    for name in ("instruction", "robot", "source", "notes", "name"):
+    words = ("instruction", "other_instructions", "state_known", "robot", "source", "notes", "name")
+    for name in words:
         assert getattr(again, name) == getattr(episode, name), name
     assert again.images.keys() == episode.images.keys()
     for name, video in episode.images.items():
         assert again.images[name].dtype == np.uint8
         assert np.array_equal(again.images[name], video)
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Decoded:
+    """A video whose pictures are made when they are asked for."""
+
+    shape, dtype = (STEPS, 4, 5, 3), np.dtype(np.uint8)
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, step):
+        if step >= STEPS:
+            raise IndexError(step)
+        return np.full(self.shape[1:], step, np.uint8)
+
+
+def test_a_video_may_be_decoded_picture_by_picture(tmp_path):
+    save_episode(Episode(**parts(images={"external": Decoded()})), tmp_path / "one.npz")
+    video = load_episode(tmp_path / "one.npz").images["external"]
+    assert np.array_equal(video[:, 0, 0, 0], np.arange(STEPS))
 
 
 def test_the_same_episode_makes_the_same_bytes(saved, tmp_path):
@@ -102,6 +131,8 @@ def test_orientations_keep_their_sign_from_step_to_step():
         ({"gripper_openings": changed(np.ones(STEPS), 5, np.nan)}, r"gripper_openings\[5\] is nan"),
         ({"gripper_commands": changed(np.ones(STEPS), 1, 1.2)}, r"gripper_commands\[1\] is 1.2"),
         ({"instruction": "  "}, "instruction is empty"),
+        ({"other_instructions": ("tidy up", "")}, "instruction is empty"),
+        ({"command_poses": np.ones((STEPS, 7))}, "command_poses: pose 0 has no unit"),
         ({"images": {"external": np.zeros((5, 4, 4, 3), np.uint8)}}, "camera 'external' must be"),
         ({"images": {"wrist": np.zeros((6, 4, 4, 3), float)}}, "camera 'wrist' .* float64"),
         ({"images": {"wrist": np.zeros((6, 4, 4), np.uint8)}}, "camera 'wrist'"),

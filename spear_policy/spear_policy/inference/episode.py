@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +17,24 @@ from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN
 from spear_policy.geometry.tracking import TimedPoses
 
 FORMAT, FORMAT_VERSION = "spear-episode", 1
+_WORDS = ("instruction", "other_instructions", "state_known", "robot", "source", "notes")
 
 
 class EpisodeError(ValueError):
     """An episode or its file cannot be used; the text names it, what is wrong and the mend."""
+
+
+class Video(Protocol):
+    """Pictures of one camera: an array (T, H, W, 3) uint8 RGB, or what decodes them one by one."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __len__(self) -> int:
+        """T."""
+
+    def __getitem__(self, step: int) -> NDArray[np.uint8]:
+        """The picture (H, W, 3) of a step."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -32,11 +47,16 @@ class Episode:
             orientation xyzw with continuous sign.
         gripper_openings: (T,) measured, 0 closed .. 1 open.
         instruction: the sentence that the motion answers.
-        images: camera name -> (T, H, W, 3) uint8 RGB; "external" and "wrist" are the names that
-            the policy knows.
+        images: camera name -> Video (T, H, W, 3) uint8 RGB; "external" and "wrist" are the names
+            that the policy knows.
         gripper_commands: (T,) what the gripper was told at each stamp, 0 closed .. 1 open, or
             None where that was not recorded. A gripper that holds something wide measures open,
             so a replay needs the command.
+        command_poses: (T, 7) where the end effector was told to be at each stamp, as `poses`; None
+            where that was not recorded.
+        other_instructions: further sentences for the same motion.
+        state_known: False where poses were summed up from deltas: their differences are true,
+            but where the robot stood is not known.
         robot: which robot moved.
         source: where it is from, in words; dataset, split, file and index make its name.
         notes: anything that a reader had to decide.
@@ -49,8 +69,11 @@ class Episode:
     poses: NDArray
     gripper_openings: NDArray
     instruction: str
-    images: Mapping[str, NDArray] = field(default_factory=dict)
+    images: Mapping[str, Video] = field(default_factory=dict)
     gripper_commands: NDArray | None = None
+    command_poses: NDArray | None = None
+    other_instructions: tuple[str, ...] = ()
+    state_known: bool = True
     robot: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
@@ -66,8 +89,17 @@ class Episode:
         self._set("gripper_openings", self._gripper("gripper_openings", steps))
         if self.gripper_commands is not None:
             self._set("gripper_commands", self._gripper("gripper_commands", steps))
-        if not isinstance(self.instruction, str) or not self.instruction.strip():
-            raise EpisodeError(f"{self.name}: the instruction is empty; a policy needs a sentence")
+        if self.command_poses is not None:
+            try:
+                self._set("command_poses", TimedPoses(self.stamps_s, self.command_poses).poses)
+            except ValueError as error:
+                raise EpisodeError(f"{self.name}: command_poses: {error}") from None
+        self._set("other_instructions", tuple(self.other_instructions))
+        for sentence in (self.instruction, *self.other_instructions):
+            if not isinstance(sentence, str) or not sentence.strip():
+                raise EpisodeError(
+                    f"{self.name}: the instruction is empty; a policy needs a sentence"
+                )
         images = {name: self._video(name, video, steps) for name, video in self.images.items()}
         self._set("images", images)
         self._set("source", {str(key): str(value) for key, value in self.source.items()})
@@ -109,15 +141,19 @@ class Episode:
         values.flags.writeable = False
         return values
 
-    def _video(self, name: str, video: ArrayLike, steps: int) -> NDArray:
-        video = np.asarray(video).view()
-        fits = video.ndim == 4 and video.shape[0] == steps and video.shape[3] == 3 and video.size
+    def _video(self, name: str, video: Video, steps: int) -> Video:
+        if not hasattr(video, "shape"):
+            video = np.asarray(video)
+        shape = tuple(video.shape)
+        fits = len(shape) == 4 and shape[0] == steps and shape[3] == 3 and all(shape)
         if not fits or video.dtype != np.uint8:
             raise EpisodeError(
                 f"{self.name}: images of camera {name!r} must be ({steps}, height, width, 3) uint8 "
-                f"RGB, got {video.shape} {video.dtype}"
+                f"RGB, got {shape} {video.dtype}"
             )
-        video.flags.writeable = False
+        if isinstance(video, np.ndarray):
+            video = video.view()
+            video.flags.writeable = False
         return video
 
 
@@ -146,7 +182,7 @@ def save_episode(episode: Episode, path: str | Path) -> None:
         OSError: the folder is missing or the disk is full.
     """
     path = Path(path)
-    words = {name: getattr(episode, name) for name in ("instruction", "robot", "source", "notes")}
+    words = {name: getattr(episode, name) for name in _WORDS}
     arrays = {
         "format": np.array(FORMAT),
         "format_version": np.array(FORMAT_VERSION),
@@ -157,7 +193,9 @@ def save_episode(episode: Episode, path: str | Path) -> None:
     }
     if episode.gripper_commands is not None:
         arrays["gripper_commands"] = episode.gripper_commands
-    arrays |= {f"images/{name}": video for name, video in episode.images.items()}
+    if episode.command_poses is not None:
+        arrays["command_poses"] = episode.command_poses
+    arrays |= {f"images/{name}": np.stack(list(video)) for name, video in episode.images.items()}
     # In memory first: a zip file that meets a full disk complains once more when it is dropped.
     archive = io.BytesIO()
     np.savez_compressed(archive, **arrays)
@@ -205,6 +243,7 @@ def load_episode(path: str | Path) -> Episode:
             poses=arrays["poses"],
             gripper_openings=arrays["gripper_openings"],
             gripper_commands=arrays.get("gripper_commands"),
+            command_poses=arrays.get("command_poses"),
             images=videos,
             **json.loads(str(arrays["words"])),
         )
