@@ -16,7 +16,7 @@ import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-LISTS = ("ros.txt", "apps.txt", "dev.txt")
+LISTS = ("ros.txt", "apps.txt", "training.txt", "dev.txt")
 OLDEST, NEWEST = (3, 11), (3, 12)
 
 
@@ -112,7 +112,7 @@ def main():
     (venv / "COLCON_IGNORE").touch()
     pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     lists = [argument for name in LISTS for argument in ("-r", HERE / name)]
-    print("Installing Python packages (about 2.5 GB in all) ...", flush=True)
+    print("Installing Python packages (about 3.5 GB in all) ...", flush=True)
     install = [*pip, "-qq", "-c", HERE / "constraints.txt", *lists]
     if subprocess.run(install).returncode:
         sys.exit("pip failed; its message is above. Run the same command again to go on.")

@@ -28,13 +28,14 @@ setup(
     maintainer_email="spear@example.org",
     license="Apache-2.0",
     packages=find_packages(exclude=["test", "test.*"]),
-    package_data={NAME: ["**/*.yaml", "**/*.json", "**/*.txt"]},
+    package_data={NAME: ["**/*.yaml", "**/*.json", "**/*.txt", "**/*.html"]},
     data_files=shared_files(),
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "annotate = spear_training.annotation.annotate:main",
             "import_episodes = spear_training.data.import_episodes:main",
         ],
     },

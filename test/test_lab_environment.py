@@ -20,7 +20,7 @@ NEEDS_ROS = re.compile(
 IMPORTS = """
 import numpy, scipy, cv2, rosbags.rosbag2, mcap.writer, mcap_ros2.decoder, av, torch
 import franky, franky_sim, mujoco, pinocchio, google.protobuf, matplotlib, jinja2, rich
-import tokenizers
+import tokenizers, open3d, pycocotools.mask, google.genai, pyarrow, transformers
 import spear_policy.geometry, spear_policy.model.presets
 assert numpy.__version__.startswith("1.26."), numpy.__version__
 assert torch.from_numpy(numpy.ones(3)).numpy().sum() == 3
@@ -52,9 +52,9 @@ def lab_python():
                 pytest.fail(f"{arguments}:\n{result.stdout}{result.stderr}", pytrace=False)
             return result.stdout
 
-        lists = [ROOT / "requirements" / name for name in ("lab.txt", "apps.txt")]
+        lists = [ROOT / "requirements" / name for name in ("lab.txt", "apps.txt", "training.txt")]
         limits = ROOT / "requirements" / "constraints-apt.txt"
-        tools = ["pytest", "pytest-timeout", "hypothesis", "PyYAML", "transformers"]
+        tools = ["pytest", "pytest-timeout", "hypothesis", "PyYAML"]
         files = [argument for path in lists for argument in ("-r", path)]
         run("-m", "pip", "install", "-qq", "--no-input", "-c", limits, *files, *tools)
         yield run

@@ -1,0 +1,1 @@
+"""3D questions and answers about annotated pictures, for stage 1."""
