@@ -164,15 +164,12 @@ def binary_gripper(values: ArrayLike, low: float = 0.05, high: float = 0.95) -> 
     the recording, where none is, the nearer one.
     """
     values = np.asarray(values, float)
-    result = np.empty(len(values))
-    reached = GRIPPER_OPEN if len(values) and values[-1] >= 0.5 else GRIPPER_CLOSED
-    for step in range(len(values) - 1, -1, -1):
-        if values[step] > high:
-            reached = GRIPPER_OPEN
-        elif values[step] < low:
-            reached = GRIPPER_CLOSED
-        result[step] = reached
-    return result
+    steps = np.arange(len(values))
+    # For every step, the next one (or itself) at which the gripper has arrived.
+    arrived = np.where((values > high) | (values < low), steps, len(values))
+    arrival = np.minimum.accumulate(arrived[::-1])[::-1]
+    reached = values[np.minimum(arrival, len(values) - 1)] if len(values) else values
+    return np.where(reached >= 0.5, GRIPPER_OPEN, GRIPPER_CLOSED)
 
 
 def save_episode(episode: Episode, path: str | Path) -> None:
