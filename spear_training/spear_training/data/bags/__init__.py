@@ -1,0 +1,1 @@
+"""A lab's own recordings: rosbag2 folders to episodes, without ROS."""

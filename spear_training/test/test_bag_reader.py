@@ -1,0 +1,158 @@
+"""Bags of trials become episodes: synchronised, filtered, and refused with one sentence."""
+
+import shutil
+
+import numpy as np
+import pytest
+from bag_bench import OUTCOME, trial
+from rosbags.rosbag2 import StoragePlugin
+
+from spear_policy.inference.episode import EpisodeError
+from spear_training.data.bags.bag_reader import BagReader, BagRules
+from spear_training.data.reader import DataFileError
+
+
+def read(folder, **rules):
+    """Return the only episode below a folder."""
+    reader = BagReader(folder, BagRules(**rules))
+    assert len(reader) == 1
+    return reader.read(0)
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_trial_comes_back_at_the_stamps_of_its_external_pictures(tmp_path, plugin):
+    trial().write(tmp_path / "lab" / "bags" / "one", plugin)
+    reader = BagReader(tmp_path / "lab")
+    episode = reader.read(0)
+    steps = np.arange(30)
+    assert reader.name == "lab"
+    assert episode.stamps_s == pytest.approx(100 + (steps + 0.5) / 15)
+    assert episode.poses[:, 0] == pytest.approx(0.1 * (steps + 0.5) / 15, abs=1e-6)
+    assert episode.command_poses[:, 0] == pytest.approx(episode.poses[:, 0] + 0.01, abs=1e-6)
+    for camera, offset in (("external", 0), ("wrist", 2)):
+        shown = [episode.images[camera][step].mean() for step in steps]
+        assert shown == pytest.approx(steps * 4 + offset, abs=1.5)
+    assert episode.instruction == OUTCOME["instruction"]
+    assert episode.robot == "fr3"
+    assert episode.source["outcome"] == "SUCCESS" and episode.source["file"] == "one"
+
+
+def test_the_gripper_is_what_was_last_sent_to_it(tmp_path):
+    trial().write(tmp_path / "one")
+    episode = read(tmp_path)
+    elapsed = episode.stamps_s - 100
+    # The command that closes is handed over at 1.1 s, the stamp of a picture; the refused one at
+    # 0.15 s does not count.
+    assert episode.gripper_commands.tolist() == np.where(elapsed < 1.09, 1.0, 0.0).tolist()
+    # Measured, it is still open then.
+    assert episode.gripper_openings[(elapsed > 1.09) & (elapsed < 1.18)] == pytest.approx(1.0)
+
+
+def test_the_wrist_picture_nearest_in_time_is_taken(tmp_path):
+    bench = trial()
+    bench.rows = [row for row in bench.rows if not row[0].startswith("/wrist")]
+    for i in range(60):
+        bench.picture("wrist", 100 + i / 30 + 0.004, i)
+    bench.write(tmp_path / "one")
+    shown = [round(picture.mean()) for picture in read(tmp_path).images["wrist"]]
+    assert shown == [1 + 2 * step for step in range(30)]
+
+
+def test_only_successes_are_used_unless_asked(tmp_path):
+    for outcome in ("SUCCESS", "FAILURE"):
+        trial(0.5).write(tmp_path / outcome, words=OUTCOME | {"outcome": outcome})
+    reader = BagReader(tmp_path)
+    with pytest.raises(EpisodeError, match="outcome is FAILURE; only SUCCESS"):
+        reader.read(0)
+    assert len(reader.read(1)) == 7
+    assert len(BagReader(tmp_path, BagRules(outcomes=None)).read(0)) == 7
+
+
+def test_one_of_two_robots_is_chosen_by_its_namespace(tmp_path):
+    bench = trial(1.0)
+    bench.rows = [(f"/left{topic}", *rest) for topic, *rest in bench.rows]
+    for i in range(51):
+        bench.state(100 + i / 50, 5.0, topic="/right/ee_state")
+    bench.write(tmp_path / "one")
+    with pytest.raises(DataFileError, match="/left/ee_state and /right/ee_state: say which robot"):
+        read(tmp_path)
+    assert read(tmp_path, namespace="left").poses[-1, 0] < 0.2
+    with pytest.raises(EpisodeError, match="no picture of the external camera"):
+        read(tmp_path, namespace="right")
+
+
+def test_the_instruction_topic_speaks_where_the_recorder_did_not(tmp_path):
+    bench = trial(1.0)
+    bench.add("/instruction", 100.1, bench.make("std_msgs/msg/String", data="wipe the table"))
+    bench.write(tmp_path / "one", words=None)
+    assert read(tmp_path, outcomes=None).instruction == "wipe the table"
+    bench.add("/instruction", 100.6, bench.make("std_msgs/msg/String", data="stop"))
+    bench.write(tmp_path / "two", words=None)
+    with pytest.raises(EpisodeError, match="2 different instructions in one bag"):
+        BagReader(tmp_path / "two", BagRules(outcomes=None)).read(0)
+
+
+def without(prefix, begin_s=0.0, end_s=1e9):
+    """Return a change that takes messages of some topics away."""
+
+    def change(bench):
+        bench.rows = [
+            row
+            for row in bench.rows
+            if not (row[0].startswith(prefix) and begin_s < row[1] < end_s)
+        ]
+
+    return change
+
+
+def backwards(bench):
+    """Reset the robot's clock while recording."""
+    rows = [row for row in bench.rows if row[0] == "/ee_state"]
+    rows[40][2].header.stamp = bench.time(99.0)
+
+
+def damaged_picture(bench):
+    """Break the first external picture."""
+    next(row for row in bench.rows if row[0].startswith("/external"))[2].data[:40] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (without("/ee_state"), "no ee_state: the driver was not recorded"),
+        (without("/external"), "no picture of the external camera"),
+        (without("/wrist", 101.0), "has no wrist picture within 0.1 s"),
+        (without("/ee_state", 100.5, 101.0), "no ee_state from 100.480 to 101.000 s"),
+        (backwards, "stamps of ee_state run backwards after message 39"),
+        (damaged_picture, "picture 0: external"),
+    ],
+)
+def test_a_bag_that_cannot_be_used_says_why(tmp_path, change, text):
+    bench = trial()
+    change(bench)
+    bench.write(tmp_path / "one")
+    with pytest.raises(EpisodeError, match=text) as caught:
+        read(tmp_path)
+    assert "one" in str(caught.value)
+
+
+def test_other_bags_are_unharmed_by_a_damaged_one(tmp_path):
+    for name in ("a", "b", "c"):
+        trial(0.5).write(tmp_path / name)
+    mcap = tmp_path / "b" / "b.mcap"
+    mcap.write_bytes(mcap.read_bytes()[:3000])
+    (tmp_path / "c" / "metadata.yaml").unlink()
+    reader = BagReader(tmp_path)
+    assert len(reader) == 3 and len(reader.read(0)) == 7
+    with pytest.raises(DataFileError, match=r"b.*copy the bag again"):
+        reader.read(1)
+    with pytest.raises(DataFileError, match="never closed; mend it with: .*bag_repair"):
+        reader.read(2)
+
+
+def test_a_folder_without_bags_is_refused(tmp_path):
+    with pytest.raises(DataFileError, match="no bag there"):
+        BagReader(tmp_path)
+    shutil.rmtree(tmp_path)
+    with pytest.raises(DataFileError, match="no bag there"):
+        BagReader(tmp_path)
