@@ -52,6 +52,8 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as stored:
+            if stored.mode[0] in "IF":
+                raise StageError(f"{path.name} has no colour ({stored.mode}): is it a depth map?")
             return np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
     except UnidentifiedImageError:
         raise StageError(f"{path.name} is no picture, or it is empty") from None
