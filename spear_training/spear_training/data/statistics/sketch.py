@@ -93,6 +93,13 @@ class Sketch:
         """The value below which a share (0..1) of all lies, within `RELATIVE_ERROR`."""
         return pooled_quantile([self], [1.0], share)
 
+    def share_between(self, low: float, high: float) -> float:
+        """Share of the values from `low` to `high`, within the bins' width; NaN of nothing."""
+        if not self.count:
+            return math.nan
+        first, last = _bins(np.array([low, high]))
+        return float(self.counts[first : last + 1].sum() / self.count)
+
     def to_dict(self) -> dict:
         """Plain values for JSON; only bins with something in them."""
         used = np.flatnonzero(self.counts)

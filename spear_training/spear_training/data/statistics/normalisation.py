@@ -1,0 +1,140 @@
+"""From the motions of a mixture's data sets to the numbers that normalise them (Table 10).
+
+| scheme | low, high of a translation and a position |
+|---|---|
+| global_quantile | 1 % and 99 % of the whole mixture, each data set with its share |
+| const | bounds that the user gives, alike for all |
+| dataset_quantile | 1 % and 99 % of each data set for itself |
+| mean_std | mean and deviation of the whole mixture |
+
+The first is the paper's (section 3.2); facts/model.md 6.4 says how the table is read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from spear_policy.inference.statistics import Range, Statistics, statistics_hash
+from spear_training.data.statistics.motion import MotionStatistics
+from spear_training.data.statistics.sketch import Sketch, pooled_mean_std, pooled_quantile
+
+Scheme = Literal["global_quantile", "const", "dataset_quantile", "mean_std"]
+SCHEMES = ("global_quantile", "const", "dataset_quantile", "mean_std")
+LOW, HIGH = 0.01, 0.99
+
+
+@dataclass(frozen=True)
+class ConstBounds:
+    """Bounds for the scheme const, the same for every data set, x, y, z [m].
+
+    Attributes:
+        translation_low_m, translation_high_m: of a chunk's translations.
+        position_low_m, position_high_m: of the end effector in the base frame.
+    """
+
+    translation_low_m: tuple[float, float, float] = (-0.1, -0.1, -0.1)
+    translation_high_m: tuple[float, float, float] = (0.1, 0.1, 0.1)
+    position_low_m: tuple[float, float, float] = (-1.0, -1.0, -1.0)
+    position_high_m: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What every sample of a mixture is normalised by.
+
+    Attributes:
+        scheme: one of `SCHEMES`.
+        pooled: of the whole mixture; goes into a checkpoint's card unless the scheme is
+            dataset_quantile.
+        by_data_set: what to use for each data set.
+    """
+
+    scheme: Scheme
+    pooled: Statistics
+    by_data_set: Mapping[str, Statistics]
+
+    def card_statistics(self, robot_data_set: str | None = None) -> Statistics:
+        """The statistics of a checkpoint's card.
+
+        Args:
+            robot_data_set: whose robot the checkpoint is for; needed by dataset_quantile only.
+
+        Raises:
+            ValueError: dataset_quantile without a known data set.
+        """
+        if self.scheme != "dataset_quantile":
+            return self.pooled
+        if robot_data_set not in self.by_data_set:
+            raise ValueError(
+                f"the scheme dataset_quantile needs to know whose robot the checkpoint is for: one "
+                f"of {', '.join(sorted(self.by_data_set))}, not {robot_data_set}"
+            )
+        return self.by_data_set[robot_data_set]
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the pooled statistics and of each data set's, as cards carry them."""
+        each = {name: statistics_hash(found) for name, found in sorted(self.by_data_set.items())}
+        return {"pooled": statistics_hash(self.pooled), **each}
+
+
+def normalisation(
+    motions: Mapping[str, MotionStatistics],
+    shares: Mapping[str, float],
+    scheme: Scheme = "global_quantile",
+    bounds: ConstBounds | None = None,
+) -> Normalisation:
+    """Work the statistics of a mixture out.
+
+    Args:
+        motions: of each data set.
+        shares: of each data set in the mixture; only their ratios count.
+        scheme: see the module.
+        bounds: for const.
+
+    Raises:
+        ValueError: an unknown scheme, data sets that do not match, or one without motion.
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"the scheme is {scheme!r}: it may be one of {', '.join(SCHEMES)}")
+    if not motions or set(motions) != set(shares):
+        unmatched = sorted(set(motions) ^ set(shares)) or "none at all"
+        raise ValueError(f"statistics and shares must name the same data sets; not: {unmatched}")
+    if empty := sorted(name for name, motion in motions.items() if not motion.moments):
+        raise ValueError(f"no motion was counted in {', '.join(empty)}")
+    names = sorted(motions)  # one order, so that sums of floats come out the same
+    weights = [shares[name] for name in names]
+    pooled = _statistics([motions[name] for name in names], weights, scheme, bounds)
+    if scheme == "dataset_quantile":
+        each = {name: _statistics([motions[name]], [1.0], scheme, bounds) for name in names}
+    else:
+        each = dict.fromkeys(names, pooled)
+    return Normalisation(scheme, pooled, each)
+
+
+def _statistics(
+    motions: list[MotionStatistics],
+    weights: list[float],
+    scheme: Scheme,
+    bounds: ConstBounds | None,
+) -> Statistics:
+    fixed = bounds or ConstBounds()
+    ends = {
+        "translation": (fixed.translation_low_m, fixed.translation_high_m),
+        "position": (fixed.position_low_m, fixed.position_high_m),
+    }
+    ranges = {}
+    for kind, (low, high) in ends.items():
+        axes = [[getattr(motion, kind)[axis] for motion in motions] for axis in range(3)]
+        found = _range(axes, weights)
+        ranges[kind] = Range(low, high, found.mean, found.std) if scheme == "const" else found
+    return Statistics("mean_std" if scheme == "mean_std" else "quantile", **ranges)
+
+
+def _range(axes: list[list[Sketch]], weights: list[float]) -> Range:
+    moments = [pooled_mean_std(sketches, weights) for sketches in axes]
+    return Range(
+        low=tuple(pooled_quantile(sketches, weights, LOW) for sketches in axes),
+        high=tuple(pooled_quantile(sketches, weights, HIGH) for sketches in axes),
+        mean=tuple(mean for mean, _ in moments),
+        std=tuple(std for _, std in moments),
+    )
