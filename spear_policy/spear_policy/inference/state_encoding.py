@@ -56,10 +56,23 @@ def encode_state(
             f"the gripper opening is {gripper_opening:g}; it must lie between 0 (closed) and 1 "
             "(open): correct it in the robot driver"
         )
-    position = normalise(measured.position_m, statistics.position, statistics.scheme)
-    rotation = quat.wxyz_from_xyzw(_from_reference(measured.orientation_xyzw, reference_xyzw))
-    gripper = 2.0 * min(max(gripper_opening, 0.0), 1.0) - 1.0
-    return np.concatenate([position, rotation, [gripper]]).astype(np.float32)
+    pose = np.concatenate([measured.position_m, measured.orientation_xyzw])
+    return encode_states(pose[None], [gripper_opening], statistics, reference_xyzw)[0]
+
+
+def encode_states(
+    poses: ArrayLike, openings: ArrayLike, statistics: Statistics, reference_xyzw: ArrayLike
+) -> NDArray:
+    """`encode_state` for poses (N, 7) and openings (N,) of one robot: (N, 8) float32.
+
+    Raises:
+        ValueError: the reference is no unit quaternion.
+    """
+    poses = np.asarray(poses, float)
+    position = normalise(poses[:, :3], statistics.position, statistics.scheme)
+    rotation = quat.wxyz_from_xyzw(_from_reference(poses[:, 3:], reference_xyzw))
+    gripper = 2.0 * np.clip(np.asarray(openings, float), 0.0, 1.0) - 1.0
+    return np.concatenate([position, rotation, gripper[:, None]], axis=1).astype(np.float32)
 
 
 def decode_chunk(
