@@ -58,8 +58,8 @@ def nearest_sign(q_xyzw: ArrayLike, reference_xyzw: ArrayLike) -> NDArray:
 def continuous(q_xyzw: ArrayLike) -> NDArray:
     """A sequence (N, 4) with each sign chosen nearest to the sample before."""
     q = np.array(q_xyzw, float)
-    for i in range(1, len(q)):
-        q[i] = nearest_sign(q[i], q[i - 1])
+    turns_over = np.sum(q[1:] * q[:-1], axis=-1) < 0
+    q[1:] *= np.cumprod(np.where(turns_over, -1.0, 1.0))[:, None]
     return q
 
 

@@ -1,0 +1,1 @@
+"""From stores to batches on a device: workers decode, the device augments and normalises."""
