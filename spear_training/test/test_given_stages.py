@@ -1,0 +1,146 @@
+"""Objects that the list of items names: their boxes, their masks, and which belongs to which."""
+
+import numpy as np
+import pytest
+from stage_frames import frame_of, labels, reasons
+
+from spear_training.annotation.detectors.box_rules import OUTSIDE
+from spear_training.annotation.detectors.given import GivenDetector
+from spear_training.annotation.detectors.unique import KeepUnique
+from spear_training.annotation.frame import Candidate, StageError
+from spear_training.annotation.items import GivenObject
+from spear_training.annotation.masks import encode_mask
+from spear_training.annotation.segmenters.given import GivenSegmenter
+
+
+def mask_of(left, top, right, bottom, width=640, height=480):
+    """Return the stored mask of a rectangle."""
+    mask = np.zeros((height, width), bool)
+    mask[top:bottom, left:right] = True
+    return encode_mask(mask)
+
+
+def found_in(*objects, **size):
+    """Run the given stages on a frame with these objects, as the pipeline does."""
+    frame = frame_of(objects=objects, **size)
+    return GivenSegmenter()(KeepUnique()(GivenDetector()(frame)))
+
+
+def test_a_given_box_is_brought_into_the_picture():
+    frame = GivenDetector()(frame_of(objects=(GivenObject("The Bowl", (64, 48, 320, 240)),)))
+    (bowl,) = frame.candidates
+    assert bowl.label == "bowl"
+    assert bowl.box_xyxy_px == pytest.approx((84, 63, 420, 315))
+    assert bowl.mask is None and bowl.score is None
+
+
+def test_an_object_without_a_box_has_its_masks():
+    frame = GivenDetector()(
+        frame_of(objects=(GivenObject("bowl", None, mask_of(64, 48, 320, 240)),))
+    )
+    assert frame.candidates[0].box_xyxy_px == pytest.approx((84, 63, 420, 315), abs=1.0)
+
+
+def test_a_given_mask_is_brought_into_the_picture():
+    frame = found_in(GivenObject("bowl", None, mask_of(64, 48, 320, 240)))
+    (bowl,) = frame.candidates
+    assert bowl.mask.shape == (630, 840)
+    rows, columns = np.nonzero(bowl.mask)
+    assert (columns.min(), rows.min()) == (84, 63)
+    assert (columns.max() + 1, rows.max() + 1) == (420, 315)
+    assert bowl.mask.sum() == 336 * 252
+
+
+def test_masks_stay_with_their_objects_when_others_are_dropped_between():
+    objects = [
+        GivenObject("fork", (10, 10, 11, 11), mask_of(10, 10, 11, 11)),  # too small
+        GivenObject("cup", (50, 50, 90, 90), mask_of(50, 50, 90, 90)),
+        GivenObject("bowl", None, mask_of(100, 100, 200, 200)),
+        GivenObject("cup", (150, 50, 190, 90), mask_of(150, 50, 190, 90)),
+        GivenObject("plate", (300, 300, 400, 400), mask_of(310, 310, 390, 390)),
+    ]
+    frame = found_in(*objects)
+    assert labels(frame.candidates) == ["bowl", "plate"]
+    for candidate, centre in zip(frame.candidates, (150, 350), strict=True):
+        rows, columns = np.nonzero(candidate.mask)
+        assert columns.mean() == pytest.approx(centre * 840 / 640, abs=1.0)
+        assert rows.mean() == pytest.approx(centre * 630 / 480, abs=1.0)
+    assert sorted(labels(frame.dropped)) == ["cup", "cup", "fork"]
+
+
+def test_a_second_one_outside_the_picture_does_not_take_the_first_ones_mask():
+    # 1920x1080 loses its left and right.
+    size = {"width": 1920, "height": 1080}
+    frame = found_in(
+        GivenObject("bowl", None, mask_of(0, 500, 100, 600, **size)),
+        GivenObject("bowl", None, mask_of(900, 500, 1000, 600, **size)),
+        **size,
+    )
+    assert reasons(frame) == {"bowl": OUTSIDE}
+    (bowl,) = frame.candidates
+    assert np.nonzero(bowl.mask)[1].mean() == pytest.approx(419, abs=15)
+
+
+def test_masks_are_cut_off_with_the_picture_and_none_is_in_padding():
+    size = {"width": 480, "height": 640}
+    frame = found_in(GivenObject("wall", None, mask_of(0, 0, 480, 640, **size)), **size)
+    assert np.array_equal(frame.candidates[0].mask, frame.visible)
+    assert not frame.visible.all()
+
+
+@pytest.mark.parametrize(
+    ("bowl", "reason"),
+    [
+        (GivenObject("bowl"), "neither its box nor its mask"),
+        (GivenObject("bowl", (float("nan"), 0, 9, 9)), "not finite"),
+        (GivenObject("bowl", (700, 0, 900, 90)), OUTSIDE),
+        (GivenObject("bowl", None, mask_of(0, 0, 0, 0)), OUTSIDE),
+        (
+            GivenObject("bowl", None, mask_of(0, 0, 9, 9, 320, 240)),
+            "320x240, the picture 640x480",
+        ),
+        (GivenObject("bowl", None, {"size": [480, 640], "counts": "zz~"}), "mask is damaged"),
+        (
+            GivenObject("bowl", (5, 5, 50, 50), {"size": [480, 640], "counts": ""}),
+            "mask is damaged",
+        ),
+        (GivenObject("bowl", (5, 5, 50, 50), mask_of(0, 0, 0, 0)), "its mask is empty"),
+        (GivenObject("bowl", (5, 5, 50, 50), mask_of(0, 0, 9, 9, 320, 240)), "the picture 640x480"),
+        (GivenObject("bowl", (5, 5, 50, 50)), "no mask for it"),
+        (GivenObject("<eos>", None, {"size": [480, 640], "counts": "zz~"}), "mask is damaged"),
+    ],
+)
+def test_what_cannot_be_used_is_dropped_with_its_reason_and_the_rest_stays(bowl, reason):
+    frame = found_in(bowl, GivenObject("mug", None, mask_of(100, 100, 200, 200)))
+    assert labels(frame.candidates) == ["mug"]
+    assert len(frame.dropped) == 1 and reason in frame.dropped[0].reason
+
+
+def test_a_second_bowl_with_a_damaged_mask_is_still_a_second_bowl():
+    frame = found_in(
+        GivenObject("bowl", None, mask_of(100, 100, 200, 200)),
+        GivenObject("Bowl", None, {"size": [480, 640], "counts": "zz~"}),
+    )
+    assert frame.candidates == () and labels(frame.dropped) == ["bowl", "bowl"]
+
+
+def test_the_segmenter_refuses_an_object_that_the_item_does_not_have():
+    other = Candidate("bowl", (10.0, 10.0, 50.0, 50.0))
+    objects = (GivenObject("bowl", None, mask_of(100, 100, 200, 200)),)
+    frame = GivenSegmenter()(frame_of(objects=objects, candidates=[other]))
+    assert reasons(frame) == {"bowl": "the item has no mask for it"}
+
+
+def test_an_object_that_the_item_has_twice_is_refused():
+    bowl = GivenObject("bowl", None, mask_of(100, 100, 200, 200))
+    frame = GivenSegmenter()(GivenDetector()(frame_of(objects=(bowl, bowl))))
+    assert frame.candidates == () and reasons(frame) == {"bowl": "the item has it twice"}
+
+
+def test_an_item_that_nobody_has_looked_at_fails():
+    with pytest.raises(StageError, match="the item has no objects: add them"):
+        GivenDetector()(frame_of())
+
+
+def test_an_item_without_anything_in_it_does_not_fail():
+    assert found_in().candidates == ()
