@@ -12,7 +12,7 @@ from spear_training.data.store.writer import begin_store, finish_store
 class MadeUp:
     """Episodes by number (see EpisodeReader); each frame's pictures show its number.
 
-    The end effector moves along x by 1 cm a frame and y tells the episode.
+    The end effector moves by 1 cm along x, 4 mm along y and -3 mm along z in a frame.
     """
 
     def __init__(self, name="made_up", episodes=4, length=20, hz=10.0, wrist=True, **changes):
@@ -26,7 +26,8 @@ class MadeUp:
         """Return an episode."""
         steps = np.arange(self.length + index)
         poses = np.zeros((len(steps), 7))
-        poses[:, 0], poses[:, 1], poses[:, 6] = 0.3 + 0.01 * steps, 0.1 * index, 1.0
+        poses[:, :3] = np.outer(steps, [0.01, 0.004, -0.003]) + [0.3, 0.1 * index, 0.2]
+        poses[:, 6] = 1.0
         shades = (3 * steps + 10 * index) % 256
         images = {"external": self._video(shades, (48, 64))}
         if self.wrist:

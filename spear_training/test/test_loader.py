@@ -52,7 +52,7 @@ def test_a_moment_has_its_own_pictures_pose_and_targets(readers):
     assert moment.images["external"].shape == (210, 280, 3)
     assert moment.images["external"].mean() == pytest.approx(3 * 5 + 10, abs=1.5)
     assert moment.images["wrist"].mean() == pytest.approx(255 - 25, abs=1.5)
-    assert moment.pose == pytest.approx([0.35, 0.1, 0, 0, 0, 0, 1], abs=1e-6)
+    assert moment.pose == pytest.approx([0.35, 0.12, 0.185, 0, 0, 0, 1], abs=1e-6)
     # Commands are 5 mm ahead; at 10 frames a second a step of 0.2 s is 2 cm.
     assert moment.translations_m[:, 0] == pytest.approx(0.005 + 0.02 * np.arange(1, 6), abs=1e-6)
     assert moment.grippers.tolist() == [1, 1, 0, 0, 0]  # closes at step 10, 0.5 s later

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.inference.episode import binary_gripper
 from spear_training.data.store.facts import WRIST
 from spear_training.data.store.frames import FrameStore
+from spear_training.data.store.poses import stored_poses
 from spear_training.data.targets import DT_S, STEPS, Reference, chunk_targets
 
 
@@ -74,10 +74,10 @@ class MomentReader:
         # One sample more than the chunk reaches, to interpolate its last step.
         beyond = int(np.searchsorted(stamps, now + self._steps * self._dt_s)) + 1
         part = slice(frame, min(first + beyond, end))
-        measured = _poses(stamps[frame - first : beyond], store.states[part])
+        measured = stored_poses(stamps[frame - first : beyond], store.states[part])
         told = measured
         if store.facts.action_from == "commanded":
-            told = _poses(measured.stamps_s, store.actions[part])
+            told = stored_poses(measured.stamps_s, store.actions[part])
         # A gripper on its way takes what it reaches, which may be after the chunk.
         commands = binary_gripper(store.actions[first:end, 7])[frame - first : beyond]
         chunk = chunk_targets(
@@ -100,10 +100,3 @@ class MomentReader:
         if self.store.episodes.black_wrist[episode]:
             return tuple(name for name in names if name != WRIST)
         return names
-
-
-def _poses(stamps_s: NDArray, rows: NDArray) -> TimedPoses:
-    poses = np.array(rows[:, :7], float)
-    # Stored in single precision: unit length within 1e-7, which is rounding.
-    poses[:, 3:] /= np.linalg.norm(poses[:, 3:], axis=1, keepdims=True)
-    return TimedPoses(stamps_s, poses)
