@@ -1,7 +1,7 @@
 """CRC-32C (Castagnoli), the checksum of TFRecord files, vectorised with numpy.
 
-A CRC is linear: the data are cut into rows that are all processed at once, byte column by byte
-column, and the rows' remainders are then folded in pairs. A remainder is moved past n further
+A CRC is linear: the data are cut into rows that are processed side by side, two bytes of each at a
+time, and the rows' remainders are then folded in pairs. A remainder is moved past n further
 bytes by a 32x32 bit matrix, kept as its 32 columns.
 """
 
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _POLYNOMIAL = 0x82F63B78  # reversed bit order
-_ROW_BYTES = 256
+_ROW_BYTES = 512
+# Rows that are processed side by side: about 1 MB, what a processor's cache holds.
+_BLOCK_ROWS = 2048
 _ALL_ONES = np.uint32(0xFFFFFFFF)
 
 
@@ -21,6 +23,17 @@ def _byte_table() -> NDArray:
 
 
 _TABLE = _byte_table()
+_PLAIN_TABLE = _TABLE.tolist()
+
+
+def _word_table() -> NDArray:
+    """What two bytes at once (little endian) do to a remainder."""
+    words = np.arange(1 << 16, dtype=np.uint32)
+    first = _TABLE[words & 0xFF] ^ (words >> 8)
+    return _TABLE[first & 0xFF] ^ (first >> 8)
+
+
+_WORD_TABLE = _word_table()
 
 
 def _apply(columns: NDArray, remainders: NDArray) -> NDArray:
@@ -40,13 +53,21 @@ def _past_one_row() -> NDArray:
 _PAST_ONE_ROW = _past_one_row()
 
 
+def _of_rows(words: NDArray) -> NDArray:
+    """Remainders (rows,) of rows of words, each starting from zero."""
+    remainders = np.zeros(len(words), np.uint32)
+    for column in np.ascontiguousarray(words.T):
+        remainders = _WORD_TABLE.take((remainders ^ column) & 0xFFFF) ^ (remainders >> 16)
+    return remainders
+
+
 def crc32c(data: bytes | bytearray | memoryview) -> int:
     """CRC-32C of `data`, 0 .. 2**32 - 1."""
     message = np.frombuffer(data, np.uint8)
-    if len(message) < 4:
+    if len(message) < _ROW_BYTES:
         remainder = int(_ALL_ONES)
         for byte in message.tolist():
-            remainder = int(_TABLE[(remainder ^ byte) & 0xFF]) ^ (remainder >> 8)
+            remainder = _PLAIN_TABLE[(remainder ^ byte) & 0xFF] ^ (remainder >> 8)
         return remainder ^ 0xFFFFFFFF
     # Starting from all ones is the same as starting from zero with the first 4 bytes inverted,
     # and from zero on, leading zero bytes change nothing: the first row may be filled with them.
@@ -54,9 +75,9 @@ def crc32c(data: bytes | bytearray | memoryview) -> int:
     rows = np.zeros(count * _ROW_BYTES, np.uint8)
     rows[-len(message) :] = message
     rows[len(rows) - len(message) :][:4] ^= 0xFF
-    remainders = np.zeros(count, np.uint32)
-    for column in np.ascontiguousarray(rows.reshape(count, _ROW_BYTES).T):
-        remainders = _TABLE[(remainders ^ column) & 0xFF] ^ (remainders >> 8)
+    words = rows.view("<u2").reshape(count, _ROW_BYTES // 2)
+    blocks = range(0, count, _BLOCK_ROWS)
+    remainders = np.concatenate([_of_rows(words[at : at + _BLOCK_ROWS]) for at in blocks])
     past = _PAST_ONE_ROW
     while len(remainders) > 1:
         if len(remainders) % 2:

@@ -24,12 +24,13 @@ class RldsEpisode:
     """One record, decoded.
 
     Attributes:
-        steps: key without "steps/" -> (T, ...) array: numbers, texts (str), images (RGB).
+        steps: key without "steps/" -> (T, ...) array: numbers, texts (str), images (RGB); images
+            are a list of bytes where they were not to be decoded.
         metadata: other keys, such as "episode_metadata/file_path" -> one value.
         file, record: where it lies.
     """
 
-    steps: dict[str, NDArray]
+    steps: dict[str, NDArray | list[bytes]]
     metadata: dict[str, NDArray]
     file: Path
     record: int
@@ -89,8 +90,14 @@ class RldsFolder:
         """Episodes, by dataset_info.json."""
         return int(self._first[-1])
 
-    def read(self, index: int, keys: Iterable[str] | None = None) -> RldsEpisode:
+    def read(
+        self, index: int, keys: Iterable[str] | None = None, decode_images: bool = True
+    ) -> RldsEpisode:
         """Episode `index`, 0-based; of its features only `keys` (flat, with "steps/"), or all.
+
+        Args:
+            index, keys: see above.
+            decode_images: False leaves pictures as the bytes they are stored as.
 
         Raises:
             DataFileError: the record is missing or damaged, or disagrees with features.json.
@@ -116,7 +123,15 @@ class RldsFolder:
             raise DataFileError(f"{where} is {error}") from None
         specs = self._wanted(keys)
         steps = _step_count(specs, example, where)
-        decoded = {spec.key: _decode(spec, example, where) for spec in specs}
+        decoded = {
+            spec.key: _of_record(
+                spec.encoded if spec.kind == "image" and not decode_images else spec.decode,
+                spec,
+                example,
+                where,
+            )
+            for spec in specs
+        }
         for spec in specs:
             count, expected = len(decoded[spec.key]), steps if spec.of_step else 1
             if count != expected:
@@ -149,10 +164,6 @@ def _step_count(specs: list[FeatureSpec], example: dict[str, Values], where: str
         if spec.of_step:
             return _of_record(spec.count, spec, example, where)
     return 0
-
-
-def _decode(spec: FeatureSpec, example: dict[str, Values], where: str) -> NDArray:
-    return _of_record(spec.decode, spec, example, where)
 
 
 def _of_record(function, spec: FeatureSpec, example: dict[str, Values], where: str):

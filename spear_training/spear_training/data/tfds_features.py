@@ -56,22 +56,38 @@ class FeatureSpec:
             return np.asarray(values).reshape(count, *self.shape).astype(self.dtype)
         if self.kind == "text":
             return np.array([text.decode() for text in values], dtype=str)
-        return np.stack([self._picture(data, step) for step, data in enumerate(values)])
+        return np.stack([self._numbered(data, step) for step, data in enumerate(values)])
 
-    def _picture(self, data: bytes, step: int) -> NDArray:
+    def encoded(self, values: Values) -> list[bytes]:
+        """The n encoded pictures of a record. Raises ValueError when they are no bytes."""
+        if not isinstance(values, list) and self.count(values):
+            raise ValueError(f"values of another type than {self.kind}")
+        return list(values)
+
+    def _numbered(self, data: bytes, step: int) -> NDArray:
+        try:
+            return self.picture(data)
+        except ValueError as error:
+            raise ValueError(f"picture {step} {error}") from None
+
+    def picture(self, data: bytes) -> NDArray:
+        """One picture (H, W, channels), RGB where it has three.
+
+        Raises:
+            ValueError: it is damaged, or of another size than features.json says.
+        """
         colour = self.shape[-1] == 3 and self.dtype == "uint8"
         how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if colour else cv2.IMREAD_UNCHANGED
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
         if picture is None:
-            raise ValueError(f"picture {step} is damaged ({len(data)} bytes)")
+            raise ValueError(f"is damaged ({len(data)} bytes)")
         picture = picture[..., ::-1] if colour else picture.reshape(*picture.shape[:2], -1)
         fits = len(picture.shape) == len(self.shape) and all(
             want in (None, got) for want, got in zip(self.shape, picture.shape, strict=True)
         )
         if not fits or picture.dtype != self.dtype:
             raise ValueError(
-                f"picture {step} is {picture.shape} {picture.dtype}, features.json says "
-                f"{self.shape} {self.dtype}"
+                f"is {picture.shape} {picture.dtype}, features.json says {self.shape} {self.dtype}"
             )
         return picture
 

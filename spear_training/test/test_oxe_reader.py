@@ -1,0 +1,257 @@
+"""The reader of the mixture's rows: what it takes, what it leaves out, and bad files."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+from oxe_folders import TABLE, confirmed_table, record_of, written
+from oxe_layouts import LAYOUTS
+from oxe_motions import STEPS
+from oxe_writing import picture, write_folder
+
+from spear_policy.inference.episode import EpisodeError
+from spear_training.data.bridge import BridgeReader
+from spear_training.data.oxe.look import main as look
+from spear_training.data.oxe.reader import OxeReader
+from spear_training.data.oxe.selectors import NotSelected
+from spear_training.data.reader import DataFileError
+
+
+def changed(name, **changes):
+    """Return a record of a row with some features changed; in names, __ stands for /."""
+    record, _ = record_of(name)
+    return record | {key.replace("__", "/"): value for key, value in changes.items()}
+
+
+def path(text):
+    """Return the feature of an episode's path."""
+    return {"episode_metadata__file_path": [text.encode()]}
+
+
+def test_the_25_real_episodes_are_the_same_lazily_and_by_the_bridge_reader(bridge_rlds_dir):
+    lazy, eager = OxeReader(TABLE["bridge"], bridge_rlds_dir), BridgeReader(bridge_rlds_dir)
+    assert len(lazy) == len(eager) == 25
+    assert lazy.name == eager.name == "bridge_dataset-train"
+    for index in range(25):
+        one, other = lazy.read(index), eager.read(index)
+        assert np.array_equal(one.poses, other.poses)
+        assert np.array_equal(one.gripper_commands, other.gripper_commands)
+        assert (one.instruction, one.source) == (other.instruction, other.source)
+        assert one.source["row"] == "bridge"
+        for camera, video in one.images.items():
+            assert not isinstance(video, np.ndarray)
+            assert np.array_equal(np.stack(list(video)), other.images[camera])
+
+
+def test_the_kitchen_sink_subset_takes_the_episodes_of_its_environment(bridge_rlds_dir, tmp_path):
+    real = OxeReader(TABLE["bridge"], bridge_rlds_dir, subset="single_kitchen_sink")
+    assert real.name == "bridge_dataset-single_kitchen_sink-train"
+    assert real.subset.expected_share == 0.41
+    with pytest.raises(NotSelected, match="is '/nfs/.*/toysink2_bww/.*, wanted is a text"):
+        real.read(0)
+    base = "/nfs/numpy_256"
+    taken = [
+        f"{base}/bridge_data_v1/berkeley/toykitchen2/close_fridge/train/out.npy",
+        f"{base}/bridge_data_v1/berkeley/toykitchen2_room8052/flip_pot/train/out.npy",
+        f"{base}/bridge_data_v2/datacol2_toykitchen2/many_skills/19/train/out.npy",
+        f"{base}/bridge_data_v2/deepthought_toykitchen2/open_microwave/01/train/out.npy",
+        f"{base}/rss/toykitchen2/set_table/00/train/out.npy",
+    ]
+    left = [
+        f"{base}/bridge_data_v1/berkeley/toykitchen1/put_cup_in_toykitchen2/train/out.npy",
+        f"{base}/bridge_data_v2/datacol1_toykitchen6/pnp_sweep/00/train/out.npy",
+        f"{base}/bridge_data_v1/berkeley/toysink3_bww/put_cup_in_sink/train/out.npy",
+    ]
+    records = [changed("bridge", **path(text)) for text in taken + left]
+    reader = OxeReader(
+        TABLE["bridge"], written(tmp_path, "bridge", records), subset="single_kitchen_sink"
+    )
+    for index in range(len(records)):
+        if index < len(taken):
+            assert reader.read(index).source["recorded_as"] == taken[index]
+        else:
+            with pytest.raises(NotSelected):
+                reader.read(index)
+
+
+def test_a_subset_that_does_not_exist_is_refused(bridge_rlds_dir):
+    with pytest.raises(DataFileError, match="no subset 'sink'; it has single_kitchen_sink"):
+        OxeReader(TABLE["bridge"], bridge_rlds_dir, subset="sink")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "text"),
+    [
+        ("droid", path("/lab/failure/2023/7.h5"), "wanted is a text with 'success'"),
+        ("kuka", {"success": np.array([False])}, "success is 'False', wanted is True"),
+        ("roboset_kinesthetic", path("/data/teleoperation/7.h5"), "a text like '/kinesthetic/'"),
+        ("roboset_teleoperation", path("/data/kinesthetic/7.h5"), "a text like '/teleoperation/'"),
+    ],
+)
+def test_episodes_that_a_row_does_not_take_are_not_selected(tmp_path, name, changes, text):
+    row = confirmed_table(tmp_path, name)[name]
+    records = [record_of(name)[0], changed(name, **changes)]
+    reader = OxeReader(row, written(tmp_path, name, records))
+    assert len(reader.read(0)) == STEPS
+    with pytest.raises(NotSelected, match=text):
+        reader.read(1)
+
+
+def test_both_parts_of_roboset_have_names_of_their_own(tmp_path):
+    names = set()
+    for name in ("roboset_kinesthetic", "roboset_teleoperation"):
+        row = confirmed_table(tmp_path, name)[name]
+        names.add(OxeReader(row, written(tmp_path, name, [record_of(name)[0]])).name)
+    assert names == {"robo_set-kinesthetic-train", "robo_set-teleoperation-train"}
+
+
+def test_another_data_set_or_version_is_refused(tmp_path):
+    records, layout = [record_of("viola")[0]], LAYOUTS["viola"]
+    other = write_folder(tmp_path / "other", layout, records, "viola_again", "0.1.0")
+    with pytest.raises(DataFileError, match="holds the data set 'viola_again'; the row viola"):
+        OxeReader(TABLE["viola"], other)
+    newer = write_folder(tmp_path / "newer", layout, records, "viola", "0.2.0")
+    with pytest.raises(DataFileError, match="version 0.2.0 of viola; the row viola describes 0.1"):
+        OxeReader(TABLE["viola"], newer)
+    source = dataclasses.replace(TABLE["viola"].source, versions=("0.2.0",))
+    row = dataclasses.replace(TABLE["viola"], source=source)
+    assert len(OxeReader(row, newer).read(0)) == STEPS
+
+
+def test_another_layout_is_refused_by_the_feature_that_it_lacks(tmp_path):
+    record, _ = record_of("toto")
+    folder = write_folder(tmp_path / "viola", LAYOUTS["toto"], [record], "viola", "0.1.0")
+    with pytest.raises(DataFileError, match="has no feature steps/observation/ee_states; it has"):
+        OxeReader(TABLE["viola"], folder).read(0)
+
+
+def test_an_episode_without_its_wrist_camera_has_none_and_without_its_external_is_refused(tmp_path):
+    black = [picture(180, 320, 0, 0, 0)] * STEPS
+    records = [
+        changed("droid", steps__observation__wrist_image_left=black),
+        changed("droid", steps__observation__exterior_image_1_left=black),
+    ]
+    reader = OxeReader(TABLE["droid"], written(tmp_path, "droid", records))
+    assert reader.read(0).images.keys() == {"external", "external_1"}
+    with pytest.raises(EpisodeError, match="exterior_image_1_left is black in every step"):
+        reader.read(1)
+
+
+def test_a_camera_that_is_black_at_first_is_there(tmp_path):
+    late = [picture(180, 320, 0, 0, 0)] * (STEPS - 1) + [picture(180, 320, 9, 99, 9)]
+    record = changed("droid", steps__observation__wrist_image_left=late)
+    episode = OxeReader(TABLE["droid"], written(tmp_path, "droid", [record])).read(0)
+    assert "wrist" in episode.images
+
+
+def test_a_damaged_picture_is_named_when_it_is_looked_at(tmp_path):
+    pictures = [picture(180, 320, 9, 99, 9)] * STEPS
+    pictures[4] = b"no picture"
+    records = [
+        record_of("droid")[0],
+        changed("droid", steps__observation__wrist_image_left=pictures),
+    ]
+    folder = written(tmp_path, "droid", records)
+    episode = OxeReader(TABLE["droid"], folder).read(1)
+    assert episode.images["wrist"][3].shape == (180, 320, 3)
+    with pytest.raises(EpisodeError, match=r"picture 4: is damaged \(10 bytes\)"):
+        episode.images["wrist"][4]
+    eager = OxeReader(TABLE["droid"], folder, lazy_images=False)
+    assert eager.read(0).images["wrist"].shape == (STEPS, 180, 320, 3)
+    with pytest.raises(EpisodeError, match="row droid: .*record 1: .*picture 4: is damaged"):
+        eager.read(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"steps__observation__cartesian_position": np.full((STEPS, 6), np.nan)}, "not finite"),
+        ({"steps__observation__gripper_position": np.full((STEPS, 1), 7.0)}, r"position\[0\] is 7"),
+        ({f"steps__language_instruction{end}": [b""] * STEPS for end in ("", "_2", "_3")}, "empty"),
+    ],
+)
+def test_an_unusable_episode_names_row_file_and_record_and_leaves_the_others(
+    tmp_path, changes, text
+):
+    records = [record_of("droid", 0)[0], changed("droid", **changes), record_of("droid", 1)[0]]
+    reader = OxeReader(TABLE["droid"], written(tmp_path, "droid", records))
+    with pytest.raises(EpisodeError, match=text) as caught:
+        reader.read(1)
+    assert not isinstance(caught.value, NotSelected)
+    assert str(caught.value).startswith("row droid: ")
+    assert "tfrecord-00000-of-00001: record 1" in str(caught.value)
+    assert len(reader.read(0)) == len(reader.read(2)) == STEPS
+
+
+def test_empty_further_instructions_are_left_out(tmp_path):
+    record = changed("droid", steps__language_instruction_2=[b""] * STEPS)
+    episode = OxeReader(TABLE["droid"], written(tmp_path, "droid", [record])).read(0)
+    assert episode.other_instructions == ("move the cup",)
+
+
+def test_a_truncated_file_loses_only_what_is_behind_the_cut(tmp_path):
+    folder = written(tmp_path, "viola", [record_of("viola", number)[0] for number in range(3)])
+    (shard,) = folder.glob("*.tfrecord-*")
+    shard.write_bytes(shard.read_bytes()[: int(shard.stat().st_size * 0.9)])
+    reader = OxeReader(TABLE["viola"], folder)
+    assert len(reader) == 3
+    assert len(reader.read(0)) == len(reader.read(1)) == STEPS
+    with pytest.raises(DataFileError, match="record 2 at byte .* is cut short"):
+        reader.read(2)
+
+
+def test_a_data_set_whose_orders_its_joints_do_not_tell_is_refused_at_once(tmp_path):
+    name = "furniture_bench_dataset"
+    record, _ = record_of(name)
+    still = {key: value[:1] for key, value in record.items() if key.startswith("steps/")}
+    with pytest.raises(DataFileError, match=f"row {name}: pose.order: .* turned too little"):
+        OxeReader(TABLE[name], written(tmp_path, name, [record | still]))
+
+
+def test_one_step_of_commands_that_are_reached_later_is_no_episode(tmp_path):
+    name = "ucsd_kitchen_dataset"
+    row = confirmed_table(tmp_path, name)[name]
+    record, _ = record_of(name)
+    short = {key: value[:1] for key, value in record.items() if key.startswith("steps/")}
+    reader = OxeReader(row, written(tmp_path, name, [record, record | short]))
+    assert len(reader.read(0)) == STEPS - 1
+    with pytest.raises(EpisodeError, match="it has no step whose pose is told"):
+        reader.read(1)
+
+
+def test_reader_and_episodes_go_to_other_processes(tmp_path):
+    folder = written(tmp_path, "droid", [record_of("droid")[0]])
+    reader = pickle.loads(pickle.dumps(OxeReader(TABLE["droid"], folder)))
+    episode = pickle.loads(pickle.dumps(reader.read(0)))
+    assert episode.images["external"][0].shape == (180, 320, 3)
+
+
+def test_look_shows_what_confirms_a_row(tmp_path, capsys):
+    name = "stanford_hydra_dataset"
+    folder = written(tmp_path, name, [record_of(name, number)[0] for number in range(3)])
+    assert look([name, str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "unconfirmed: gripper_opening.open_at: " in said
+    assert "observation/state[24]  0.0240  " in said
+    assert "observation/state[3:7]; the hand's z axis on average read xyzw" in said
+    assert "the hand wanders on the flange by [deg]: xyzw" in said
+    assert "wxyz 0.0; the true order" in said
+    assert "followed a sudden change of action[6] in the same direction 0 times" in said
+    assert "in the opposite 6 times" in said
+    assert "language_instruction: 'put the cup on the plate'" in said
+
+
+def test_look_tells_the_share_of_a_subset(bridge_rlds_dir, tmp_path, capsys):
+    assert look(["bridge", str(bridge_rlds_dir)]) == 0
+    assert "single_kitchen_sink takes 0 of these episodes (0%)" in capsys.readouterr().out
+    records = [record_of("droid")[0], changed("droid", **path("/lab/failure/7.h5"))]
+    assert look(["droid", str(written(tmp_path, "droid", records))]) == 0
+    assert "the row takes 1 of these episodes (50%)" in capsys.readouterr().out
+
+
+def test_look_says_what_it_cannot_do(tmp_path, capsys):
+    assert look(["viola", str(tmp_path)]) == 2
+    assert "dataset_info.json: cannot be read" in capsys.readouterr().err
+    assert look(["violin", str(tmp_path)]) == 2
+    assert "no row 'violin'" in capsys.readouterr().err
