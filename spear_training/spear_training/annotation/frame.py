@@ -1,14 +1,18 @@
 """What the stages hand on to each other, and what a stage is."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_policy.inference.image_geometry import Fit
 from spear_training.annotation.items import Intrinsics, Item
 from spear_training.annotation.records import AnnotatedObject, Dropped
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds that reading records need not wait
+    from spear_policy.inference.image_geometry import Fit
 
 
 class StageError(Exception):

@@ -127,16 +127,17 @@ def read_items(path: Path) -> list[Item]:
         OSError: the file cannot be read.
     """
     items: dict[str, Item] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            item = Item.from_json(line)
-        except ItemError as error:
-            raise ItemError(f"{path}, line {number}: {error}") from None
-        if item.id in items:
-            raise ItemError(f"{path}, line {number}: the id {item.id!r} is there twice")
-        items[item.id] = item
+    with path.open("rb") as file:  # bytes: a name may hold what text mode takes for a line's end
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                item = Item.from_json(line.decode("utf-8"))
+            except (ItemError, UnicodeDecodeError) as error:
+                raise ItemError(f"{path}, line {number}: {error}") from None
+            if item.id in items:
+                raise ItemError(f"{path}, line {number}: the id {item.id!r} is there twice")
+            items[item.id] = item
     if not items:
         raise ItemError(f"{path} has no items: write one line a picture")
     return list(items.values())
@@ -145,7 +146,7 @@ def read_items(path: Path) -> list[Item]:
 def write_items(path: Path, items: Iterable[Item]) -> None:
     """Write a list beside, then rename, so that it is whole or not there."""
     beside = path.with_name(path.name + ".partial")
-    with beside.open("w") as file:
+    with beside.open("w", encoding="utf-8") as file:
         file.writelines(item.to_json() + "\n" for item in items)
     beside.replace(path)
 

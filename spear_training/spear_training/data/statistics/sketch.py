@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-RELATIVE_ERROR = 1e-3  # of a quantile
+RELATIVE_ERROR = 2.5e-4  # of a quantile
 SMALLEST, LARGEST = 1e-6, 1e4  # magnitudes beyond these share one bin
 # Sums are kept in whole millionths, exactly: floats would depend on the order of adding.
 _UNIT = 1e-6
@@ -135,22 +135,37 @@ class Sketch:
 
 
 def pooled_quantile(sketches: Sequence[Sketch], shares: Sequence[float], share: float) -> float:
-    """A quantile of a mixture in which each part has a share, whatever number of values it has.
+    """A quantile of a mixture; see `pooled_quantiles`."""
+    return float(pooled_quantiles(sketches, shares, [share])[0])
+
+
+def pooled_quantiles(
+    sketches: Sequence[Sketch], shares: Sequence[float], wanted: ArrayLike
+) -> NDArray[np.float64]:
+    """Quantiles of a mixture in which each part has a share, whatever number of values it has.
+
+    Within a bin the values count as evenly spread, so quantiles of rising shares rise.
+
+    Args:
+        sketches, shares: of the parts; only the shares' ratios count.
+        wanted: (Q,) shares of all values, 0..1.
 
     Raises:
-        ValueError: a share outside 0..1, or nothing was counted.
+        ValueError: a wanted share outside 0..1, or nothing was counted.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"a quantile is asked for by a share of 0..1, not {share}")
-    parts = [(s, w) for s, w in zip(sketches, shares, strict=True) if s.count]
-    if not parts:
-        raise ValueError("there are no values to take a quantile of")
+    wanted = np.asarray(wanted, float)
+    if not ((wanted >= 0) & (wanted <= 1)).all():
+        raise ValueError(f"quantiles are asked for by shares of 0..1, not {wanted.tolist()}")
+    parts = _counted(sketches, shares)
     mass = sum(sketch.counts * (weight / sketch.count) for sketch, weight in parts)
-    reached = np.cumsum(mass)
-    bin_ = int(np.searchsorted(reached, share * reached[-1] * (1 - 1e-12)))
-    low = min(sketch.low for sketch, _ in parts)
-    high = max(sketch.high for sketch, _ in parts)
-    return float(np.clip(_middle(bin_ - _REACH), low, high))
+    used = np.flatnonzero(mass)
+    below = np.concatenate([[0.0], np.cumsum(mass[used])])
+    place = np.clip(np.searchsorted(below, wanted * below[-1]) - 1, 0, len(used) - 1)
+    inside = (wanted * below[-1] - below[place]) / (below[place + 1] - below[place])
+    low, high = _edges(used[place] - _REACH)
+    found = low + np.clip(inside, 0, 1) * (high - low)
+    ends = min(sketch.low for sketch, _ in parts), max(sketch.high for sketch, _ in parts)
+    return np.clip(found, *ends)
 
 
 def pooled_mean_std(sketches: Sequence[Sketch], shares: Sequence[float]) -> tuple[float, float]:
@@ -159,9 +174,7 @@ def pooled_mean_std(sketches: Sequence[Sketch], shares: Sequence[float]) -> tupl
     Raises:
         ValueError: nothing was counted.
     """
-    parts = [(s, w) for s, w in zip(sketches, shares, strict=True) if s.count]
-    if not parts:
-        raise ValueError("there are no values to take a mean of")
+    parts = _counted(sketches, shares)
     whole = sum(weight for _, weight in parts)
     mean = sum(weight * sketch.mean for sketch, weight in parts) / whole
     square = sum(weight * (sketch.std**2 + sketch.mean**2) for sketch, weight in parts) / whole
@@ -175,9 +188,15 @@ def _bins(values: NDArray) -> NDArray[np.int64]:
     return np.sign(values).astype(np.int64) * np.minimum(steps, _REACH) + _REACH
 
 
-def _middle(bin_: int) -> float:
-    """The value of a bin that is off by the same share at both of its ends."""
-    if bin_ == 0:
-        return 0.0
-    upper = SMALLEST * _GAMMA ** abs(bin_)
-    return math.copysign(2 * upper / (1 + _GAMMA), bin_)
+def _counted(sketches: Sequence[Sketch], shares: Sequence[float]) -> list[tuple[Sketch, float]]:
+    parts = [(s, w) for s, w in zip(sketches, shares, strict=True) if s.count and w > 0]
+    if not parts:
+        raise ValueError("there are no values: nothing was counted, or no part has a share")
+    return parts
+
+
+def _edges(bins: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lower and the upper end of bins, numbered from zero's."""
+    outer = np.where(bins == 0, SMALLEST, SMALLEST * _GAMMA ** np.abs(bins).astype(float))
+    inner = np.where(bins == 0, -SMALLEST, outer / _GAMMA)
+    return np.where(bins < 0, -outer, inner), np.where(bins < 0, -inner, outer)
