@@ -36,7 +36,9 @@ setup(
     entry_points={
         "console_scripts": [
             "annotate = spear_training.annotation.annotate:main",
+            "bench_data = spear_training.data.store.bench:main",
             "import_episodes = spear_training.data.import_episodes:main",
+            "stats = spear_training.data.stats:main",
         ],
     },
 )
