@@ -16,6 +16,7 @@ ROSDEP_KEYS = {
     "cv2": "python3-opencv",
     "google": "python3-protobuf",
     "jinja2": "python3-jinja2",
+    "markupsafe": "python3-jinja2",
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "PIL": "python3-pil",
