@@ -1,0 +1,151 @@
+"""Annotate photographs: 2D boxes and labels, masks, points, outlier removal, oriented 3D boxes.
+
+Each picture becomes one line of OUT/annotations-*.jsonl, in the order of the list; one that
+cannot be used says why. The job may be killed at any moment: run the same command again and it
+goes on where it was. Several shards of one job may run at once, on one machine or on many.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from spear_training.annotation.job.choices import DETECTORS, EXECUTORS, GEOMETRIES, SEGMENTERS
+
+EXAMPLE = """\
+examples:
+  annotate --images photos --out out/photos --detector gemini --segmenter sam2 --geometry moge
+  annotate --images photos --out out/photos --detector grounding_dino --phrases "mug, plate" \\
+      --segmenter sam2 --geometry moge
+  annotate --items out/ego/items.jsonl --out out/ego/3d --detector given --segmenter given \\
+      --geometry moge --shard $SLURM_ARRAY_TASK_ID --num-shards 64
+  annotate --items frames/items.jsonl --out out/rgbd --detector given --segmenter sam2 \\
+      --geometry depth --set sam2.model=facebook/sam2.1-hiera-tiny
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    pictures = parser.add_argument_group("pictures").add_mutually_exclusive_group(required=True)
+    pictures.add_argument("--images", type=Path, help="folder of pictures, with all below it")
+    pictures.add_argument("--items", type=Path, help="list of pictures (annotation/items.py)")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder for the records")
+
+    add = parser.add_argument_group("stages").add_argument
+    add("--detector", required=True, choices=DETECTORS, help="what finds and names objects")
+    add("--segmenter", required=True, choices=SEGMENTERS, help="what gives their pixels")
+    add("--geometry", required=True, choices=GEOMETRIES, help="what gives each pixel its point")
+    add("--phrases", help='what grounding_dino looks for: "mug, red plate", or @FILE, one a line')
+    add("--detector-model", metavar="MODEL", help="of gemini or grounding_dino, in place of ours")
+    add("--segmenter-model", metavar="MODEL", help="of sam2: a folder or a name on the hub")
+    add("--geometry-model", metavar="MODEL", help="of moge: a file or a name on the hub")
+    add("--moge-version", choices=("v1", "v2"), help="v1 (default): as in the paper; v2: metres")
+    add("--device", help="of the networks: auto (default), cpu, cuda, cuda:1, ...")
+    add("--requests", type=int, help="pictures that gemini is asked about at once (default: 8)")
+    add("--answers", type=Path, help="folder that keeps gemini's answers (default: OUT/answers)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STAGE.NAME=VALUE",
+        help="any other setting of a stage, as gemini.temperature=0.2; OUT/run.json lists all",
+    )
+
+    add = parser.add_argument_group("job").add_argument
+    add("--shard", type=int, help="the part to do, 0 to N-1")
+    add("--num-shards", type=int, default=1, metavar="N", help="parts of the list (default: 1)")
+    add("--retry-failed", action="store_true", help="annotate again what failed before")
+    add(
+        "--max-failures-in-a-row",
+        type=int,
+        default=25,
+        metavar="N",
+        help="then stop, as something is wrong (default: 25; 0: never)",
+    )
+    add("--executor", choices=EXECUTORS, default="local", help="(default: local)")
+    add("--ray-address", help='of a running cluster, or "auto" (default: one on this machine)')
+    add("--workers", type=int, default=1, help="sets of stages on Ray (default: 1)")
+    add("--cpus-per-worker", type=float, default=1.0, help="(default: 1)")
+    add("--gpus-per-worker", type=float, default=0.0, help="may be a fraction (default: 0)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Annotate one shard.
+
+    Returns:
+        0; 1 where pictures failed.
+
+    Raises:
+        JobError: it cannot go on; what is done is kept.
+        ItemError: the list cannot be used.
+        OSError: a folder cannot be read or written.
+    """
+    from rich.console import Console
+
+    from spear_training.annotation.frame import JobError
+    from spear_training.annotation.items import read_items
+    from spear_training.annotation.job.local_executor import local_executor
+    from spear_training.annotation.job.progress import JobProgress, describe
+    from spear_training.annotation.job.ray_executor import OnRay, RayOptions
+    from spear_training.annotation.job.run_card import agree_on_run
+    from spear_training.annotation.job.shard_job import ShardJob, run_shard
+    from spear_training.annotation.job.shards import Shard
+    from spear_training.annotation.sources.photographs import photograph_items
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if options.shard is None and options.num_shards > 1:
+        raise JobError(f"--num-shards {options.num_shards} needs --shard: which of them to do")
+    shard = Shard(options.shard or 0, options.num_shards)
+    root = options.images or options.items.parent
+    spec = _spec(options, root)
+    pipeline = spec.build()
+    if options.images:
+        items = photograph_items(options.images, but_not=options.out)
+    else:
+        items = read_items(options.items)
+    options.out.mkdir(parents=True, exist_ok=True)
+    listed = str(options.images or options.items)
+    agree_on_run(options.out, pipeline.settings, items, root, shard.count, listed)
+    if options.executor == "ray":
+        executor = OnRay(
+            spec,
+            RayOptions(
+                options.ray_address,
+                options.workers,
+                options.cpus_per_worker,
+                options.gpus_per_worker,
+            ),
+        )
+    else:
+        executor = local_executor(pipeline)
+    job = ShardJob(options.out, shard, options.retry_failed, options.max_failures_in_a_row)
+    console = Console()
+    try:
+        with JobProgress(console, f"shard {shard.index} of {shard.count}") as progress:
+            counts = run_shard(job, items, executor, progress)
+    except KeyboardInterrupt:
+        print("\nannotate run: interrupted; the same command goes on from here", file=sys.stderr)
+        if executor.at_work:  # second Ctrl-C: Python would end in the midst of a network's work
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        return 130
+    console.print(f"{describe(counts)}, in {shard.file(options.out)}", markup=False, soft_wrap=True)
+    return 1 if counts["failed"] else 0
+
+
+def _spec(options: argparse.Namespace, root: Path):
+    from spear_training.annotation.job.spec import PipelineSpec
+    from spear_training.annotation.job.stage_options import stage_options
+
+    return PipelineSpec(
+        # Absolute, for workers that begin in another folder.
+        root=root.resolve(),
+        detector=options.detector,
+        segmenter=options.segmenter,
+        geometry=options.geometry,
+        answers=(options.answers or options.out / "answers").resolve(),
+        options=stage_options(options),
+    )

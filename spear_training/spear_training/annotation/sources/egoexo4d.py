@@ -1,0 +1,246 @@
+"""Ego-Exo4D: frames of the release that have masks, as items with those masks.
+
+What is where in a release folder (docs.ego-exo4d-data.org/data/metadata; facebookresearch/Ego4d,
+notebooks/egoexo/EgoExo_Relations.ipynb and ego4d/research/util/masks.py):
+
+* `takes.json`: a list; of a take we read `take_uid`, `take_name`, `root_dir`, `parent_task_name`
+  ("Cooking", "Bike Repair", ...) and `frame_aligned_videos[camera][stream]["relative_path"]`.
+* `annotations/relations_{train,val}.json`: `annotations[take_uid]["object_masks"][object]
+  [camera]["annotation"][frame]` is a mask: width, height and `encodedMask`, the counts of COCO's
+  compressed run lengths, packed by lz-string.
+* An object is called "frying pan_0": what it is, and a number. A camera is called "cam01_0" or
+  "aria01_214-1": its name and its stream; takes.json calls the stream 214-1 "rgb".
+* A frame's number is its place in the frame-aligned video.
+* Smaller videos, if they were downloaded, lie in `downscaled/448` beside the whole ones
+  (ego4d/internal/download/manifest_gen.py).
+
+Aria's pictures are those of a fisheye lens, hence exocentric cameras are the default.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spear_policy.inference.image_geometry import plan_fit
+from spear_training.annotation.frame import JobError
+from spear_training.annotation.items import GivenObject, Item
+from spear_training.annotation.masks import MaskError, decode_mask, encode_mask
+from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
+from spear_training.annotation.sources.frame_folder import FrameFolder, Unit
+from spear_training.annotation.sources.lz_string import decompress
+from spear_training.annotation.sources.video_frames import VideoError, VideoFrames
+
+SCENARIOS = ("Cooking", "Bike Repair")
+SPLITS = ("train", "val")
+VIEWS = ("exo", "ego", "both")
+VIDEOS = ("full", "448")
+_STREAMS = {"214-1": "rgb"}
+_MOST_ASPECT_ERROR = 0.01
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of the release are taken, and how they are stored.
+
+    Attributes:
+        splits: of the relations benchmark.
+        scenarios: values of `parent_task_name`, or of none: all.
+        views: exo, ego or both.
+        every: each so many-th annotated frame of a camera.
+        videos: full, or those with 448 lines.
+        full_size: keep the video's size; otherwise pictures are made as small as 840x630 allows.
+    """
+
+    splits: tuple[str, ...] = SPLITS
+    scenarios: tuple[str, ...] = SCENARIOS
+    views: str = "exo"
+    every: int = 1
+    videos: str = "full"
+    full_size: bool = False
+
+    @property
+    def settings(self) -> dict:
+        """As plain JSON values."""
+        return {
+            "source": "egoexo4d",
+            "splits": list(self.splits),
+            "scenarios": list(self.scenarios),
+            "views": self.views,
+            "every": self.every,
+            "videos": self.videos,
+            "full_size": self.full_size,
+        }
+
+
+@dataclass(frozen=True)
+class CameraOfTake:
+    """One video and what is annotated in it.
+
+    Attributes:
+        take, camera: names; together they name the unit.
+        video: its file, or why there is none.
+        masks: frame number -> object name -> mask as stored.
+    """
+
+    take: str
+    camera: str
+    video: Path | str
+    masks: dict[int, dict[str, dict]]
+
+
+def read_release(release: Path, selection: Selection) -> dict[str, CameraOfTake]:
+    """Find what is to be taken: unit name -> camera of a take, in a fixed order.
+
+    Raises:
+        JobError: a file of the release is missing or damaged, or nothing is left.
+    """
+    try:
+        takes = {take["take_uid"]: take for take in _read(release / "takes.json", list)}
+    except (KeyError, TypeError) as error:
+        raise JobError(f"{release / 'takes.json'} has another form than known: {error!r}") from None
+    wanted = {scenario.casefold() for scenario in selection.scenarios}
+    found: dict[str, CameraOfTake] = {}
+    scenarios: set[str] = set()
+    for split in selection.splits:
+        path = release / "annotations" / f"relations_{split}.json"
+        for uid, annotation in _read(path, dict)["annotations"].items():
+            take = takes.get(uid)
+            if take is None:
+                raise JobError(f"{path} is about take {uid}, which takes.json lacks: download both")
+            scenario = str(take.get("parent_task_name"))
+            scenarios.add(scenario)
+            if wanted and scenario.casefold() not in wanted:
+                continue
+            try:
+                cameras = _cameras(release, take, annotation["object_masks"], selection)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise JobError(
+                    f"{path}: take {uid} is written in another form than known: {error!r}"
+                ) from None
+            found |= {f"{camera.take}/{camera.camera}": camera for camera in cameras}
+    if not found:
+        raise JobError(
+            f"{release} has no masks of {selection.views} cameras in the scenarios "
+            f"{', '.join(selection.scenarios)}; there are {', '.join(sorted(scenarios)) or 'none'}"
+        )
+    return dict(sorted(found.items()))
+
+
+def make_unit(folder: FrameFolder, name: str, camera: CameraOfTake, selection: Selection) -> Unit:
+    """Write the pictures of one camera, with their masks.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    made = Unit()
+    if isinstance(camera.video, str):
+        made.rejected.append(camera.video)
+        return made
+    try:
+        with VideoFrames(camera.video) as video:
+            for number, image in video.frames(camera.masks):
+                if isinstance(image, VideoError):
+                    made.rejected.append(str(image))
+                    continue
+                small = image if selection.full_size else _smaller(image)
+                objects = []
+                for label, stored in sorted(camera.masks[number].items()):
+                    try:
+                        objects.append(GivenObject(_label(label), mask=_mask(stored, image, small)))
+                    except MaskError as error:
+                        made.rejected.append(f"frame {number}, {label}: {error}")
+                path = folder.write_picture(name, f"{number:06d}", small)
+                made.items.append(Item(f"{name}/{number:06d}", path, tuple(objects)))
+    except VideoError as error:
+        made.rejected.append(str(error))
+    return made
+
+
+def _read(path: Path, kind: type):
+    try:
+        with path.open("rb") as file:
+            values = json.load(file)
+    except OSError as error:
+        raise JobError(f"{path} cannot be read ({error.strerror}): is this a release?") from None
+    except ValueError as error:
+        raise JobError(f"{path} is damaged ({error}): download it again") from None
+    if not isinstance(values, kind) or (kind is dict and "annotations" not in values):
+        raise JobError(f"{path} is not what Ego-Exo4D has under this name")
+    return values
+
+
+def _cameras(release: Path, take: dict, masks: dict, selection: Selection) -> list[CameraOfTake]:
+    by_camera: dict[str, dict[int, dict[str, dict]]] = {}
+    for name, cameras in masks.items():
+        for camera, annotated in cameras.items():
+            is_ego = camera.startswith("aria")
+            if selection.views not in ("both", "ego" if is_ego else "exo"):
+                continue
+            frames = by_camera.setdefault(camera, {})
+            for frame, mask in annotated["annotation"].items():
+                frames.setdefault(int(frame), {})[name] = mask
+    name = take.get("take_name") or Path(take["root_dir"]).name
+    if Path(name).name != name:
+        raise JobError(f"takes.json has a take named {name!r}; that is no name of a folder")
+    return [
+        CameraOfTake(
+            name,
+            camera,
+            _video(release, take, camera, selection.videos),
+            {number: frames[number] for number in sorted(frames)[:: selection.every]},
+        )
+        for camera, frames in by_camera.items()
+        if frames
+    ]
+
+
+def _video(release: Path, take: dict, camera: str, videos: str) -> Path | str:
+    device, _, stream = camera.partition("_")
+    stream = _STREAMS.get(stream, stream or "0")
+    try:
+        relative = take["frame_aligned_videos"][device][stream]["relative_path"]
+    except KeyError:
+        relative = None
+    if not relative:
+        return f"takes.json has no video of camera {device}, stream {stream}"
+    path = release / take["root_dir"] / relative
+    return path if videos == "full" else path.parent / "downscaled" / videos / path.name
+
+
+def _label(name: str) -> str:
+    """What an object is: its name without the number."""
+    return re.sub(r"_\d+$", "", name).replace("_", " ").strip()
+
+
+def _smaller(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The smallest picture that still gives every pixel of the one of 840x630."""
+    height, width = image.shape[:2]
+    scale = max(plan_fit(width, height, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX).scale)
+    if scale >= 1:
+        return image
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _mask(stored: dict, image: NDArray[np.uint8], small: NDArray[np.uint8]) -> dict:
+    """A stored mask in the pixels of the picture that is written."""
+    try:
+        width, height, packed = stored["width"], stored["height"], stored["encodedMask"]
+    except (KeyError, TypeError):
+        raise MaskError("the mask lacks its width, height or encodedMask") from None
+    mask = decode_mask({"size": [height, width], "counts": decompress(packed)})
+    aspect = image.shape[1] / image.shape[0]
+    if abs(width / height / aspect - 1) > _MOST_ASPECT_ERROR:
+        raise MaskError(
+            f"the mask is {width}x{height}, the video {image.shape[1]}x{image.shape[0]}"
+        )
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(small.shape[:2], mask.shape, strict=True)
+    )
+    return encode_mask(mask[rows][:, columns])

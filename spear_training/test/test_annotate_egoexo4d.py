@@ -1,0 +1,220 @@
+"""A small Ego-Exo4D release becomes pictures with masks; what cannot be used is named."""
+
+import json
+import shutil
+
+import egoexo4d_release as release_writer
+import numpy as np
+import pytest
+from egoexo4d_release import HEIGHT, WIDTH, shade, write_release, write_video
+from PIL import Image
+
+from spear_training.annotation.annotate import main
+from spear_training.annotation.items import read_items
+from spear_training.annotation.masks import decode_mask
+from spear_training.annotation.sources import frame_folder
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Write a release once."""
+    return write_release(tmp_path_factory.mktemp("egoexo4d"))
+
+
+@pytest.fixture
+def release(original, tmp_path):
+    """Return a copy of the release."""
+    return shutil.copytree(original, tmp_path / "release")
+
+
+@pytest.fixture
+def imported(release, tmp_path):
+    """Return a function that imports the release and returns its exit code and items."""
+
+    def run(*more, out=tmp_path / "out"):
+        code = main(["import", "egoexo4d", "--release", str(release), "--out", str(out), *more])
+        path = out / "items.jsonl"
+        written = path.exists() and path.stat().st_size > 0
+        return code, ({item.id: item for item in read_items(path)} if written else {})
+
+    return run
+
+
+def picture(out, item):
+    """Read an item's picture."""
+    return np.asarray(Image.open(out / item.image))
+
+
+def test_cooking_and_bike_frames_with_masks_of_exo_cameras_are_taken(imported, tmp_path, capsys):
+    code, items = imported()
+    assert code == 1  # cam02 has no video
+    assert list(items) == [
+        "lab_bike_2/cam01_0/000003",
+        *(f"lab_cook_1/cam01_0/0000{number}" for number in ("00", "12", "30", "31")),
+    ]
+    rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").open()]
+    assert [found["unit"] for found in rejected] == ["lab_cook_1/cam02_0"]
+    assert "cam02.mp4 cannot be opened" in rejected[0]["reason"]
+    assert "5 pictures, 1 rejected" in capsys.readouterr().out
+
+
+def test_a_picture_is_its_frame_and_a_mask_lies_where_it_was(imported, tmp_path):
+    items = imported()[1]
+    item = items["lab_cook_1/cam01_0/000012"]
+    image = picture(tmp_path / "out", item)
+    assert image.shape == (HEIGHT, WIDTH, 3)
+    assert image[-1, -1].astype(int).mean() == pytest.approx(shade(12, 0), abs=4)
+    assert [found.label for found in item.objects] == [
+        "stainless bowl",
+        "wooden spoon",
+        "wooden spoon",
+    ]
+    mask = decode_mask(item.objects[0].mask)
+    assert mask.shape == (HEIGHT, WIDTH)
+    assert np.array_equal(np.argwhere(mask)[[0, -1]], [[30, 40], [89, 119]])
+
+
+def test_large_frames_are_stored_as_small_as_the_annotated_picture_allows(
+    imported, release, tmp_path
+):
+    video = release / "takes/lab_bike_2/frame_aligned_videos/cam01.mp4"
+    video.unlink()
+    write_video(video, size=(1280, 720), frames=5)
+    item = imported()[1]["lab_bike_2/cam01_0/000003"]
+    assert picture(tmp_path / "out", item).shape == (630, 1120, 3)
+    mask = decode_mask(item.objects[0].mask)  # stored for 320x180
+    assert np.array_equal(np.argwhere(mask)[[0, -1]], [[105, 140], [314, 419]])
+    item = imported("--full-size", out=tmp_path / "full")[1]["lab_bike_2/cam01_0/000003"]
+    assert picture(tmp_path / "full", item).shape == (720, 1280, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        (["--scenarios", "soccer", "--views", "both"], []),  # its video is not there
+        (["--scenarios", "bike repair"], ["lab_bike_2/cam01_0/000003"]),
+        (["--splits", "val"], ["lab_bike_2/cam01_0/000003"]),
+        (["--views", "ego"], ["lab_cook_1/aria01_214-1/000006"]),
+        (
+            ["--every", "2", "--splits", "train"],
+            ["lab_cook_1/cam01_0/000000", "lab_cook_1/cam01_0/000030"],
+        ),
+    ],
+)
+def test_what_is_taken_can_be_chosen(imported, options, ids):
+    assert list(imported(*options)[1]) == ids
+
+
+def test_smaller_videos_lie_beside_the_whole_ones(imported, release, tmp_path):
+    videos = release / "takes/lab_bike_2/frame_aligned_videos"
+    write_video(videos / "downscaled/448/cam01.mp4", 9, size=(160, 90), frames=5)
+    items = imported("--videos", "448", "--splits", "val")[1]
+    item = items["lab_bike_2/cam01_0/000003"]
+    assert picture(tmp_path / "out", item).shape == (90, 160, 3)
+    mask = decode_mask(item.objects[0].mask)
+    assert np.array_equal(np.argwhere(mask)[[0, -1]], [[15, 20], [44, 59]])
+
+
+def test_bad_masks_and_frames_are_named_and_the_others_are_taken(imported, release, tmp_path):
+    good = release_writer.stored_mask(40, 30, 120, 90)
+    masks = {
+        "wrench_0": {"cam01_0": {"annotation": {"3": good, "400": good}}},
+        "pump_0": {"cam01_0": {"annotation": {"3": good | {"encodedMask": "%%%"}}}},
+        "tube_0": {"cam01_0": {"annotation": {"3": good | {"encodedMask": "E4UwJkA"}}}},
+        "tyre_0": {"cam01_0": {"annotation": {"3": {"width": 320}}}},
+        "rim_0": {
+            "cam01_0": {"annotation": {"3": release_writer.stored_mask(1, 1, 9, 9, (100, 100))}}
+        },
+    }
+    release_writer.write(
+        release / "annotations" / "relations_val.json",
+        {"annotations": {"uid-bike": {"object_masks": masks}}},
+    )
+    code, items = imported("--splits", "val")
+    assert code == 1
+    assert [found.label for found in items["lab_bike_2/cam01_0/000003"].objects] == ["wrench"]
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "out/rejected.jsonl").open()]
+    assert len(reasons) == 5
+    for words in (
+        "frame 3, pump_0: the mask is damaged: '%' is no letter",
+        "frame 3, tube_0: the mask is damaged",
+        "frame 3, tyre_0: the mask lacks",
+        "frame 3, rim_0: the mask is 100x100, the video 320x180",
+        "picture 400 of cam01.mp4 cannot be had",
+    ):
+        assert any(reason.startswith(words) for reason in reasons), (words, reasons)
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_list(
+    imported, tmp_path, monkeypatch
+):
+    code, whole = imported(out=tmp_path / "whole")
+    real, calls = frame_folder._write_whole, []
+
+    def full(path, data):
+        calls.append(path)
+        if len(calls) == 5:
+            raise OSError(28, "No space left on device", str(path))
+        real(path, data)
+
+    monkeypatch.setattr(frame_folder, "_write_whole", full)
+    assert imported()[0] == 2
+    monkeypatch.undo()
+    assert not list((tmp_path / "out").rglob("*.partial"))
+    videos = []
+    opened = frame_folder.FrameFolder.write_picture
+    monkeypatch.setattr(
+        frame_folder.FrameFolder,
+        "write_picture",
+        lambda *words: videos.append(words[1]) or opened(*words),
+    )
+    assert imported() == (code, whole)
+    assert "lab_bike_2/cam01_0" not in videos
+
+
+def test_parts_make_the_same_list_as_one_run(imported, tmp_path, capsys):
+    code, whole = imported(out=tmp_path / "whole")
+    codes = []
+    for shard in ("1", "0"):
+        words = ["--shard", shard, "--num-shards", "2"]
+        found = imported(*words)
+        codes.append(found[0])
+    assert "the list is written when the others are" in capsys.readouterr().out
+    assert max(codes) == code
+    assert found[1] == whole
+
+
+def test_other_options_into_the_same_folder_are_refused(imported, capsys):
+    imported()
+    assert imported("--every", "2")[0] == 2
+    assert "every = 1, but it is now 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("takes.json", None, "takes.json cannot be read (No such file or directory)"),
+        ("takes.json", "[{", "takes.json is damaged"),
+        ("takes.json", "{}", "takes.json is not what Ego-Exo4D has under this name"),
+        ("takes.json", "[]", "is about take uid-cook, which takes.json lacks"),
+        ("takes.json", "[{}]", "takes.json has another form than known: KeyError('take_uid')"),
+        ("annotations/relations_val.json", "{}", "is not what Ego-Exo4D has"),
+        (
+            "annotations/relations_val.json",
+            '{"annotations": {"uid-bike": {"object_masks": {"wrench_0": {"cam01_0": {}}}}}}',
+            "take uid-bike is written in another form than known: KeyError('annotation')",
+        ),
+    ],
+)
+def test_a_release_that_is_not_whole_is_named(imported, release, file, content, words, capsys):
+    if content is None:
+        (release / file).unlink()
+    else:
+        (release / file).write_text(content)
+    assert imported()[0] == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_scenario_that_does_not_exist_is_told_with_those_that_do(imported, capsys):
+    assert imported("--scenarios", "Cokking")[0] == 2
+    assert "there are Bike Repair, Cooking, Soccer" in capsys.readouterr().err
