@@ -82,7 +82,12 @@ def _without_unconfirmed(values: Mapping[str, Any], key: str, found: list[Unconf
     return kept
 
 
-def _tagged(kinds: Mapping[str, type], word: str | None = None) -> Callable[[Any, str], Any]:
+def tagged(kinds: Mapping[str, type], word: str | None = None) -> Callable[[Any, str], Any]:
+    """A function of (value, where) that reads a rule of one of `kinds`, or the word.
+
+    It raises a ConfigError that begins with `where`.
+    """
+
     def read(value: Any, where: str) -> Any:
         if word is not None and value == word:
             return value
@@ -140,10 +145,10 @@ _PARTS: dict[str, Callable[[Any, str], Any]] = {
     "robot": _text,
     "control_hz": _number,
     "cameras": _cameras,
-    "pose": _tagged(POSES),
-    "command": _tagged(POSES, REACHED),
-    "gripper_opening": _tagged(OPENINGS, FROM_COMMAND),
-    "gripper_command": _tagged(COMMANDS, FROM_MEASURED),
+    "pose": tagged(POSES),
+    "command": tagged(POSES, REACHED),
+    "gripper_opening": tagged(OPENINGS, FROM_COMMAND),
+    "gripper_command": tagged(COMMANDS, FROM_MEASURED),
     "language": _one(rules.Language),
     "conditions": _many(rules.Condition),
     "subset": _one(rules.Subset),

@@ -1,0 +1,131 @@
+"""How quickly a store gives random samples, by the processor time of one process.
+
+Processor time, not the clock: on a shared machine the clock measures the neighbours.
+
+    python3 -m spear_training.data.store.bench FOLDER --samples 2000
+    python3 -m spear_training.data.store.bench /tmp/made_up --make 20000
+
+The second makes a store of that many frames first, for a machine without data.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spear_training.data.reader import DataFileError
+from spear_training.data.store.frames import FrameStore
+from spear_training.data.store.group import write_group
+from spear_training.data.store.made_up import MADE_UP_FACTS, MadeUpReader
+from spear_training.data.store.writer import begin_store, finish_store
+
+GOAL_SAMPLES_S = 1000
+_MADE_STEPS, _MADE_GROUP = 100, 40
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What reading took.
+
+    Attributes:
+        samples: how many were read; each is one frame, all cameras and the numbers.
+        read_cpu_s: processor time for the encoded pictures and the numbers.
+        decoded_cpu_s: processor time for the decoded pictures and the numbers.
+        decoded_wall_s: time by the clock of the latter.
+        jpeg_bytes: of all samples.
+    """
+
+    samples: int
+    read_cpu_s: float
+    decoded_cpu_s: float
+    decoded_wall_s: float
+    jpeg_bytes: int
+
+    @property
+    def samples_per_cpu_s(self) -> float:
+        """Decoded samples a second of one core."""
+        return self.samples / self.decoded_cpu_s
+
+    def __str__(self) -> str:
+        decode_share = 1 - self.read_cpu_s / self.decoded_cpu_s
+        return (
+            f"{self.samples_per_cpu_s:,.0f} random samples/s/core read and decoded (goal "
+            f"{GOAL_SAMPLES_S:,}), {self.samples / self.read_cpu_s:,.0f} read only\n"
+            f"{self.jpeg_bytes / self.samples / 1e3:.1f} kB of JPEG a sample, "
+            f"{self.jpeg_bytes / self.decoded_cpu_s / 1e6:.1f} MB/s/core, decoding is "
+            f"{100 * decode_share:.0f} % of the processor time; {self.samples} samples, "
+            f"{self.decoded_cpu_s:.2f} s of processor, {self.decoded_wall_s:.2f} s by the clock"
+        )
+
+
+def bench_store(store: FrameStore, samples: int, seed: int = 0) -> BenchResult:
+    """Read `samples` random frames of `store`, once as bytes and once decoded."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(store), (2, samples)).tolist()
+    cameras = store.facts.camera_names
+    jpeg_bytes = 0
+    begin = time.process_time()
+    for frame in chosen[0]:
+        jpeg_bytes += sum(len(store.jpeg(frame, camera)) for camera in cameras)
+        _numbers(store, frame)
+    read_cpu_s = time.process_time() - begin
+    begin, begin_wall = time.process_time(), time.perf_counter()
+    for frame in chosen[1]:
+        for camera in cameras:
+            store.image(frame, camera)
+        _numbers(store, frame)
+    decoded_cpu_s, wall_s = time.process_time() - begin, time.perf_counter() - begin_wall
+    return BenchResult(samples, read_cpu_s, decoded_cpu_s, wall_s, jpeg_bytes)
+
+
+def make_store(root: Path, frames: int) -> None:
+    """Make a store of at least `frames` made-up frames.
+
+    Raises:
+        DataFileError: the folder holds something else.
+        OSError: it cannot be written.
+    """
+    reader = MadeUpReader(-(-frames // _MADE_STEPS), _MADE_STEPS)
+    begin_store(root, MADE_UP_FACTS)
+    groups = range(0, len(reader), _MADE_GROUP)
+    for group, first in enumerate(groups):
+        write_group(root, group, reader, range(first, min(first + _MADE_GROUP, len(reader))))
+    finish_store(root, len(groups))
+
+
+def _numbers(store: FrameStore, frame: int) -> None:
+    """Touch the numbers of a sample: those of its frame and of the second after it."""
+    store.states[frame].copy()
+    store.actions[frame : frame + 30].copy()
+    store.stamps_s[frame : frame + 30].copy()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what reading takes; 2 where the folder holds no store."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m spear_training.data.store.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--make", type=int, metavar="FRAMES", help="make a store there first")
+    options = parser.parse_args(arguments)
+    try:
+        if options.make:
+            begin = time.process_time()
+            make_store(options.folder, options.make)
+            made_s = time.process_time() - begin
+            print(f"made in {made_s:.1f} s of processor, {options.make / made_s:,.0f} frames/s")
+        print(bench_store(FrameStore(options.folder), options.samples))
+    except (DataFileError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Stores written group by group by the tests, and their bytes."""
+
+from spear_training.data.store.facts import CameraFacts, StoreFacts
+from spear_training.data.store.group import write_group
+from spear_training.data.store.writer import begin_store, finish_store
+
+# What a store of the real Bridge episodes says about itself.
+BRIDGE = StoreFacts(
+    name="bridge",
+    robot="WidowX 250",
+    control_hz=5,
+    cameras=(CameraFacts("external", native_aspect=4 / 3),),
+    action_from="reached",
+    gripper_from="commanded",
+)
+
+
+def groups_of(count, size):
+    """Return the reader's numbers of each group."""
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def write_store(root, reader, size=2, order=None, facts=None):
+    """Write a store in groups of `size` episodes, in some order."""
+    begin_store(root, facts or reader.facts())
+    groups = groups_of(len(reader), size)
+    for group in order or range(len(groups)):
+        write_group(root, group, reader, groups[group])
+    return finish_store(root, len(groups))
+
+
+def content(root):
+    """Return the bytes of every file below a folder."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
