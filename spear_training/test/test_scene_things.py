@@ -1,0 +1,207 @@
+"""The things of made-up scenes: closed, of honest size, at rest, apart from one another."""
+
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scene_samples import GREY, open_edges, thing_of, volume_m3, winding
+
+from spear_training.annotation.scenes.decor import FREE_DECOR, ON_FURNITURE, PICTURE, RUG
+from spear_training.annotation.scenes.desk import LAPTOP
+from spear_training.annotation.scenes.footprint import Footprint, turn
+from spear_training.annotation.scenes.furniture import ALONG_WALLS, FREE
+from spear_training.annotation.scenes.paints import COLOURS, colour
+from spear_training.annotation.scenes.placement import Level, levels_on
+from spear_training.annotation.scenes.room import room
+from spear_training.annotation.scenes.scene import draw_things
+from spear_training.annotation.scenes.surfaces import ball, box, cylinder, ring, tube
+from spear_training.annotation.scenes.table_top import KINDS, table_top
+from spear_training.annotation.scenes.things import Body, Part, Placed, make_thing, rest_axes
+
+ROOM_KINDS = (*FREE, *FREE_DECOR, *ALONG_WALLS, *ON_FURNITURE, RUG, PICTURE, LAPTOP)
+ALL_KINDS = (*KINDS, *ROOM_KINDS)
+numbers = st.integers(0, 2**32)
+
+
+@cache
+def scene_of(family, seed):
+    """Return a scene, made once."""
+    return family(np.random.default_rng(seed))
+
+
+def made(kind, seed):
+    """Return one of a kind."""
+    rng = np.random.default_rng(seed)
+    name = str(rng.choice(kind.colours or list(COLOURS)))
+    return make_thing(rng, kind, name if kind.colours else None, colour(rng, name), True)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.word)
+def test_every_kind_is_closed_faces_outward_and_has_an_honest_size(kind):
+    for seed in range(2):
+        thing = made(kind, seed)
+        for part in thing.body.parts:
+            assert open_edges(part.surface) == 0
+            assert volume_m3(part.surface) > 0
+            assert np.isfinite(part.surface.texture_uv).all()
+        longest = np.ptp(thing.vertices_m, axis=0).max()
+        assert (0.03 if kind in KINDS else 0.15) < longest < (0.45 if kind in KINDS else 2.5)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.word)
+def test_every_kind_lies_on_more_than_one_side_of_its_middle(kind):
+    thing = made(kind, 5)
+    rested = thing.vertices_m @ thing.rest.T
+    low, high = thing.resting_box_m
+    touching = rested[rested[:, 2] < low[2] + 1e-3]
+    middle = (low + high)[0] / 2
+    # A ball touches in one point, below its middle.
+    assert touching[:, 0].min() <= middle + 0.01 and touching[:, 0].max() >= middle - 0.01
+
+
+def test_labels_name_a_colour_only_where_the_thing_has_one():
+    things = draw_things(np.random.default_rng(0), ALL_KINDS, 40, twins=0.5)
+    uncoloured = {kind.word for kind in ALL_KINDS if not kind.colours}
+    words = {kind.word for kind in ALL_KINDS}
+    for thing in things:
+        name, _, rest = thing.label.partition(" ")
+        assert thing.label in words or (name in COLOURS and rest in words - uncoloured)
+
+
+def test_some_scenes_hold_two_of_a_kind_and_others_none():
+    scenes = [[one.thing.label for one in scene_of(table_top, seed).things] for seed in range(12)]
+    twins = sum(len(set(labels)) < len(labels) for labels in scenes)
+    assert 0 < twins < len(scenes)
+
+
+@pytest.mark.parametrize("family", [table_top, room])
+def test_nothing_in_a_scene_goes_through_anything_else(family):
+    scenes = [scene_of(family, seed) for seed in range(6)]
+    labels = {one.thing.label for scene in scenes for one in scene.things}
+    assert family is table_top or any(label.endswith("rug") for label in labels)
+    for seed, scene in enumerate(scenes):
+        for one, other in combinations(scene.things, 2):
+            assert not _inside(one, other) and not _inside(other, one), (
+                f"{one.thing.label} and {other.thing.label} of seed {seed}"
+            )
+
+
+def test_what_goes_through_something_is_noticed():
+    low, high = thing_of(box([1, 1, 1])), thing_of(ball(0.2))
+    there = Placed(low, np.zeros(3), 0.3)
+    assert _inside(Placed(high, np.array([0.4, 0, 0]), 0.0), there)
+    assert not _inside(Placed(high, np.array([0.9, 0, 0]), 0.0), there)
+
+
+@pytest.mark.parametrize("family", [table_top, room])
+def test_everything_rests_on_something_but_pictures_hang(family):
+    for seed in range(4):
+        scene = scene_of(family, seed)
+        levels = [0.0]
+        levels += [level.middle_m[2] for placed in scene.things for level in levels_on(placed)]
+        for placed in scene.things:
+            if placed.thing.label != "picture":
+                assert np.abs(np.array(levels) - placed.vertices_m[:, 2].min()).min() < 1e-9
+
+
+def test_the_same_numbers_make_the_same_scene():
+    for family in (table_top, room):
+        first, second = scene_of(family, 1), family(np.random.default_rng(1))
+        assert [one.thing.label for one in first.things] == [
+            one.thing.label for one in second.things
+        ]
+        for one, other in zip(first.things, second.things, strict=True):
+            assert (one.vertices_m == other.vertices_m).all()
+
+
+@given(numbers)
+def test_footprints_that_are_apart_share_no_point(seed):
+    rng = np.random.default_rng(seed)
+    one, other = (
+        Footprint(rng.uniform(-1, 1, 2), rng.uniform(0.05, 1, 2), rng.uniform(-3, 3))
+        for _ in range(2)
+    )
+    apart = one.apart_from(other, 0.0)
+    assert apart == other.apart_from(one, 0.0)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 41)] * 2), axis=-1).reshape(-1, 2)
+    points = one.centre_m + grid * one.half_m @ turn(one.yaw_rad).T
+    within = np.abs((points - other.centre_m) @ turn(other.yaw_rad)) <= other.half_m
+    if apart:
+        assert not within.all(axis=1).any()
+    elif within.all(axis=1).any():
+        assert not one.apart_from(other, 0.0)
+
+
+@settings(max_examples=20)
+@given(numbers, st.floats(-3, 3))
+def test_a_level_takes_only_what_fits_and_is_free(seed, yaw_rad):
+    rng = np.random.default_rng(seed)
+    level = Level(np.array([1.0, 2.0, 0.5]), (0.4, 0.3), yaw_rad, clearance_m=0.2)
+    assert level.place(rng, thing_of(box([0.1, 0.1, 0.3]))) is None  # too high
+    assert level.place(rng, thing_of(box([0.9, 0.1, 0.1]))) is None  # too long
+    found = [level.place(rng, thing_of(box([0.2, 0.1, 0.1]))) for _ in range(12)]
+    found = [placed for placed in found if placed is not None]
+    assert found
+    for placed in found:
+        local = (placed.vertices_m[:, :2] - level.middle_m[:2]) @ turn(yaw_rad)
+        assert (np.abs(local) <= np.array(level.half_m) + 1e-9).all()
+        assert placed.vertices_m[:, 2].min() == pytest.approx(0.5)
+    for one, other in combinations(found, 2):
+        assert one.footprint.apart_from(other.footprint, 0.0)
+
+
+@settings(max_examples=30)
+@given(st.floats(0.01, 0.1), st.floats(0.15, 0.6), st.floats(0.05, 0.5))
+def test_a_cone_that_lies_down_lies_on_its_side(radius_m, height_m, share):
+    cone = tube([[0, 0, 0], [0, 0, height_m]], [radius_m, share * radius_m], 40)
+    rested = cone.vertices_m @ rest_axes(cone.vertices_m, "side").T
+    low = rested[rested[:, 2] < rested[:, 2].min() + 1e-9]
+    # It touches the ground along a line from one end to the other.
+    assert np.ptp(low[:, 0]) > 0.9 * height_m
+
+
+def test_shapes_have_their_volumes():
+    assert volume_m3(box([1, 2, 3])) == pytest.approx(6)
+    assert volume_m3(ball(1.0)) == pytest.approx(4 / 3 * np.pi, rel=0.02)
+    assert volume_m3(cylinder(1.0, 0.5, 2.5)) == pytest.approx(2 * np.pi, rel=0.01)
+    flat = ring([[1, 0], [2, 0], [2, 1], [1, 1]])
+    assert volume_m3(flat) == pytest.approx(3 * np.pi, rel=0.01)
+    assert open_edges(flat) == 0
+    assert winding(np.array([[1.5, 0, 0.5], [0, 0, 0.5]]), flat) == pytest.approx([1, 0])
+
+
+def test_the_box_of_a_turned_thing_is_tight_along_its_own_axes():
+    thing = thing_of(box([0.3, 0.2, 0.1]))
+    placed = Placed(thing, np.array([1.0, 2.0, 3.0]), 0.7)
+    assert placed.box.extents_m == pytest.approx([0.3, 0.2, 0.1])
+    local = (placed.vertices_m - placed.box.centre_m) @ placed.box.axes
+    assert np.abs(local).max(axis=0) == pytest.approx(placed.box.extents_m / 2)
+
+
+def test_normals_are_smooth_on_round_walls_and_sharp_at_edges():
+    can = cylinder(1.0, 0.0, 1.0)
+    normals = can.normals
+    flat = np.abs(normals[:, 2]) > 0.999
+    assert (flat | (np.abs(normals[:, 2]) < 1e-9)).all() and flat.any() and not flat.all()
+    wall = can.vertices_m[~flat]
+    assert (normals[~flat][:, :2] * wall[:, :2]).sum(axis=1) == pytest.approx(1, abs=1e-3)
+    assert Body([Part(can, GREY)]).supports == ()
+
+
+def _inside(one, other):
+    """Whether a vertex of `one` is within a part of `other`; what rests on it is lifted 0.1 mm."""
+    points = one.vertices_m
+    if one.vertices_m[:, 2].min() > other.vertices_m[:, 2].min():
+        points = points + [0, 0, 1e-4]
+    elif one.vertices_m[:, 2].min() < other.vertices_m[:, 2].min():
+        points = points - [0, 0, 1e-4]
+    for part in other.thing.body.parts:
+        surface = part.surface.moved(other.position_m, other.axes)
+        low, high = surface.vertices_m.min(axis=0), surface.vertices_m.max(axis=0)
+        near = points[((points > low) & (points < high)).all(axis=1)]
+        if len(near) and (winding(near, surface) > 0.6).any():
+            return True
+    return False
