@@ -55,6 +55,7 @@ def job(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_ray_makes_the_same_records_as_one_process(tmp_path):
     path = write_list(tmp_path / "list", 12)
     (tmp_path / "list" / "003.png").write_bytes(b"damaged")
@@ -71,6 +72,7 @@ def test_ray_makes_the_same_records_as_one_process(tmp_path):
     assert [record.status for record in found].count("failed") == 2
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_go_on_stops_with_the_workers_sentence(job, tmp_path):
     with pytest.raises(JobError, match="the test's key is missing: set it"):
         job(OnRay(PaintSpec(tmp_path / "pictures"), OPTIONS), ["0", "1 hopeless", "2"])

@@ -50,6 +50,7 @@ def bytes_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     program = tmp_path / "program.py"

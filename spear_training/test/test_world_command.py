@@ -14,13 +14,13 @@ from spear_training.annotation.items import read_items
 from spear_training.annotation.job.records_folder import read_annotations
 from spear_training.annotation.scenes.world_steps import Step, WorldSteps
 
-SCENES = 12
+SCENES = 6
 
 
 @pytest.mark.timeout(900)  # five processes and more take their time on a busy machine
 def test_one_command_goes_from_nothing_to_an_inspected_world(tmp_path, capfd):
     out = tmp_path / "world"
-    words = ["world", "--scenes", str(SCENES), "--out", str(out), "--accuracy-scenes", "3"]
+    words = ["world", "--scenes", str(SCENES), "--out", str(out), "--accuracy-scenes", "2"]
     assert main(words) == 0
     items = read_items(out / "scenes/items.jsonl")
     records = list(read_annotations(out / "annotations"))
@@ -30,10 +30,10 @@ def test_one_command_goes_from_nothing_to_an_inspected_world(tmp_path, capfd):
     questions = (out / "annotations/questions.jsonl").read_text().splitlines()
     assert len(questions) >= SCENES
     measured = json.loads((out / "accuracy/accuracy.json").read_text())
-    assert measured["scenes"] == 3
+    assert measured["scenes"] == 2
     with Image.open(out / "scenes/sheet.jpg") as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
-    assert pixels.shape == (900, 1600, 3) and pixels[150::300, 200::400].mean() > 20
+    assert pixels.shape == (600, 1600, 3) and pixels[150::300, 200::400].mean() > 20
     assert "<html" in (out / "annotations/inspect.html").read_text()[:2000]
     book = json.loads((out / "world.json").read_text())
     steps = ["generate", "annotate", "questions", "accuracy", "inspect"]
