@@ -112,7 +112,7 @@ def main():
     (venv / "COLCON_IGNORE").touch()
     pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     lists = [argument for name in LISTS for argument in ("-r", HERE / name)]
-    print("Installing Python packages (about 3.5 GB in all) ...", flush=True)
+    print("Installing Python packages (about 3 GB in all) ...", flush=True)
     install = [*pip, "-qq", "-c", HERE / "constraints.txt", *lists]
     if subprocess.run(install).returncode:
         sys.exit("pip failed; its message is above. Run the same command again to go on.")

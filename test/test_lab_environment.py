@@ -20,7 +20,7 @@ NEEDS_ROS = re.compile(
 IMPORTS = """
 import numpy, scipy, cv2, rosbags.rosbag2, mcap.writer, mcap_ros2.decoder, av, torch
 import franky, franky_sim, mujoco, pinocchio, google.protobuf, matplotlib, jinja2, rich
-import tokenizers, open3d, pycocotools.mask, google.genai, pyarrow, transformers
+import tokenizers, pycocotools.mask, google.genai, pyarrow, transformers
 import spear_policy.geometry, spear_policy.model.presets
 assert numpy.__version__.startswith("1.26."), numpy.__version__
 assert torch.from_numpy(numpy.ones(3)).numpy().sum() == 3

@@ -30,7 +30,6 @@ PIP_NAMES = {
     "franky_sim": "franky-sim",
     "pinocchio": "pin",
     "mcap_ros2": "mcap-ros2-support",
-    "open3d": "open3d-cpu",
 }
 
 

@@ -102,6 +102,22 @@ def test_quantiles_bring_98_percent_of_the_values_into_the_unit_range():
     assert (np.abs(scaled) <= 1).mean(axis=0) == pytest.approx(0.98, abs=0.004)
 
 
+def test_positions_that_nobody_knows_do_not_count():
+    placed, lost = gathered([1, 2]), MotionStatistics()
+    poses = motion(3, offset_m=50.0)
+    lost.add("lost", poses, poses, np.repeat([1.0, 0.0], 30), state_known=False)
+    assert lost.translation[0].count and not lost.position[0].count
+    both, shares = {"placed": placed, "lost": lost}, {"placed": 1, "lost": 1}
+    found = normalisation(both, shares)
+    assert found.pooled.position == normalisation({"placed": placed}, {"placed": 1}).pooled.position
+    own = normalisation(both, shares, "dataset_quantile").by_data_set["lost"]
+    assert own.position == found.pooled.position
+    assert own.translation != found.pooled.translation
+    assert not [each for each in oddities(both, found.pooled) if "reach" in each.text]
+    with pytest.raises(ValueError, match="no values"):
+        normalisation({"lost": lost}, {"lost": 1})
+
+
 def test_each_scheme_of_table_10():
     motions = {"a": gathered([1, 2]), "b": gathered([3, 4], scale_m=0.08, offset_m=-0.3)}
     shares = {"a": 1.0, "b": 1.0}

@@ -255,3 +255,13 @@ def test_look_says_what_it_cannot_do(tmp_path, capsys):
     assert "dataset_info.json: cannot be read" in capsys.readouterr().err
     assert look(["violin", str(tmp_path)]) == 2
     assert "no row 'violin'" in capsys.readouterr().err
+
+
+def test_a_folder_that_calls_itself_otherwise_is_taken_if_the_table_knows_it(tmp_path):
+    records = [record_of("droid")[0]]
+    for name in ("droid_101", "r2d2_faceblur"):
+        folder = write_folder(tmp_path / name, LAYOUTS["droid"], records, name, "1.0.1")
+        assert len(OxeReader(TABLE["droid"], folder).read(0)) == STEPS
+    folder = write_folder(tmp_path / "other", LAYOUTS["droid"], records, "other", "1.0.1")
+    with pytest.raises(DataFileError, match="holds the data set 'other'.*also_called"):
+        OxeReader(TABLE["droid"], folder)

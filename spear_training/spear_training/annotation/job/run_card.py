@@ -22,8 +22,6 @@ _LIBRARIES = (
     "pycocotools",
     "torch",
     "transformers",
-    "open3d-cpu",
-    "open3d",
     "google-genai",
     "moge",
     "ray",

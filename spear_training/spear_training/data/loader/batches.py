@@ -75,7 +75,7 @@ class BatchSource(Dataset):
 
     def __init__(
         self,
-        readers: Sequence[MomentReader],
+        readers: Mapping[str, MomentReader],
         weights: Sequence[float],
         *,
         batch_size: int,
@@ -86,7 +86,7 @@ class BatchSource(Dataset):
         """Mix some stores.
 
         Args:
-            readers: one a data set.
+            readers: by the names that the data sets have in the mixture.
             weights: of the data sets, see MixtureOrder.
             batch_size: of all processes together.
             seed: 0 or more.
@@ -95,10 +95,11 @@ class BatchSource(Dataset):
         Raises:
             ValueError: see MixtureOrder.
         """
-        self.order = MixtureOrder(weights, [len(reader) for reader in readers], seed)
+        sizes = [len(reader) for reader in readers.values()]
+        self.order = MixtureOrder(weights, sizes, seed)
         self.order.batch(0, batch_size, rank, ranks)
-        self.names = tuple(reader.store.facts.name for reader in readers)
-        self._readers, self._seed = tuple(readers), seed
+        self.names = tuple(readers)
+        self._readers, self._seed = tuple(readers.values()), seed
         self._size, self._rank, self._ranks = batch_size, rank, ranks
 
     def __getitem__(self, step: int) -> Batch:

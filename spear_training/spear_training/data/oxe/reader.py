@@ -210,10 +210,11 @@ class OxeReader:
 
 
 def _judge_source(row: Row, folder: RldsFolder) -> None:
-    if folder.name != row.source.name:
+    if folder.name not in (row.source.name, *row.source.also_called):
         raise DataFileError(
             f"{folder.path}: holds the data set {folder.name!r}; the row {row.name} describes "
-            f"{row.source.name!r}: name the row that fits the folder"
+            f"{row.source.name!r}: name the row that fits the folder, or, if it is the same data, "
+            "add the name in a table of your own (source: {also_called: [...]})"
         )
     if folder.version not in row.source.versions:
         known = ", ".join(row.source.versions)

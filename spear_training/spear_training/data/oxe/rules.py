@@ -143,14 +143,16 @@ class Source:
     """Where the data set is from.
 
     Attributes:
-        name: what its dataset_info.json says.
+        name: what it is called, in the bucket and as a rule in its dataset_info.json.
         versions: that this row describes.
+        also_called: what the dataset_info.json of some version says instead.
         place: where to get it; None: Open X-Embodiment's bucket.
         size_gib, episodes: where they are known.
     """
 
     name: str
     versions: tuple[str, ...]
+    also_called: tuple[str, ...] = ()
     place: str | None = None
     size_gib: float | None = None
     episodes: int | None = None

@@ -14,7 +14,7 @@ from spear_training.data.targets import DT_S, STEPS
 from spear_training.data.whole_file import write_whole
 
 KEPT = "meta/spear_motion.json"
-VERSION = 1  # of what is counted; statistics kept by another are gathered anew
+VERSION = 2  # of what is counted; statistics kept by another are gathered anew
 _EPISODES_A_TASK = 64
 
 
@@ -84,7 +84,7 @@ def _count(root: Path, episodes: range, store: FrameStore | None = None) -> Moti
         try:
             measured = stored_poses(store.stamps_s[rows], store.states[rows])
             told = stored_poses(measured.stamps_s, store.actions[rows]) if commanded else measured
-            found.add(name, measured, told, store.actions[rows, 7])
+            found.add(name, measured, told, store.actions[rows, 7], store.facts.state_known)
         except ValueError as error:
             raise DataFileError(f"{root}: {name}: {error}; import it again") from None
     return found

@@ -28,7 +28,8 @@ class MotionStatistics:
 
     Attributes:
         translation: of the targets, x, y, z in the base frame [m], all steps of a chunk pooled.
-        position: of the end effector, x, y, z in the base frame [m].
+        position: of the end effector, x, y, z in the base frame [m]; nothing where the data do
+            not say where the robot stood.
         distance: of the last step of each chunk [m].
         turn: angle of the last step of each chunk [rad].
         episodes, moments: how many there are.
@@ -54,9 +55,19 @@ class MotionStatistics:
     outliers: dict[str, str] = field(default_factory=dict)
 
     def add(
-        self, name: str, measured: TimedPoses, told: TimedPoses, gripper_commands: ArrayLike
+        self,
+        name: str,
+        measured: TimedPoses,
+        told: TimedPoses,
+        gripper_commands: ArrayLike,
+        state_known: bool = True,
     ) -> None:
         """Count an episode; every sample of it is a moment. The name is for `outliers`.
+
+        Args:
+            name: of the episode.
+            measured, told, gripper_commands: see `chunk_targets`.
+            state_known: whether positions are more than sums of deltas.
 
         Raises:
             ValueError: stamps that do not belong together.
@@ -64,7 +75,8 @@ class MotionStatistics:
         found = chunk_targets(measured, told, gripper_commands, measured.stamps_s)
         for axis in range(3):
             self.translation[axis].add(found.translations_m[..., axis])
-            self.position[axis].add(measured.poses[:, axis])
+            if state_known:
+                self.position[axis].add(measured.poses[:, axis])
         distances = np.linalg.norm(found.translations_m, axis=-1)
         turns = quat.angle(found.rotations_xyzw)
         self.distance.add(distances[:, -1])

@@ -11,7 +11,7 @@ The first is the paper's (section 3.2); facts/model.md 6.4 says how the table is
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from spear_policy.inference.statistics import Range, Statistics, statistics_hash
@@ -105,10 +105,20 @@ def normalisation(
     weights = [shares[name] for name in names]
     pooled = _statistics([motions[name] for name in names], weights, scheme, bounds)
     if scheme == "dataset_quantile":
-        each = {name: _statistics([motions[name]], [1.0], scheme, bounds) for name in names}
+        each = {name: _own(motions[name], pooled, scheme, bounds) for name in names}
     else:
         each = dict.fromkeys(names, pooled)
     return Normalisation(scheme, pooled, each)
+
+
+def _own(
+    motion: MotionStatistics, pooled: Statistics, scheme: Scheme, bounds: ConstBounds | None
+) -> Statistics:
+    """Of one data set; the pooled positions where nobody knows where its robot stood."""
+    if motion.position[0].count:
+        return _statistics([motion], [1.0], scheme, bounds)
+    placed = replace(motion, position=motion.translation)
+    return replace(_statistics([placed], [1.0], scheme, bounds), position=pooled.position)
 
 
 def _statistics(

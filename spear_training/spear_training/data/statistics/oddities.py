@@ -70,7 +70,7 @@ def oddities(
         if motion.idle_share > limits.idle_share:
             texts.append(
                 f"nothing moves at {100 * motion.idle_share:.0f} % of the moments: the model "
-                "learns to wait; leave idle frames out"
+                "learns to wait; cut the recordings shorter"
             )
         if motion.implausible_episodes:
             first = next(iter(sorted(motion.outliers.items())))
@@ -110,6 +110,8 @@ def _size(median: float, typical: float, limits: OddityLimits, alone: bool) -> l
 def _reach(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
     texts = []
     for axis, sketch in zip("xyz", motion.position, strict=True):
+        if not sketch.count:
+            continue
         reach = sketch.quantile(0.99) - sketch.quantile(0.01)
         if reach > limits.reach_m:
             texts.append(

@@ -1,0 +1,1 @@
+"""How close annotations come to the truth of a world where it is known."""

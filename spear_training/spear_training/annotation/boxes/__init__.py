@@ -1,0 +1,1 @@
+"""From the points of an object to its oriented box."""
