@@ -82,7 +82,7 @@ class Frame:
     dropped: tuple[Dropped, ...] = ()
     points: PointMap | None = None
 
-    def keep(self, kept: list[Candidate], lost: list[Dropped]) -> "Frame":
+    def keep(self, kept: list[Candidate], lost: list[Dropped]) -> Frame:
         """The frame with these candidates and further dropped ones."""
         return replace(self, candidates=tuple(kept), dropped=(*self.dropped, *lost))
 

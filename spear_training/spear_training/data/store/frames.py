@@ -84,10 +84,11 @@ class FrameStore:
         return open_files.SHARED.read(path, int(offsets[frame]), int(lengths[frame]), file_bytes)
 
     def image(self, frame: int, camera: str) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) RGB of a frame; raises what `jpeg` raises, and
+        """The picture (H, W, 3) RGB of a frame.
 
         Raises:
-            DataFileError: the picture is damaged.
+            DataFileError: the picture is damaged, or see `jpeg`.
+            IndexError, KeyError: see `jpeg`.
         """
         encoded = np.frombuffer(self.jpeg(frame, camera), np.uint8)
         picture = cv2.imdecode(encoded, _FLAGS)
