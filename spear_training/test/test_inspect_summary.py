@@ -1,0 +1,188 @@
+"""What the page says of a whole run: counts, reasons, sizes out of the ordinary, and the sample."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from inspect_runs import failed, inspect, run_with_pictures, shelf, surveyed
+from question_bench import WIDE_BINS, picture, thing, write_run
+
+from spear_training.annotation.frame import JobError
+from spear_training.annotation.inspection.outliers import find_outliers
+from spear_training.annotation.inspection.run_records import Place
+from spear_training.annotation.inspection.sample import Sample, shares
+from spear_training.annotation.inspection.tally import MOST_REASONS, Tally, reason_group
+from spear_training.annotation.job.shards import Shard
+from spear_training.annotation.records import Dropped
+
+
+def tally_of(*annotations, bins=None):
+    """Count records."""
+    tally = Tally(bins)
+    for annotation in annotations:
+        tally.add(annotation)
+    return tally
+
+
+def test_everything_is_counted():
+    dropped = (Dropped("spoon", "2 of its kind"), Dropped("fork", "3 of its kind"))
+    tally = tally_of(
+        shelf("a"),
+        replace(shelf("b", "mug"), dropped=dropped, metric=False, seconds={"read": 0.03}),
+        picture(name="c"),
+        failed("d", "read: pictures/d.jpg is no picture"),
+        bins=WIDE_BINS,
+    )
+    assert tally.statuses == Counter(ok=2, empty=1, failed=1)
+    assert tally.per_picture == Counter({2: 1, 1: 1, 0: 1})
+    assert tally.labels == Counter(mug=2, bowl=1)
+    assert tally.dropped == Counter({"N of its kind": 2})
+    assert tally.reasons == Counter(
+        {("empty", "nothing was detected"): 1, ("failed", "read: FILE is no picture"): 1}
+    )
+    example = tally.examples["failed", "read: FILE is no picture"]
+    assert example == ("d", "read: pictures/d.jpg is no picture")
+    assert tally.unit == "m or units"
+    assert list(tally.seconds["read"]) == pytest.approx([0.01, 0.03])
+    assert list(tally.longest_m) == pytest.approx([0.4, 0.4, 0.4])
+    assert tally.distance_m[0] == pytest.approx(np.linalg.norm((-0.3, 0.1, 1.2)))
+    assert tally.bin_uses.sum() == 3 * 9 * 3
+    middle = WIDE_BINS.encode([0.4])[0]  # z of no point, and x of none
+    assert tally.bin_uses[WIDE_BINS.encode([1.2])[0]] >= 1
+    assert tally.bin_uses[middle] == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "group"),
+    [
+        ("read: 0012.jpg is no picture", "read: FILE is no picture"),
+        ("read: frames/0012.jpg is no picture", "read: FILE is no picture"),
+        ("12 points, fewer than 50", "N points, fewer than N"),
+        ("1.25 m and 3 m", "N m and N m"),
+        ("two\n lines", "two lines"),
+        (500 * "x", 159 * "x" + "\u2026"),
+    ],
+)
+def test_reasons_that_differ_in_numbers_and_files_are_one(reason, group):
+    assert reason_group(reason, "frames/0012.jpg") == group
+
+
+def test_endless_reasons_do_not_fill_the_memory():
+    words = [f"{chr(97 + n // 26 % 26)}{chr(97 + n % 26)}{chr(97 + n // 676)}" for n in range(700)]
+    lost = tuple(Dropped("mug", word) for word in words)
+    tally = tally_of(replace(shelf("a"), dropped=lost), *(failed("b", word) for word in words))
+    for counts, other in ((tally.dropped, "other reasons"),
+                          (tally.reasons, ("failed", "other reasons"))):  # fmt: skip
+        assert len(counts) == MOST_REASONS + 1
+        assert counts[other] == 700 - MOST_REASONS
+
+
+def test_sizes_that_a_label_does_not_have_are_found():
+    mugs = [
+        picture(thing("mug", sides=(0.1, 0.1, 0.1 + 0.001 * n)), name=f"{n}") for n in range(20)
+    ]
+    giant = picture(thing("mug", sides=(0.1, 0.1, 5.0)), name="giant")
+    tiny = picture(thing("mug", sides=(0.02, 0.02, 0.02)), name="tiny")
+    large = picture(thing("mug", sides=(0.1, 0.1, 0.4)), name="large")
+    tables = [
+        picture(thing("table", sides=(2, 1, 1.5 + 0.01 * n)), name=f"t{n}") for n in range(20)
+    ]
+    found = find_outliers(tally_of(*mugs, *tables, giant, tiny, large))
+    assert [(each.id, each.label, each.of_label) for each in found] == [
+        ("giant", "mug", True),
+        ("tiny", "mug", True),
+    ]
+    assert found[0].longest_m == pytest.approx(5.0)
+    assert found[0].times == pytest.approx(5.0 / 0.11, rel=0.05)
+
+
+def test_objects_of_rare_labels_are_compared_with_all_others():
+    usual = [picture(thing(f"thing {n}", sides=(0.1, 0.2, 0.3)), name=f"{n}") for n in range(40)]
+    moved = [picture(thing(f"part {n}", sides=(0.1, 0.2, 0.4)), name=f"p{n}") for n in range(40)]
+    giant = picture(thing("ghost", sides=(0.1, 0.2, 90.0)), name="giant")
+    found = find_outliers(tally_of(*usual, *moved, giant))
+    assert [(each.id, each.of_label) for each in found] == [("giant", False)]
+    assert find_outliers(tally_of(*usual[:5], giant)) == []
+    assert find_outliers(tally_of(picture(name="nothing"))) == []
+
+
+@given(
+    st.fixed_dictionaries({s: st.integers(0, 100) for s in ("ok", "empty", "failed")}),
+    st.integers(1, 120),
+)
+def test_a_sample_is_as_large_as_it_can_be_and_shows_failures(there, total):
+    found = shares(Counter(there), total)
+    assert sum(found.values()) == min(total, sum(there.values()))
+    assert all(0 <= found[status] <= there[status] for status in there)
+    if total >= 6 and there["failed"]:
+        assert found["failed"] >= min(there["failed"], 2)
+    if there["ok"] >= total:
+        assert found["ok"] >= total - 2 * min(max(2, total // 10), total // 3)
+
+
+def sampled(annotations, count, seed=0, only="all"):
+    """Draw a sample; return ids."""
+    sample = Sample(count, seed, only)
+    for number, annotation in enumerate(annotations):
+        sample.add(Place(annotation.id, None, number), annotation)
+    return [place.id for place in sample.places()]
+
+
+def test_a_sample_depends_on_ids_and_seed_alone_and_a_larger_one_contains_it():
+    # Light stand-ins: only id and status are looked at.
+    annotations = [replace(picture(name=f"{n}"), status="ok") for n in range(200)]
+    small, large = sampled(annotations, 10), sampled(annotations, 30)
+    assert len(small) == 10 and set(small) < set(large)
+    assert small == sorted(small, key=int)
+    assert sorted(sampled(annotations[::-1], 10)) == sorted(small)
+    assert sampled(annotations, 10, seed=1) != small
+    counts = Counter(
+        int(name) // 50 for seed in range(40) for name in sampled(annotations, 10, seed)
+    )
+    assert all(60 < counts[quarter] < 140 for quarter in range(4))
+    assert sampled(annotations, 10, only="failed") == []
+
+
+def test_a_run_in_work_is_shown_as_far_as_it_is(tmp_path, capsys):
+    out = run_with_pictures(tmp_path, [shelf(f"s/{n}") for n in range(9)], num_shards=3)
+    shard = Shard(1, 3)
+    lines = shard.file(out).read_bytes().splitlines(keepends=True)
+    again = failed("s/3", "gemini: gave no answer").to_json().encode() + b"\n"
+    shard.file(out).unlink()
+    shard.journal(out).write_bytes(again + lines[0] + lines[1] + lines[2][:100])
+    Shard(2, 3).file(out).unlink()
+    found = surveyed(out)
+    assert [place.id for place in found.places] == [f"s/{n}" for n in range(5)]
+    assert found.tally.statuses == Counter(ok=5)
+    assert found.notes[0].startswith("The run is not finished: of its shards 1 are finished, 1 in")
+    assert "the list has 9 pictures" in found.notes[0]
+    assert not any("hold no record" in note for note in found.notes)
+    code, page = inspect(out)
+    assert code == 0 and len(page.sections) == 5 and "5 pictures of 9 in the list" in page.text
+    assert "The run is not finished" in capsys.readouterr().out
+
+
+def test_damaged_lines_are_left_out_and_told(tmp_path):
+    out = write_run(tmp_path, [shelf(f"s/{n}") for n in range(4)], num_shards=1)
+    path = Shard(0, 1).file(out)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"{}\n" + lines[1][:50] + b"\n" + lines[3])
+    (out / "questions.jsonl").write_text('{"id": 3}\nno json\n')
+    found = surveyed(out)
+    assert [place.id for place in found.places] == ["s/0", "s/3"]
+    assert [found.annotation(place).id for place in found.places] == ["s/0", "s/3"]
+    assert "2 lines hold no record and are left out. The first: annotations-00000" in found.notes[0]
+    assert any("2 lines of questions.jsonl are damaged" in note for note in found.notes)
+
+
+def test_records_that_change_while_they_are_read_are_noticed(tmp_path):
+    out = write_run(tmp_path, [shelf(f"s/{n}") for n in range(4)], num_shards=1)
+    found = surveyed(out)
+    path = Shard(0, 1).file(out)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[::-1]))
+    with pytest.raises(JobError, match="was written anew"):
+        for place in found.places:
+            found.annotation(place)
