@@ -18,6 +18,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 
 class ItemError(ValueError):
     """A list of items cannot be read; says the file, the line and the mend."""
@@ -31,6 +34,11 @@ class Intrinsics:
     fy: float
     cx: float
     cy: float
+
+    def project(self, points_m: ArrayLike) -> NDArray[np.float64]:
+        """Pixels (..., 2) of points (..., 3) in the camera's frame, all of them in front of it."""
+        x, y, z = np.moveaxis(np.asarray(points_m, float), -1, 0)
+        return np.stack([self.fx * x / z + self.cx, self.fy * y / z + self.cy], axis=-1)
 
 
 @dataclass(frozen=True)

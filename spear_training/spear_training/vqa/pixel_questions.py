@@ -41,10 +41,9 @@ def pixel_of(point_m: tuple[float, float, float], camera: Intrinsics) -> Pixel:
     Raises:
         NotAsked: it is behind the camera or outside the picture.
     """
-    x, y, z = point_m
-    if z <= 0:
+    if point_m[2] <= 0:
         raise NotAsked("the point is behind the camera")
-    return _pixel(camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy)
+    return _pixel(*camera.project(point_m).tolist())
 
 
 def ask_pixel_point(scene: Scene, draws: Draws) -> Pair:

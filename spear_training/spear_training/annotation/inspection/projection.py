@@ -54,11 +54,9 @@ def project(points_m: ArrayLike, intrinsics: Intrinsics) -> NDArray[np.float64]:
 
     (0, 0) is the centre of the top left pixel; NaN for what is not in front of the camera.
     """
-    x, y, z = np.moveaxis(np.asarray(points_m, np.float64), -1, 0)
+    points = np.asarray(points_m, np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        u = intrinsics.fx * x / z + intrinsics.cx
-        v = intrinsics.fy * y / z + intrinsics.cy
-        return np.where((z > 0)[..., None], np.stack([u, v], axis=-1), np.nan)
+        return np.where(points[..., 2:] > 0, intrinsics.project(points), np.nan)
 
 
 def is_shown(pixels: NDArray, width_px: int, height_px: int) -> NDArray[np.bool_]:

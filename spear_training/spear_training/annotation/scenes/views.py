@@ -45,9 +45,7 @@ class View:
 
     def project(self, points_m: ArrayLike) -> NDArray[np.float64]:
         """Pixels (N, 2) of points (N, 3) in the camera's frame, all of them in front of it."""
-        x, y, z = np.asarray(points_m, float).T
-        camera = self.intrinsics
-        return np.column_stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy])
+        return self.intrinsics.project(points_m)
 
     def fitted(self, fit: Fit) -> "View":
         """The camera of the picture that `fit` makes from this one's, padding included."""
