@@ -12,12 +12,8 @@ import pytest
 
 from spear_policy.inference.episode import load_episode
 from spear_training.data.bridge import BridgeReader
-from spear_training.data.import_episodes import (
-    Summary,
-    import_episodes,
-    main,
-    parse_selection,
-)
+from spear_training.data.import_episodes import main
+from spear_training.data.importing.episode_files import Summary, write_episode_files
 
 
 @pytest.fixture
@@ -69,6 +65,17 @@ def test_one_bad_episode_is_named_and_the_others_are_written(
     assert "cut short" in output.err
 
 
+def test_a_damaged_picture_is_named_and_the_others_are_written(
+    write_rlds, make_record, make_picture, command, tmp_path, capsys
+):
+    pictures = [make_picture(200, 60, 20)] * 3 + [make_picture(1, 2, 3)[:40]]
+    bad = make_record(0, **{"steps/observation/image_0": pictures})
+    folder = write_rlds([[bad, make_record(1)]])
+    assert command(folder) == 1
+    assert files(tmp_path) == ["toy-train-000001.npz"]
+    assert "picture 3" in capsys.readouterr().err
+
+
 def test_a_second_run_keeps_what_is_there_unless_told_to_overwrite(
     write_rlds, make_record, command, tmp_path, capsys
 ):
@@ -81,17 +88,6 @@ def test_a_second_run_keeps_what_is_there_unless_told_to_overwrite(
     assert "1 episodes written, 1 were there already" in capsys.readouterr().out
     assert command(folder, "--overwrite") == 0
     assert load_episode(old).poses[0, 1] == 1
-
-
-@pytest.mark.parametrize("text", ["", "1,", "a", "1-", "3-1", "5", "2-5", "-1"])
-def test_a_selection_that_is_none_is_refused(text):
-    with pytest.raises(ValueError, match="--episodes"):
-        parse_selection(text, 5)
-
-
-def test_a_selection_is_numbers_ranges_or_all():
-    assert parse_selection("all", 3) == [0, 1, 2]
-    assert parse_selection("4,0, 2-3 ,3", 5) == [4, 0, 2, 3]
 
 
 def test_an_unusable_input_is_one_sentence_and_exit_code_2(command, tmp_path, capsys):
@@ -157,7 +153,7 @@ def test_a_reader_is_anything_that_gives_episodes_by_number(bridge_rlds_dir, tmp
             return episode
 
     summary, lines = Summary(), []
-    import_episodes(Two(), tmp_path / "out", range(2), summary, say=lines.append)
+    write_episode_files(Two(), tmp_path / "out", range(2), summary, say=lines.append)
     assert files(tmp_path) == ["two-000000.npz", "two-000001.npz"]
     assert len(lines) == 2
     assert str(summary) == "2 episodes written, 0 rejected"

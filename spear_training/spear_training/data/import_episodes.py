@@ -1,135 +1,101 @@
-"""Turn recorded data of any known format into episode files.
+"""Turn recorded data of any known format into what trainings and robots read.
 
-Each episode becomes one .npz, written whole or not at all. An episode that cannot be used is
-named with its reason and leaves the others alone. Episodes that are already there are kept, so a
-run that was interrupted goes on where it was.
+  --to store      one folder in the layout of LeRobotDataset v3.0, fitted pictures as JPEG, to train
+                  from; written by several processes, the same for any number of them
+  --to episodes   one .npz an episode, to replay on a robot
+
+An episode that cannot be used is named with its reason and leaves the others alone. A run may be
+stopped or killed at any moment: the same command goes on where it was.
 """
 
 import argparse
-import re
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from spear_policy.inference.episode import Episode, EpisodeError, save_episode
-from spear_training.data.bridge import BridgeReader
-from spear_training.data.reader import DataFileError, EpisodeReader
+from rich.console import Console
 
-# Format name -> reader of (folder, split).
-READERS: dict[str, Callable[[Path, str], EpisodeReader]] = {"bridge_rlds": BridgeReader}
+from spear_training.data.importing.episode_files import Summary, write_episode_files
+from spear_training.data.importing.progress import ImportProgress
+from spear_training.data.importing.selection import ALL, parse_selection
+from spear_training.data.importing.source_options import (
+    FORMATS,
+    add_options,
+    make_source,
+    option_problem,
+)
+from spear_training.data.importing.store_import import import_to_store
+from spear_training.data.importing.summary import summary_lines
+from spear_training.data.importing.workers import WorkerError
+from spear_training.data.reader import DataFileError
+from spear_training.data.report.store_page import write_report
 
 EXAMPLE = """\
-example, three of the sample episodes:
+examples:
+  import_episodes --to store --format oxe --row bridge --input bridge_dataset/1.0.0 \\
+      --output stores/bridge
+  import_episodes --to store --format bag --input out/trials --outcomes SUCCESS \\
+      --output stores/our_lab
+  import_episodes --to store --format lerobot --keys droid --input droid_1.0.1 \\
+      --output stores/droid --workers 16
   import_episodes --format bridge_rlds --input ../shared/data/bridge_rlds --output out/episodes \\
       --episodes 0,3,7
 """
-
-
-@dataclass
-class Summary:
-    """What an import came to."""
-
-    written: list[Path] = field(default_factory=list)
-    kept: list[Path] = field(default_factory=list)
-    rejected: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        kept = f", {len(self.kept)} were there already (--overwrite writes them again)"
-        return (
-            f"{len(self.written)} episodes written{kept if self.kept else ''}, "
-            f"{len(self.rejected)} rejected"
-        )
-
-
-def import_episodes(
-    reader: EpisodeReader,
-    output: Path,
-    episodes: Iterable[int],
-    summary: Summary,
-    overwrite: bool = False,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Write `episodes` of `reader` as `output`/<name>-<index>.npz, noting each in `summary`.
-
-    Raises:
-        OSError: `output` cannot be written (disk full, no permission). What is there is whole.
-    """
-    episodes = list(episodes)
-    output.mkdir(parents=True, exist_ok=True)
-    for count, index in enumerate(episodes, 1):
-        path = output / f"{reader.name}-{index:06d}.npz"
-        begin = f"[{count}/{len(episodes)}] {path.name}"
-        if path.exists() and not overwrite:
-            summary.kept.append(path)
-            say(f"{begin}: kept")
-            continue
-        try:
-            episode = reader.read(index)
-        except (DataFileError, EpisodeError) as error:
-            summary.rejected.append(f"episode {index}: {error}")
-            say(f"{begin}: REJECTED, {error}")
-            continue
-        save_episode(episode, path)
-        summary.written.append(path)
-        say(f"{begin}: {describe(episode)}")
-
-
-def describe(episode: Episode) -> str:
-    """An episode in one line."""
-    cameras = ", ".join(
-        f"{name} {video.shape[2]}x{video.shape[1]}" for name, video in episode.images.items()
-    )
-    return (
-        f"{len(episode)} steps, {episode.motion.duration_s:.1f} s, {cameras or 'no pictures'}, "
-        f'"{episode.instruction}"'
-    )
-
-
-def parse_selection(text: str, count: int) -> list[int]:
-    """Episode numbers from words like "0,3,7-9" or "all", for a reader of `count` episodes.
-
-    Raises:
-        ValueError: the text is no selection, or names an episode that does not exist.
-    """
-    if text == "all":
-        return list(range(count))
-    chosen: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if not match:
-            raise ValueError(f"--episodes {text!r}: {part!r} is no number or range like 3 or 7-9")
-        first, last = match.groups()
-        numbers = range(int(first), int(last or first) + 1)
-        if not numbers or numbers[-1] >= count:
-            raise ValueError(f"--episodes {text!r}: {part!r} is outside 0 to {count - 1}")
-        chosen += [number for number in numbers if number not in chosen]
-    return chosen
+EPISODES, STORE = "episodes", "store"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; 0: all episodes are there, 1: some were rejected, 2: it could not go on."""
-    parser = argparse.ArgumentParser(
-        prog="import_episodes",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--format", required=True, choices=sorted(READERS), help="what --input is")
-    parser.add_argument("--input", required=True, type=Path, help="folder of the data set")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the .npz files")
-    parser.add_argument("--split", default="train", help="split of the data set (default: train)")
-    parser.add_argument("--episodes", default="all", help='"all" (default), or like 0,3,7-9')
-    parser.add_argument("--overwrite", action="store_true", help="write files again that exist")
+    """Run it.
+
+    Returns:
+        0: all episodes are there; 1: some were rejected; 2: it could not go on; 130: interrupted.
+    """
+    parser = _parser()
     options = parser.parse_args(arguments)
+    if problem := option_problem(options):
+        parser.error(problem)
+    if options.overwrite and options.to == STORE:
+        parser.error("--overwrite is for --to episodes; a store is deleted by you")
+    if options.workers < 1:
+        parser.error(f"--workers is {options.workers}: it must be at least 1")
     # A job that a script starts in the background ignores SIGINT by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    return (_to_store if options.to == STORE else _to_episodes)(options)
+
+
+def _to_store(options: argparse.Namespace) -> int:
+    console, root = Console(), options.output
+    try:
+        with ImportProgress(console) as progress:
+            source = make_source(options)
+            facts = import_to_store(source, root, options.episodes, options.workers, progress)
+        page = write_report(root)
+    except KeyboardInterrupt:
+        print("\nimport_episodes: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (DataFileError, ValueError, WorkerError) as error:
+        print(f"import_episodes: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"import_episodes: {where}{error.strerror or error}; what is written stays, the same "
+            "command goes on from here",
+            file=sys.stderr,
+        )
+        return 2
+    for line in summary_lines(root, facts, page):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 1 if facts.rejected else 0
+
+
+def _to_episodes(options: argparse.Namespace) -> int:
     summary = Summary()
     try:
-        reader = READERS[options.format](options.input, options.split)
+        reader = make_source(options).open()
         chosen = parse_selection(options.episodes, len(reader))
-        import_episodes(reader, options.output, chosen, summary, options.overwrite)
+        write_episode_files(reader, options.output, chosen, summary, options.overwrite)
     except ValueError as error:
         print(f"import_episodes: {error}", file=sys.stderr)
         return 2
@@ -143,6 +109,30 @@ def main(arguments: list[str] | None = None) -> int:
     for reason in summary.rejected:
         print(f"  rejected {reason}", file=sys.stderr)
     return 1 if summary.rejected else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="import_episodes",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--format", required=True, choices=FORMATS, help="what --input is")
+    add("--input", required=True, type=Path, help="folder of the data set")
+    add("--to", choices=(EPISODES, STORE), default=EPISODES, help="(default: episodes)")
+    add("--output", required=True, type=Path, help="folder of the store, or for the .npz files")
+    add("--episodes", default=ALL, help='"all" (default), or like 0,3,7-9')
+    add(
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="processes that write a store (default: one a core, %(default)s)",
+    )
+    add("--overwrite", action="store_true", help="write .npz files again that exist")
+    add_options(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Work out what a mixture is normalised by, and point out what is odd about its data sets.
 
 What is counted is kept beside each store, so a second run, another scheme or other weights cost
-nothing. The result is statistics.json, which training reads and checkpoints carry.
+nothing. The result is statistics.json, which training reads and checkpoints carry, and a page
+beside it for a person.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from spear_training.data.mixture import Part, load_mixture, open_stores
 from spear_training.data.reader import DataFileError
+from spear_training.data.report.statistics_page import write_statistics_report
 from spear_training.data.sampling.mixture_order import MixtureOrder
 from spear_training.data.statistics.files import write_normalisation
 from spear_training.data.statistics.gather import gather, keep, kept_statistics
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         path = options.out / "statistics.json"
         rows = {p.name: s.facts.row_hash for p, s in zip(parts, stores, strict=True)}
         write_normalisation(path, found, shares, rows)
+        odd = oddities(motions, found.pooled)
+        page = write_statistics_report(options.out, motions, shares, found, odd)
     except (DataFileError, ValueError, OSError) as error:
         print(f"stats: {error}", file=sys.stderr)
         return 2
@@ -61,10 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nstats: interrupted; run it again to go on", file=sys.stderr)
         return 130
     _show(console, parts, motions, shares, found)
-    odd = oddities(motions, found.pooled)
     for each in odd:
         console.print(f"[yellow]{each.data_set}[/]: {each.text}", highlight=False)
     console.print(f"{path} written, hash {found.hashes()['pooled'][:12]}", highlight=False)
+    console.print(f"{page}", highlight=False, markup=False, soft_wrap=True)
     return 1 if odd else 0
 
 
@@ -135,7 +139,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scheme", choices=SCHEMES, default=SCHEMES[0], help="see the docs")
     parser.add_argument("--const-translation-m", type=float, default=0.1, help="for const")
     parser.add_argument("--const-position-m", type=float, default=1.0, help="for const")
-    parser.add_argument("--out", required=True, type=Path, help="folder for statistics.json")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="folder for statistics.json and a page"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that count")
     return parser.parse_args(arguments)
 

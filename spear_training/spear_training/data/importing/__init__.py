@@ -1,0 +1,1 @@
+"""From readers to episode files and stores: what import_episodes does."""

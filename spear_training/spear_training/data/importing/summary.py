@@ -1,0 +1,21 @@
+"""What an import to a store came to, in a few lines."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from spear_training.data.report.store_numbers import share_words, time_words
+from spear_training.data.store.facts import StoreFacts
+from spear_training.data.store.places import REJECTS_PATH
+
+
+def summary_lines(root: Path, facts: StoreFacts, page: Path) -> Iterator[str]:
+    """The lines for a terminal."""
+    words = time_words(facts.frames / facts.control_hz)
+    yield f"{root}: {facts.episodes} episodes, {facts.frames} frames, {words}"
+    if facts.rejected:
+        yield f"{facts.rejected} episodes were rejected, see {root / REJECTS_PATH}"
+    if facts.not_selected:
+        yield f"{facts.not_selected} sound episodes were not selected; {share_words(facts)}"
+    if facts.black_wrist:
+        yield f"{facts.black_wrist} episodes have no wrist camera; theirs is black"
+    yield f"{page}"

@@ -1,0 +1,1 @@
+"""Pages that show a person what a store or a mixture holds."""

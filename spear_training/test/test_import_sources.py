@@ -1,0 +1,227 @@
+"""What can be imported, and how it is said: bags, LeRobot folders, rows, episodes, progress."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from bag_bench import OUTCOME, trial
+from import_bench import import_quietly
+from rich.console import Console
+from store_bench import made_store
+
+from spear_training.data.bags.bag_reader import BagRules
+from spear_training.data.bags.facts import store_facts
+from spear_training.data.import_episodes import main
+from spear_training.data.importing.forecast import LEAST_GROUPS, Forecast
+from spear_training.data.importing.progress import MOST_REJECTS, ImportProgress
+from spear_training.data.importing.selection import parse_selection, selection_words, spread
+from spear_training.data.importing.sources import BagSource, LeRobotSource
+from spear_training.data.reader import DataFileError
+from spear_training.data.store.frames import FrameStore
+
+KEYS = """\
+robot: tester
+cameras: {external: observation.images.external}
+pose: {encoding: quaternion, key: observation.state, order: xyzw}
+command: reached
+gripper_opening:
+  {encoding: linear, key: observation.state, first_column: 7, closed_at: 0, open_at: 1}
+gripper_command: from_measured
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Leave the page out, which takes longer than these stores; test_store_report.py is for it."""
+    where = "spear_training.data.import_episodes.write_report"
+    monkeypatch.setattr(where, lambda root: root / "report.html")
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory):
+    """Return a folder of four bags: two successes, a failure, and one that was never closed."""
+    folder = tmp_path_factory.mktemp("trials") / "lab"
+    for name, outcome in (("a", "SUCCESS"), ("b", "FAILURE"), ("c", "SUCCESS"), ("d", "SUCCESS")):
+        words = OUTCOME | {"outcome": outcome, "instruction": f"do {name}"}
+        trial(seconds=1.0).write(folder / "bags" / name, words=words)
+    (folder / "bags" / "d" / "metadata.yaml").unlink()
+    return folder
+
+
+def run(*arguments):
+    """Run the program to a store, in this process."""
+    return main(["--to", "store", "--workers", "1", *map(str, arguments)])
+
+
+def test_bags_of_successes_become_a_store(trials, tmp_path, capsys):
+    root = tmp_path / "lab"
+    assert run("--format", "bag", "--input", trials, "--output", root) == 1
+    store = FrameStore(root)
+    facts = store.facts
+    assert (facts.robot, facts.control_hz, facts.camera_names) == ("fr3", 15, ("external", "wrist"))
+    assert (facts.action_from, facts.gripper_from) == ("commanded", "commanded")
+    assert [store.episodes.sentences(i) for i in range(2)] == [("do a",), ("do c",)]
+    assert np.allclose(store.actions[:, 0] - store.states[:, 0], 0.01, atol=1e-4)
+    reasons = [json.loads(line)["reason"] for line in open(root / "meta/rejects.jsonl")]
+    assert "outcome is FAILURE" in reasons[0]
+    assert "never closed; mend it with" in reasons[1]
+    assert "2 episodes were rejected" in capsys.readouterr().out
+
+
+def test_all_outcomes_can_be_asked_for(trials, tmp_path):
+    root = tmp_path / "lab"
+    given = ("--format", "bag", "--input", trials, "--output", root)
+    assert run(*given, "--outcomes", "any", "--episodes", "0-2") == 0
+    assert FrameStore(root).facts.episodes == 3
+    assert FrameStore(root).facts.source["outcomes"] == "any"
+    none = tmp_path / "none"
+    assert run(*given[:-1], none, "--outcomes", "aborted") == 2
+
+
+def test_another_bag_between_the_others_is_noticed(tmp_path):
+    names = {}
+    for folder, bags in (("before", "abd"), ("moved", "abd"), ("after", "abc")):
+        for bag in bags:
+            (tmp_path / folder / "lab" / bag).mkdir(parents=True)
+            (tmp_path / folder / "lab" / bag / "0.mcap").touch()
+        source = BagSource(tmp_path / folder / "lab")
+        names[folder] = source.identity(source.open())
+    assert names["before"] == names["moved"] != names["after"]
+    assert names["before"].startswith("3 episodes of lab, names ")
+
+
+def test_the_robot_of_a_namespace_and_bags_of_two_robots(trials, tmp_path):
+    with pytest.raises(DataFileError, match="none of 4 bags can be used; .*no ee_state"):
+        store_facts(trials, BagRules(namespace="left"))
+    one, two = trial(seconds=0.6), trial(seconds=0.6)
+    for _, _, message in two.rows:
+        if "EndEffectorState" in message.__msgtype__:
+            message.header.frame_id = "wx250s_base"
+    for name, bench in (("one", one), ("two", two)):
+        bench.write(tmp_path / "mixed" / name)
+    with pytest.raises(DataFileError, match="bags of fr3 and wx250s: a store is of one robot"):
+        store_facts(tmp_path / "mixed")
+
+
+def test_a_store_is_a_lerobot_folder_and_can_be_imported_again(tmp_path):
+    first = made_store(tmp_path, episodes=3, length=5)
+    facts = import_quietly(LeRobotSource(first.root), tmp_path / "again")
+    again = FrameStore(tmp_path / "again")
+    assert np.array_equal(first.states, again.states)
+    assert np.array_equal(first.actions, again.actions)
+    assert again.episodes.sentences(2) == first.episodes.sentences(2)
+    assert (facts.control_hz, facts.action_from) == (10, "commanded")
+
+
+def test_a_lerobot_folder_is_read_by_a_users_keys(tmp_path, capsys):
+    first = made_store(tmp_path, episodes=2, length=5)
+    (first.root / "meta" / "spear.json").unlink()
+    given = ("--format", "lerobot", "--input", first.root, "--output", tmp_path / "out")
+    assert run(*given) == 2
+    assert "say which columns hold what" in capsys.readouterr().err
+    (tmp_path / "keys.yaml").write_text(KEYS)
+    assert run(*given, "--keys", tmp_path / "keys.yaml") == 0
+    store = FrameStore(tmp_path / "out")
+    assert store.facts.camera_names == ("external",)
+    assert store.facts.action_from == "reached"
+    assert np.array_equal(store.actions[:, :7], first.states[:, :7])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format", "oxe"], "--format oxe needs --row"),
+        (["--format", "bag", "--row", "bridge"], "--row is for --format oxe, not for bag"),
+        (["--format", "lerobot", "--split", "val"], "--split is for --format bridge_rlds and oxe"),
+        (["--format", "bag", "--overwrite"], "--overwrite is for --to episodes"),
+        (["--format", "bag", "--workers", "0"], "--workers is 0: it must be at least 1"),
+    ],
+)
+def test_options_that_do_not_belong_together_are_refused(arguments, said, tmp_path, capsys):
+    given = ["--to", "store", "--input", str(tmp_path), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as caught:
+        main([*given, *arguments])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format", "oxe", "--row", "bridges"], "no row 'bridges' in the mixture table"),
+        (["--format", "oxe", "--row", "bridge", "--table", "gone.yaml"], "gone.yaml: cannot be"),
+        (["--format", "lerobot", "--keys", "gone.yaml"], "gone.yaml: cannot be read"),
+        (["--format", "bag"], "no bag there"),
+        (["--format", "lerobot"], "info.json: cannot be read"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_sentence(arguments, said, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert run(*arguments, "--input", folder, "--output", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["", "1,", "a", "1-", "3-1", "5", "2-5", "-1"])
+def test_a_selection_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="--episodes"):
+        parse_selection(text, 5)
+
+
+def test_a_selection_is_numbers_ranges_or_all():
+    assert parse_selection("all", 3) == [0, 1, 2]
+    assert parse_selection("4,0, 2-3 ,3", 5) == [4, 0, 2, 3]
+
+
+@pytest.mark.parametrize("chosen", [[0], [4, 0, 2, 3], list(range(50)), [1, 2, 9, 8, 7]])
+def test_a_selection_in_words_means_the_same(chosen):
+    assert parse_selection(selection_words(chosen), 50) == chosen
+
+
+def test_some_are_spread_over_all():
+    assert spread(range(10, 20), 4) == [10, 13, 16, 19]
+    assert spread([5, 6], 4) == [5, 6]
+    assert spread([5, 6], 1) == [5]
+    assert spread([], 3) == []
+
+
+def test_files_stay_below_100_mb_and_are_several():
+    assert Forecast(episode_bytes=2e6).group_episodes(10**5) == 50
+    assert Forecast(episode_bytes=5e8).group_episodes(10**5) == 1
+    assert Forecast(episode_bytes=1.0).group_episodes(10**9) == 1000
+    assert Forecast(episode_bytes=1.0).group_episodes(160) == 160 / LEAST_GROUPS
+    assert Forecast(episode_bytes=None, reason="dark").group_episodes(3) == 1
+
+
+def test_progress_is_plain_lines_without_a_terminal():
+    out, now = io.StringIO(), [0.0]
+    progress = ImportProgress(Console(file=out, width=200), clock=lambda: now[0])
+    with progress:
+        progress.begin(total=100, done=20)
+        for _ in range(30):
+            now[0] += 0.5
+            progress.add(frames=10)
+        for number in range(MOST_REJECTS + 5):
+            progress.rejected(number, "dark")
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "20 of 100 episodes were looked at already"
+    assert lines[1] == "40 of 100 episodes, 20 frames/s, 0:00:30 left"
+    assert len([line for line in lines if "REJECTED, dark" in line]) == MOST_REJECTS
+    assert lines[-1] == "further rejects are not shown here; the report names them all"
+
+
+def test_progress_is_a_bar_on_a_terminal():
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True, color_system=None)
+    with ImportProgress(console) as progress:
+        progress.begin(total=3, done=0)
+        for _ in range(3):
+            progress.add(frames=10)
+        progress.rejected(1, "dark [red]")
+    assert "3/3" in out.getvalue()
+    assert "frames/s" in out.getvalue()
+    assert "episode 1: REJECTED, dark [red]" in out.getvalue()
