@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 from bag_safety import breaches, check_safety
 from demo_program import demo_environment, run_demo_program
@@ -12,6 +13,7 @@ from graph_fixture import installed
 
 from spear_bringup.control.limits import Limits
 from spear_bringup.nodes.demo import parse
+from spear_training.data.bags.bag_reader import BagReader
 
 pytestmark = pytest.mark.timeout(900)  # a whole demo takes its time on a busy machine
 
@@ -45,6 +47,19 @@ def test_one_trial_of_the_demo_succeeds_and_is_reported(tmp_path):
     # The check sees what was sent: under tighter limits the same commands are breaches.
     assert any("m/s" in text for text in breaches(sent, Limits(max_linear_speed_m_s=0.02)))
     assert any("box" in text for text in breaches(sent, Limits(workspace_min_m=(0.2, -0.4, 0.3))))
+    _check_episode(BagReader(tmp_path).read(0), trial)
+
+
+def _check_episode(episode, trial):
+    """The bag is an episode to train on: seen by both cameras, told, grasped and released."""
+    assert episode.instruction == trial["instruction"]
+    assert episode.images["external"].shape[1:] == (210, 280, 3)
+    assert episode.images["wrist"].shape[1:] == (112, 112, 3)
+    assert episode.stamps_s[-1] - episode.stamps_s[0] > 1.0
+    assert np.ptp(episode.poses[:, 2]) > 0.05
+    assert np.abs(episode.command_poses[:, :3] - episode.poses[:, :3]).max() < 0.05
+    assert {0.0, 1.0} == set(episode.gripper_commands.tolist())
+    assert episode.gripper_openings.min() < 0.7
 
 
 def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(tmp_path):
