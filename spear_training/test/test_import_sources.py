@@ -66,7 +66,7 @@ def test_bags_of_successes_become_a_store(trials, tmp_path, capsys):
     reasons = [json.loads(line)["reason"] for line in open(root / "meta/rejects.jsonl")]
     assert "outcome is FAILURE" in reasons[0]
     assert "never closed; mend it with" in reasons[1]
-    assert "2 episodes were rejected" in capsys.readouterr().out
+    assert "rejected: 2, see" in capsys.readouterr().out
 
 
 def test_all_outcomes_can_be_asked_for(trials, tmp_path):
@@ -144,6 +144,14 @@ def test_options_that_do_not_belong_together_are_refused(arguments, said, tmp_pa
         main([*given, *arguments])
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_is_made_of_bags_must_be_said(tmp_path, capsys):
+    given = ["--format", "bag", "--input", str(tmp_path), "--output", str(tmp_path / "stores")]
+    with pytest.raises(SystemExit):
+        main(given)
+    assert "--to is missing: store to train from, episodes to replay" in capsys.readouterr().err
+    assert not (tmp_path / "stores").exists()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_ctrl_c_stops_all_processes_with_a_sentence(whole, tmp_path):
     assert errors == "\nimport_episodes: interrupted; the same command goes on from here\n"
     assert "Traceback" not in said
     assert not is_finished(root)
-    assert not list(root.rglob(".*.part"))  # each process has removed what it was writing
+    assert not list(root.rglob(".*.part"))  # nothing half written is left
     import_quietly(TryingSource(), root)
     assert content(root) == whole
 
@@ -159,7 +159,7 @@ def test_rejects_are_named_counted_and_leave_the_others_alone(
     assert main([*arguments, "--output", str(root), "--workers", "1"]) == 1
     said = capsys.readouterr().out
     assert "episode 1: REJECTED" in said
-    assert "2 episodes were rejected, see" in said
+    assert "rejected: 2, see" in said
     store = FrameStore(root)
     assert store.episodes.source_index.tolist() == [0, 2]
     lines = [json.loads(line) for line in open(root / "meta/rejects.jsonl")]

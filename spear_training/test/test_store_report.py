@@ -75,7 +75,7 @@ def test_counts_are_those_of_the_store(page, odd_store):
     assert "3 different instructions, and 3 further sentences" in page.words
     rejects = [row for row in page.rows if row[-1] == "1, 4"]
     assert rejects[0][:2] == ["2", "/lab/1.npy: step 1 <script>alert(1)</script>"]
-    assert "1 episodes; theirs is black" in page.words
+    assert "1 of 3 episodes; black pictures stand for it" in page.words
     position = next(row for row in page.rows if row[0] == "position x [m]")
     assert position[1:] == ["0.300", "0.300", "0.370", "0.460", "0.460"]
 

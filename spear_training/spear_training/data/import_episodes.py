@@ -55,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if problem := option_problem(options):
         parser.error(problem)
+    if options.to is None and options.format != "bridge_rlds":
+        parser.error(f"--to is missing: {STORE} to train from, {EPISODES} to replay on a robot")
     if options.overwrite and options.to == STORE:
         parser.error("--overwrite is for --to episodes; a store is deleted by you")
     if options.workers < 1:
@@ -121,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--format", required=True, choices=FORMATS, help="what --input is")
     add("--input", required=True, type=Path, help="folder of the data set")
-    add("--to", choices=(EPISODES, STORE), default=EPISODES, help="(default: episodes)")
+    add("--to", choices=(EPISODES, STORE), help="see above; of bridge_rlds by itself: episodes")
     add("--output", required=True, type=Path, help="folder of the store, or for the .npz files")
     add("--episodes", default=ALL, help='"all" (default), or like 0,3,7-9')
     add(

@@ -54,14 +54,17 @@ class ImportProgress:
 
     def add(self, frames: int) -> None:
         """Count an episode."""
+        if self._done == self._begun_with:
+            self._begun_at = self._clock()  # what starting took says nothing about the rest
+        else:
+            self._frames += frames
         self._done += 1
-        self._frames += frames
         if self._bar:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
         elif self._clock() - self._line_at >= LINE_EVERY_S:
             self._line_at = self._clock()
             left_s = self._seconds() * (self._total - self._done)
-            left_s /= max(1, self._done - self._begun_with)
+            left_s /= max(1, self._done - self._begun_with - 1)
             left = timedelta(seconds=round(left_s))
             self.say(f"{self._done} of {self._total} episodes, {self._rate()}, {left} left")
 

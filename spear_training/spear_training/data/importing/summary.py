@@ -13,9 +13,9 @@ def summary_lines(root: Path, facts: StoreFacts, page: Path) -> Iterator[str]:
     words = time_words(facts.frames / facts.control_hz)
     yield f"{root}: {facts.episodes} episodes, {facts.frames} frames, {words}"
     if facts.rejected:
-        yield f"{facts.rejected} episodes were rejected, see {root / REJECTS_PATH}"
+        yield f"rejected: {facts.rejected}, see {root / REJECTS_PATH}"
     if facts.not_selected:
-        yield f"{facts.not_selected} sound episodes were not selected; {share_words(facts)}"
+        yield f"not selected: {facts.not_selected} sound episodes; {share_words(facts)}"
     if facts.black_wrist:
-        yield f"{facts.black_wrist} episodes have no wrist camera; theirs is black"
+        yield f"without wrist camera: {facts.black_wrist} episodes; their pictures of it are black"
     yield f"{page}"

@@ -7,7 +7,6 @@ ends, and a Ctrl-C of the terminal is for this process only.
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections import deque
@@ -22,7 +21,7 @@ from spear_training.data.importing.watched_reader import WatchedReader
 from spear_training.data.reader import DataFileError
 from spear_training.data.store.group import write_group
 
-STOP_S = 10.0  # for a worker to remove what it was writing
+STOP_S = 10.0  # for a process to end
 
 
 class WorkerError(RuntimeError):
@@ -151,6 +150,8 @@ def _processes(root: Path, source: Source, robot: str, count: int) -> Iterator[l
                 worker.process.kill()
                 worker.process.join()
             worker.line.close()
+        for left in root.rglob(".*.part"):  # what was half written
+            left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -167,8 +168,6 @@ def _no_interrupt_for_children() -> Iterator[None]:
 
 def _serve(line: connection.Connection, root: Path, source: Source, robot: str) -> None:
     """Write groups until nobody asks for more."""
-    # By the exception what is half written is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _use_one_thread()
     try:

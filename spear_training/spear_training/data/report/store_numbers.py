@@ -84,7 +84,8 @@ def fact_rows(facts: StoreFacts) -> list[tuple[str, str]]:
     if facts.row:
         rows.append(("row of the mixture table", f"{facts.row} (hash {facts.row_hash[:12]})"))
     if facts.black_wrist:
-        rows.append(("without wrist camera", f"{facts.black_wrist} episodes; theirs is black"))
+        words = f"{facts.black_wrist} of {facts.episodes} episodes; black pictures stand for it"
+        rows.append(("without wrist camera", words))
     for key, value in facts.source.items():
         if key != "notes" and value not in (None, "", [], {}):
             rows.append((key.replace("_", " "), _words(value)))
