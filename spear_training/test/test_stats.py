@@ -1,11 +1,14 @@
 """The program stats: from stores to statistics.json, again for nothing, and refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from store_bench import made_store
 
+from spear_policy.inference.model_card import CARD_FILE, ModelCard
+from spear_policy.inference.statistics import statistics_hash
 from spear_training.data.mixture import load_mixture
 from spear_training.data.reader import DataFileError
 from spear_training.data.statistics.files import read_normalisation
@@ -79,6 +82,17 @@ def test_an_odd_data_set_is_pointed_out(lab, capsys):
 def test_const_bounds_are_the_users(lab):
     _, found = run(lab, "--scheme", "const", "--const-translation-m", "0.2")
     assert found.pooled.translation.high == (0.2, 0.2, 0.2)
+
+
+def test_a_checkpoint_carries_them_with_their_hash(lab, checkpoint, tmp_path):
+    _, found = run(lab)
+    card = ModelCard.read(checkpoint / CARD_FILE)
+    mine = found.card_statistics()
+    card = replace(card, statistics=mine, statistics_hash=statistics_hash(mine))
+    card.write(tmp_path / CARD_FILE)
+    again = ModelCard.read(tmp_path / CARD_FILE)
+    assert again.statistics == found.pooled
+    assert again.statistics_hash == found.hashes()["pooled"]
 
 
 @pytest.mark.parametrize(
