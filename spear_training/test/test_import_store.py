@@ -55,7 +55,7 @@ def test_real_episodes_become_a_store_with_their_facts(bridge_store, bridge_rlds
     first = store.episodes.first_frame[17]
     assert np.array_equal(store.states[first : first + 10, :7], episode.poses.astype(np.float32))
     assert store.episodes.sentences(17) == ("put carrot on plate",)
-    # At least 16 files, so that several processes have something to do.
+    # Two episodes a file, so that several processes have something to do.
     assert len(list(store.root.glob("data/*/*.parquet"))) == 13
 
 

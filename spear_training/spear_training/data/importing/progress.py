@@ -55,7 +55,8 @@ class ImportProgress:
     def add(self, frames: int) -> None:
         """Count an episode."""
         if self._done == self._begun_with:
-            self._begun_at = self._clock()  # what starting took says nothing about the rest
+            # What starting took says nothing about the rest.
+            self._begun_at = self._line_at = self._clock()
         else:
             self._frames += frames
         self._done += 1
