@@ -95,8 +95,8 @@ def bridge_rlds_dir():
 def checkpoint(tmp_path_factory):
     """Write a checkpoint folder of the preset tiny, with random weights; not to be changed."""
     from spear_policy.inference.make_checkpoint import untrained_policy
-    from spear_policy.inference.policy_folder import save
-    from spear_policy.model.presets import preset
+    from spear_policy.inference.spear_engine import save
+    from spear_policy.model.config import preset
 
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     save(folder, untrained_policy(preset("tiny")))

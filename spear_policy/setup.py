@@ -28,7 +28,7 @@ setup(
     maintainer_email="spear@example.org",
     license="Apache-2.0",
     packages=find_packages(exclude=["test", "test.*"]),
-    package_data={NAME: ["**/*.yaml", "**/*.json"]},
+    package_data={NAME: ["**/*.yaml", "**/*.json", "**/*.html"]},
     data_files=shared_files(),
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},

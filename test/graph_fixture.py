@@ -8,14 +8,12 @@ from pathlib import Path
 import yaml
 from rclpy.action import ActionClient
 
-from spear_bringup.graph.executables import find_executable
-from spear_bringup.graph.free_places import free_loopback_host
-from spear_bringup.graph.robots import sim_graph
-from spear_bringup.nodes.managed_nodes import Timeouts
+from spear_bringup.graph import find_executable, free_loopback_host, sim_graph
+from spear_bringup.nodes.lifecycle_manager import Timeouts
 from spear_bringup.nodes.supervisor import RunningGraph
 from spear_msgs.action import RunInstruction
 from spear_msgs.msg import ActionChunk, EndEffectorState, GateStatus, PolicyStatus
-from spear_policy.nodes import qos
+from spear_policy.nodes import messages as qos
 from spear_policy.nodes.messages import pose_array, s_to_duration, stamp_to_s
 
 START_TIMEOUT_S = 240.0  # a busy machine imports and draws slowly

@@ -7,8 +7,7 @@ import pytest
 from bag_safety import check_safety
 from demo_program import run_demo_program
 
-from spear_bringup.nodes.demo import parse
-from spear_bringup.nodes.demo_checkpoint import make_untrained
+from spear_bringup.nodes.demo import make_untrained, parse
 from spear_bringup.trials.bag_reader import read_trial
 from spear_bringup.trials.metrics import path_length_m
 

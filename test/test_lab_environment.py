@@ -15,13 +15,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
 NEEDS_ROS = re.compile(
-    r"rclpy|spear_msgs|free_places|\.nodes|franky|simulated_franka|franka_lab|install/setup"
+    r"rclpy|spear_msgs|free_places|\.nodes|franky|simulated_franka|franka_fixture|install/setup"
 )
 IMPORTS = """
 import numpy, scipy, cv2, rosbags.rosbag2, mcap.writer, mcap_ros2.decoder, av, torch
 import franky, franky_sim, mujoco, pinocchio, google.protobuf, matplotlib, jinja2, rich
 import tokenizers, pycocotools.mask, google.genai, pyarrow, transformers
-import spear_policy.geometry, spear_policy.model.presets
+import spear_policy.geometry, spear_policy.model.config
 assert numpy.__version__.startswith("1.26."), numpy.__version__
 assert torch.from_numpy(numpy.ones(3)).numpy().sum() == 3
 print("fine")

@@ -9,8 +9,8 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 from graph_fixture import START_TIMEOUT_S, leftovers, simulation
 
-from spear_bringup.graph.processes import stale_shared_memory
-from spear_bringup.graph.robots import franka_graph, sim_graph
+from spear_bringup.graph import franka_graph, sim_graph
+from spear_bringup.nodes.supervisor import stale_shared_memory
 from spear_policy.nodes.parameters import read_specs
 
 LAUNCH = Path(__file__).resolve().parents[1] / "spear_bringup" / "launch"

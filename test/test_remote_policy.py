@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from graph_fixture import START_TIMEOUT_S, Watcher, simulation
 from lifecycle_msgs.msg import Transition
-from policy_bench import World
+from policy_fixture import World
 from remote_link import remote_link
-from ros_bench import ros, spinning, transit, wait
+from ros_fixture import ros, spinning, transit, wait
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from spear_bringup.graph.processes import NodeProcess
-from spear_bringup.nodes.supervisor import RunningGraph
+from spear_bringup.nodes.supervisor import NodeProcess, RunningGraph
 from spear_bringup.sim.tasks import task_of_seed
 from spear_msgs.msg import GateStatus
 from spear_policy.inference.image_codec import CvBridge
-from spear_policy.nodes import qos
+from spear_policy.nodes import messages as qos
 from spear_policy.nodes.messages import pose_array, stamp_to_s
 
 pytestmark = [pytest.mark.kills_processes, pytest.mark.timeout(600)]

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from graph_fixture import START_TIMEOUT_S, Watcher, simulation
 
-from spear_bringup.nodes.trial_client import TrialClient
-from spear_bringup.nodes.trial_judges import FollowingJudge
+from spear_bringup.nodes.trial_client import FollowingJudge, TrialClient
 from spear_bringup.trials.bag_reader import frames, read_trial
-from spear_bringup.trials.following import (
+from spear_bringup.trials.results import (
     POSITION_LIMIT_MM,
     ROTATION_LIMIT_DEG,
     Recording,

@@ -6,17 +6,22 @@ does not depend on how fast the machine is.
 
 import numpy as np
 import pytest
-from policy_bench import BRIDGE, policy_bench
+from policy_fixture import BRIDGE, policy_fixture
 from rclpy.node import Node
-from ros_bench import ros, spinning, wait
+from ros_fixture import ros, spinning, wait
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from spear_msgs.msg import EndEffectorState
 from spear_policy.geometry.tracking import TimedPoses
-from spear_policy.nodes.messages import chunk_from_msg, pose_from_array, s_to_stamp, stamp_to_s
-from spear_policy.nodes.qos import SENSOR
-from spear_training.data.bridge import BridgeReader
+from spear_policy.nodes.messages import (
+    SENSOR,
+    chunk_from_msg,
+    pose_from_array,
+    s_to_stamp,
+    stamp_to_s,
+)
+from spear_training.data.oxe.reader import BridgeReader
 
 EPISODES = (4, 7, 12)  # of three tasks
 START_S = 1000.0
@@ -108,7 +113,7 @@ def test_a_real_episode_is_answered_at_5_hz_from_the_recorded_poses(
     parameters |= {"absent_cameras": "wrist", "use_sim_time": True, "clock_stall_s": 60.0}
     # As shipped, not as patient as the bench: on this clock nothing is ever late.
     parameters |= {"inference_period_s": 0.2, "max_image_age_s": 0.5, "max_state_age_s": 0.2}
-    with spinning(player), policy_bench(None, up=False, **parameters) as bench:
+    with spinning(player), policy_fixture(None, up=False, **parameters) as bench:
         bench.world.cameras, bench.world.publishing_states = set(), False
         bench.world.publishing_objects = False
         player.tick(START_S - 2 * TICKS * TICK_S, step=-2)

@@ -4,7 +4,7 @@ Example:
     ros2 launch spear_bringup franka.launch.py robot_host:=172.16.0.2 checkpoint:=checkpoints/mine
 """
 
-from spear_bringup.graph.robots import franka_graph
+from spear_bringup.graph import franka_graph
 from spear_bringup.nodes.launch_actions import describe
 
 

@@ -6,7 +6,7 @@ Example:
     ros2 topic pub --once /instruction std_msgs/msg/String "{data: put the red cube on the plate}"
 """
 
-from spear_bringup.graph.robots import ENGINES, sim_graph
+from spear_bringup.graph import ENGINES, sim_graph
 from spear_bringup.nodes.launch_actions import describe
 
 

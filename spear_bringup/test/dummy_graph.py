@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from spear_bringup.graph.spec import NodeSpec
+from spear_bringup.graph import NodeSpec
 
 _NODE = f"""#!{sys.executable}
 import os, subprocess, sys, time

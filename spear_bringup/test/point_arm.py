@@ -8,8 +8,7 @@ import numpy as np
 from spear_bringup.control.chunk_player import Running
 from spear_bringup.control.command_core import CommandCore
 from spear_bringup.control.limits import Limits, Timing
-from spear_bringup.control.path import path_through
-from spear_bringup.control.segments import Start
+from spear_bringup.control.path import Start, path_through
 from spear_bringup.drivers.arm_session import ArmSession
 from spear_bringup.drivers.protocol import RobotState
 from spear_policy.geometry.chunks import chunk_from_poses

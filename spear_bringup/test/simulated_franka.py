@@ -86,9 +86,10 @@ def _serve(host: str, publish_clock) -> None:
     from franky_sim import franka_robot_protocol as protocol
     from franky_sim.mujoco_simulator import MujocoSimulator
 
-    from spear_bringup.sim import arm_server, franky_server
-    from spear_bringup.sim.mended_robot import TICK_S, add_mended_robot
-    from spear_bringup.sim.pacing import Pacer
+    from spear_bringup.sim import franka_server as arm_server
+    from spear_bringup.sim import franka_server as franky_server
+    from spear_bringup.sim.franka_robot import TICK_S, add_mended_robot
+    from spear_bringup.sim.world import Pacer
 
     orders: list[str] = []
 

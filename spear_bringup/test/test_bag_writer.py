@@ -22,8 +22,13 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
 from spear_bringup.trials.bag_repair import CannotRepair, repair
-from spear_bringup.trials.bag_writer import BagRefused, BagTopic, BagWriter
-from spear_bringup.trials.message_definitions import UnknownType, definition_of
+from spear_bringup.trials.bag_writer import (
+    BagRefused,
+    BagTopic,
+    BagWriter,
+    UnknownType,
+    definition_of,
+)
 from spear_msgs.msg import EndEffectorCommand
 
 COMMAND = BagTopic("/command", definition_of("spear_msgs/msg/EndEffectorCommand"))

@@ -1,6 +1,6 @@
 """A clock that lies is noticed."""
 
-from spear_bringup.control.clock_watch import ClockWatch
+from spear_bringup.drivers.clocks import ClockWatch
 
 
 def test_a_simulated_clock_that_runs_is_fine_at_any_speed():

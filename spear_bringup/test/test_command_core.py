@@ -7,8 +7,7 @@ import pytest
 from chunk_factory import DOWN, resting_history, straight_chunk, turned
 
 from spear_bringup.control.command_core import CommandCore
-from spear_bringup.control.limits import Limits, Timing
-from spear_bringup.control.verdicts import Reason, Verdict
+from spear_bringup.control.limits import Limits, Reason, Timing, Verdict
 from spear_policy.geometry.chunks import chunk_from_poses
 from spear_policy.geometry.poses import Pose
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spear_bringup.drivers.clock_map import ClockMap
+from spear_bringup.drivers.clocks import ClockMap
 
 OFFSET_S = 1000.0
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from spear_bringup.control.limits import Limits
-from spear_bringup.control.verdicts import Reason, Verdict
+from spear_bringup.control.limits import Limits, Reason, Verdict
 from spear_bringup.drivers.homing import joint_path, judge_joint_path
 from spear_policy.geometry.poses import Pose
 

@@ -15,13 +15,13 @@ from sensor_msgs.msg import JointState
 from simulated_franka import SimulatedFranka
 from std_srvs.srv import Trigger
 
-from spear_bringup.graph.free_places import free_loopback_host
+from spear_bringup.graph import free_loopback_host
 from spear_bringup.nodes.franka_driver import FrankaDriver
 from spear_msgs.msg import ActionChunk, EndEffectorCommand, EndEffectorState, GateStatus
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.chunks import chunk_from_poses
 from spear_policy.geometry.poses import Pose, distance
-from spear_policy.nodes import qos
+from spear_policy.nodes import messages as qos
 from spear_policy.nodes.messages import chunk_to_msg, pose_from_msg, stamp_to_s
 
 HOST = free_loopback_host()

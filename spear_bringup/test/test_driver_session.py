@@ -8,8 +8,7 @@ import pytest
 from point_arm import START, Driver, assert_noticed_in_time
 
 from spear_bringup.control.command_core import CommandCore
-from spear_bringup.control.limits import Limits, Timing
-from spear_bringup.control.verdicts import Reason, Verdict
+from spear_bringup.control.limits import Limits, Reason, Timing, Verdict
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.homing import HomingFailed, go_home
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
@@ -177,7 +176,7 @@ def test_a_thread_of_the_driver_that_breaks_latches_the_arm(drive, monkeypatch):
 def test_a_call_into_the_arm_that_never_returns_is_a_lost_robot_and_blocks_nobody(
     drive, monkeypatch
 ):
-    monkeypatch.setattr("spear_bringup.drivers.command_lane._TURN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("spear_bringup.drivers.arm_session._TURN_TIMEOUT_S", 0.2)
     driver = drive()
     let_go = threading.Event()
     monkeypatch.setattr(driver.arm, "send", lambda path: let_go.wait(120.0))

@@ -1,6 +1,6 @@
 """Silence is told by the robot's own clock, and never by our own sleep."""
 
-from spear_bringup.drivers.state_watch import StateWatch
+from spear_bringup.drivers.clocks import StateWatch
 
 TICK_S = 0.01
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from spear_bringup.trials.following import Recording, following_errors
-from spear_bringup.trials.series import StateSeries
+from spear_bringup.trials.bag_reader import StateSeries
+from spear_bringup.trials.results import Recording, following_errors
 from spear_policy.geometry.chunks import Chunk
 from spear_policy.geometry.tracking import TimedPoses
 

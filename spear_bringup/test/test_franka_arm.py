@@ -5,11 +5,10 @@ import time
 
 import numpy as np
 import pytest
-from franka_lab import HOST
+from franka_fixture import HOST
 
 from spear_bringup.control.path import path_through
-from spear_bringup.drivers.franka import FrankaArm
-from spear_bringup.drivers.franka_motions import FrankaSettings
+from spear_bringup.drivers.franka import FrankaArm, FrankaSettings
 from spear_bringup.drivers.homing import joint_path
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
 from spear_policy.geometry import quaternions as quat

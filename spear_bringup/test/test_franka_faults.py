@@ -8,13 +8,11 @@ import time
 import franky
 import numpy as np
 import pytest
-from franka_lab import HOST, fault, until
+from franka_fixture import HOST, fault, until
 
 from spear_bringup.control.path import path_through
 from spear_bringup.drivers import franka as franka_module
-from spear_bringup.drivers.franka import FrankaArm
-from spear_bringup.drivers.franka_faults import fault_of, fault_of_state
-from spear_bringup.drivers.franka_motions import FrankaSettings
+from spear_bringup.drivers.franka import FrankaArm, FrankaSettings, fault_of, fault_of_state
 from spear_bringup.drivers.protocol import FaultKind
 
 
@@ -86,7 +84,7 @@ def test_a_motion_that_the_planner_refuses_is_sent_once_more(arm, monkeypatch):
         made.append(path)
         # A knot above the planner's limit is what it refuses.
         monkeypatch.setattr(
-            "spear_bringup.drivers.franka_motions.KNOT_SPEED_MARGIN", 9.0 if len(made) == 1 else 0.9
+            "spear_bringup.drivers.franka.KNOT_SPEED_MARGIN", 9.0 if len(made) == 1 else 0.9
         )
         return make(path if len(made) > 1 else path.slowed(1e-2), link, settings)
 
@@ -99,7 +97,7 @@ def test_a_motion_that_the_planner_refuses_is_sent_once_more(arm, monkeypatch):
 
 def test_a_planner_that_refuses_twice_is_a_fault_and_the_next_motion_runs(arm, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("spear_bringup.drivers.franka_motions.KNOT_SPEED_MARGIN", 9.0)
+        patch.setattr("spear_bringup.drivers.franka.KNOT_SPEED_MARGIN", 9.0)
         too_fast = along_y(arm).slowed(1e-2)
         seen = fault(arm.send, too_fast) or until(lambda: fault(arm.check))
     assert seen.kind is FaultKind.PLANNER

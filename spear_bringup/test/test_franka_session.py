@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from franka_lab import HOST, until
+from franka_fixture import HOST, until
 from point_arm import assert_noticed_in_time
 
-from spear_bringup.control.command_core import CommandCore
-from spear_bringup.control.gripper_logic import GripperLogic
-from spear_bringup.control.limits import Limits, Timing
-from spear_bringup.control.verdicts import Reason
+from spear_bringup.control.command_core import CommandCore, GripperLogic
+from spear_bringup.control.limits import Limits, Reason, Timing
 from spear_bringup.drivers.arm_session import ArmSession
-from spear_bringup.drivers.franka import FrankaArm
-from spear_bringup.drivers.franka_gripper import FrankaGripper, FrankaGripperSettings
-from spear_bringup.drivers.franka_motions import FrankaSettings
+from spear_bringup.drivers.franka import (
+    FrankaArm,
+    FrankaGripper,
+    FrankaGripperSettings,
+    FrankaSettings,
+)
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.homing import joint_path
 from spear_bringup.drivers.protocol import FaultKind, RobotFault

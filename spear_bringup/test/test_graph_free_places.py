@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from spear_bringup.graph.free_places import free_domain_id, free_loopback_host, ports_are_free
+from spear_bringup.graph import free_domain_id, free_loopback_host, ports_are_free
 
 
 def test_an_address_with_a_listener_is_not_free():

@@ -4,8 +4,7 @@ import pytest
 import rclpy
 from rclpy.node import Node
 
-from spear_bringup.graph.manager import manager_spec
-from spear_bringup.graph.spec import NodeSpec, check_graph
+from spear_bringup.graph import NodeSpec, check_graph, manager_spec
 
 
 @pytest.fixture(scope="module")

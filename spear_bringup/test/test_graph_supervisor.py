@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from dummy_graph import dummy, install_dummies
 
-from spear_bringup.graph.processes import stale_shared_memory
-from spear_bringup.graph.spec import NodeSpec
-from spear_bringup.nodes.supervisor import GraphError, RunningGraph
+from spear_bringup.graph import NodeSpec
+from spear_bringup.nodes.supervisor import GraphError, RunningGraph, stale_shared_memory
 
 pytestmark = pytest.mark.kills_processes
 

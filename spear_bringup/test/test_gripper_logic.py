@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_bringup.control.gripper_logic import GripperLogic
+from spear_bringup.control.command_core import GripperLogic
 
 
 def test_nothing_is_commanded_before_the_policy_is_clear():

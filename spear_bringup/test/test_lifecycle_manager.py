@@ -7,7 +7,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from dummy_graph import dummy, install_dummies
 from std_srvs.srv import Trigger
 
-from spear_bringup.graph.manager import manager_spec
+from spear_bringup.graph import manager_spec
 from spear_bringup.nodes.supervisor import RunningGraph
 
 pytestmark = pytest.mark.kills_processes

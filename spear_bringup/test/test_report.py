@@ -16,8 +16,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float64
 
 from spear_bringup.trials.bag_reader import BagUnreadable, cameras, frames, read_trial
-from spear_bringup.trials.bag_writer import BagTopic
-from spear_bringup.trials.message_definitions import definition_of
+from spear_bringup.trials.bag_writer import BagTopic, definition_of
 from spear_bringup.trials.plots import SpeedLimits
 from spear_bringup.trials.recording import Recording, TrialEnd, TrialRequest
 from spear_bringup.trials.report import NoTrials, write_report

@@ -16,11 +16,10 @@ from franky_sim.franka_gripper_protocol import GripperCommand, GripperCommandSta
 from franky_sim.franka_robot_protocol import RobotMode
 from scipy.spatial.transform import Rotation
 
-from spear_bringup.graph.free_places import free_loopback_host
-from spear_bringup.sim.franky_server import HAND_PORT, AddressError, require_free
-from spear_bringup.sim.settings import WorldSettings
-from spear_bringup.sim.state_packet import pack_state
-from spear_bringup.sim.world import World
+from spear_bringup.graph import free_loopback_host
+from spear_bringup.sim.franka_robot import pack_state
+from spear_bringup.sim.franka_server import HAND_PORT, AddressError, require_free
+from spear_bringup.sim.world import World, WorldSettings
 
 DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
 CUBE = "red cube"

@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_bringup.sim.layout import REACH_X_M, REACH_Y_M, fixed_layout, layout, too_close
-from spear_bringup.sim.objects import BOWL, CUBES, OBJECTS, PLATE
+from spear_bringup.sim.table_top import (
+    BOWL,
+    CUBES,
+    OBJECTS,
+    PLATE,
+    REACH_X_M,
+    REACH_Y_M,
+    fixed_layout,
+    layout,
+    too_close,
+)
 from spear_policy.geometry.poses import Pose
 
 SEEDS = st.integers(0, 2**31 - 1)

@@ -17,13 +17,11 @@ from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
-from spear_bringup.graph.free_places import free_loopback_host
+from spear_bringup.graph import free_loopback_host
 from spear_bringup.nodes.sim_world import SimWorld
-from spear_bringup.sim import cameras
-from spear_bringup.sim.layout import layout
-from spear_bringup.sim.objects import OBJECTS
-from spear_policy.nodes.messages import pose_from_msg, stamp_to_s
-from spear_policy.nodes.qos import EVENT, SENSOR
+from spear_bringup.sim import table_top as cameras
+from spear_bringup.sim.table_top import OBJECTS, layout
+from spear_policy.nodes.messages import EVENT, SENSOR, pose_from_msg, stamp_to_s
 
 TOPICS = {
     "/clock": (Clock, SENSOR),

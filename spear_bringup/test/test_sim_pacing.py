@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from spear_bringup.sim.pacing import DEBT_LIMIT_S, Pacer, RealTimeFactor
+from spear_bringup.sim.world import DEBT_LIMIT_S, Pacer, RealTimeFactor
 
 
 def test_the_pacer_keeps_deadlines_and_forgives_a_long_stall():

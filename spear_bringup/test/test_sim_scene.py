@@ -5,14 +5,11 @@ import numpy as np
 import pytest
 from franky_sim.mujoco_simulator import MujocoSimulator
 
-from spear_bringup.sim import cameras
-from spear_bringup.sim.layout import fixed_layout
-from spear_bringup.sim.mended_robot import JOINT_NAMES, READY_RAD, add_mended_robot
-from spear_bringup.sim.mesh_thinning import thinned
-from spear_bringup.sim.objects import BOWL, CUBES, OBJECTS, PLATE
-from spear_bringup.sim.rendering import Painter, camera_pose
-from spear_bringup.sim.scene import furnish
-from spear_bringup.sim.settings import sized
+from spear_bringup.sim import table_top as cameras
+from spear_bringup.sim.franka_robot import JOINT_NAMES, READY_RAD, add_mended_robot
+from spear_bringup.sim.rendering import Painter, camera_pose, thinned
+from spear_bringup.sim.table_top import BOWL, CUBES, OBJECTS, PLATE, fixed_layout, furnish
+from spear_bringup.sim.world import sized
 from spear_policy.geometry.quaternions import wxyz_from_xyzw
 
 VIEWS = (cameras.EXTERNAL, cameras.WRIST)

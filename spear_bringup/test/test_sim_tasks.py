@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_bringup.sim.layout import fixed_layout, layout
-from spear_bringup.sim.objects import OBJECTS
+from spear_bringup.sim.table_top import OBJECTS, fixed_layout, layout
 from spear_bringup.sim.tasks import TASKS, Task, judge, task_from_instruction, task_of_seed
 from spear_policy.geometry.poses import Pose
 

@@ -7,13 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from spear_bringup.graph.free_places import free_loopback_host
+from spear_bringup.graph import free_loopback_host
 from spear_bringup.sim import rendering
-from spear_bringup.sim.layout import layout
-from spear_bringup.sim.pacing import DEBT_LIMIT_S
 from spear_bringup.sim.rendering import RenderingError
-from spear_bringup.sim.settings import WorldListener, WorldSettings
-from spear_bringup.sim.world import World
+from spear_bringup.sim.table_top import layout
+from spear_bringup.sim.world import DEBT_LIMIT_S, World, WorldListener, WorldSettings
 
 
 class Diary:

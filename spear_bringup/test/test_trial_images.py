@@ -6,8 +6,8 @@ import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from spear_bringup.nodes.recorder_images import ImageCompressor
-from spear_bringup.trials.image_encoding import compress
+from spear_bringup.nodes.trial_recorder import ImageCompressor
+from spear_bringup.trials.bag_writer import compress
 
 
 def picture():

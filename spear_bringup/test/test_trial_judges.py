@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from test_following import SPEED_M_S, chunk, executed, recorded_motion
 
-from spear_bringup.nodes.trial_judges import FollowingJudge
-from spear_bringup.trials.following import Recording
+from spear_bringup.nodes.trial_client import FollowingJudge
+from spear_bringup.trials.results import Recording
 from spear_msgs.msg import ActionChunk, EndEffectorState
 from spear_policy.geometry.poses import Pose
 from spear_policy.nodes.messages import chunk_to_msg, pose_to_msg, s_to_stamp

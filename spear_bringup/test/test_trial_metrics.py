@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spear_bringup.control.verdicts import Reason, Verdict
+from spear_bringup.control.limits import Reason, Verdict
+from spear_bringup.trials.bag_reader import CommandSeries, GateSeries, StateSeries, TrialSeries
 from spear_bringup.trials.metrics import measure, reason_counts, speeds, spread, verdict_counts
-from spear_bringup.trials.series import CommandSeries, GateSeries, StateSeries, TrialSeries
 
 
 def commands(stamps_s, sent=None, verdicts=None, **fields):

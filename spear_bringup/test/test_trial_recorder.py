@@ -17,7 +17,7 @@ import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition
 from rclpy.executors import SingleThreadedExecutor
-from recorder_lab import EXECUTABLE, counts_in, gradient, raw_image, recorder, wait_for
+from recorder_fixture import EXECUTABLE, counts_in, gradient, raw_image, recorder, wait_for
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -27,7 +27,7 @@ from spear_bringup.trials.bag_reader import frames, read_trial
 from spear_bringup.trials.bag_repair import CannotRepair, repair
 from spear_msgs.msg import EndEffectorCommand, PolicyStatus, TrialInfo
 from spear_msgs.srv import EndTrial
-from spear_policy.nodes.qos import EVENT, LATCHED, SENSOR
+from spear_policy.nodes.messages import EVENT, LATCHED, SENSOR
 
 pytestmark = pytest.mark.kills_processes
 

@@ -10,9 +10,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spear_bringup.trials.recording import Recording, TrialEnd, TrialRequest, recover, shortfall
-from spear_bringup.trials.score_sheet import OUTCOMES, TrialRow, append_row, read_rows
-from spear_bringup.trials.software import git_revision, software_versions
+from spear_bringup.trials.recording import (
+    OUTCOMES,
+    Recording,
+    TrialEnd,
+    TrialRequest,
+    TrialRow,
+    append_row,
+    git_revision,
+    read_rows,
+    recover,
+    shortfall,
+    software_versions,
+)
 
 ROW = TrialRow(
     trial_id="one",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
-from spear_policy.model.checkpoints.tensor_files import CheckpointError
+from spear_policy.model.checkpoint import CheckpointError
 
 
 def copies(model):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from toy_models import MICRO, micro
 
-from spear_policy.model.action_expert import time_embedding
 from spear_policy.model.config import ExpertConfig
 from spear_policy.model.sampling import FoldedActionEmbedding
+from spear_policy.model.spear import time_embedding
 
 EXPERT = ExpertConfig(width=8, mlp_width=16)
 

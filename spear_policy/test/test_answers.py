@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_bench import LIKE_PALIGEMMA, paligemma_document, write_document
+from text_fixture import LIKE_PALIGEMMA, paligemma_document, write_document
 
-from spear_policy.model.presets import small, tiny
-from spear_policy.model.text.answer_types import (
+from spear_policy.model.answers import (
+    KINDS,
     AnswerError,
+    AnswerGrammar,
     Box,
     ChainOfThought,
     Distance,
@@ -18,10 +19,9 @@ from spear_policy.model.text.answer_types import (
     Point,
     Words,
 )
-from spear_policy.model.text.answers import KINDS, AnswerGrammar
-from spear_policy.model.text.coordinate_bins import CoordinateBins
-from spear_policy.model.text.tokenizer import TextTokenizer
-from spear_policy.model.text.tokenizer_training import train_tokenizer
+from spear_policy.model.config import small, tiny
+from spear_policy.model.coordinate_bins import CoordinateBins
+from spear_policy.model.tokenizer import TextTokenizer, train_tokenizer
 
 BINS = CoordinateBins.normal(0.4, 0.5, -0.8, 1.9, 64)
 GRAMMAR = AnswerGrammar(train_tokenizer(tiny().vocabulary), BINS)

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from spear_policy.inference import bench
-from spear_policy.model.cost import inference_stages, total
-from spear_policy.model.presets import preset
+from spear_policy.model.config import preset
+from spear_policy.model.model_info import inference_stages, total
 
 
 def call(monkeypatch, *arguments):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.checkpoints.weights import (
+from spear_policy.model.checkpoint import (
     CheckpointError,
     hash_file,
     kept_in_fp32,
@@ -25,7 +25,7 @@ from spear_policy.model.checkpoints.weights import (
 )
 from spear_policy.model.config import LanguageConfig
 from spear_policy.model.spear import SpearModel
-from spear_policy.model.text.tokenizer_training import train_tokenizer
+from spear_policy.model.tokenizer import train_tokenizer
 
 TOKENIZER = train_tokenizer(MICRO.vocabulary)
 WEIGHTS = "model.safetensors"
@@ -126,7 +126,7 @@ LARGE = replace(  # 422 MB in fp32
 MEASURE = """
 import sys
 import torch
-from spear_policy.model.checkpoints.weights import load_weights
+from spear_policy.model.checkpoint import load_weights
 
 def resident_bytes(kind):
     with open("/proc/self/status") as file:
@@ -286,7 +286,7 @@ def test_progress_is_drawn_on_a_terminal_only(saved, capfd):
     folder, digest, _ = saved
     load_weights(folder, expected_hash=digest, progress=True)
     assert capfd.readouterr() == ("", "")
-    code = "import sys; from spear_policy.model.checkpoints.weights import load_weights as load\n"
+    code = "import sys; from spear_policy.model.checkpoint import load_weights as load\n"
     code += "load(sys.argv[1], expected_hash=sys.argv[2], progress=sys.argv[3] == 'yes')"
     for asked in ("yes", "no"):
         terminal, child = os.openpty()

@@ -7,8 +7,8 @@ import torch
 from toy_models import MICRO, micro
 
 from spear_policy.inference.chunk_runner import ChunkRunner
-from spear_policy.model.inputs import ModelInputs
 from spear_policy.model.sampling import Sampler
+from spear_policy.model.spear import ModelInputs
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from spear_policy.model.text.coordinate_bins import CoordinateBins
+from spear_policy.model.coordinate_bins import CoordinateBins
 
 STANDARD = CoordinateBins.normal(0.0, 1.0, norm.ppf(0.01), norm.ppf(0.99), 1024)
 

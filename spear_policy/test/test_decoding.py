@@ -5,11 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spear_policy.inference.decoding import decode
 from spear_policy.inference.engine import CameraSpec
-from spear_policy.inference.frame_buffer import Frame
 from spear_policy.inference.image_codec import CvBridge
-from spear_policy.inference.synchroniser import InputProblem
+from spear_policy.inference.observation import Frame, InputProblem, decode
 
 BRIDGE = CvBridge(SimpleNamespace, SimpleNamespace)
 SPEC = CameraSpec("external", 8, 6)

@@ -10,8 +10,7 @@ from scipy.special import betaincinv
 
 from spear_policy.model import s3
 from spear_policy.model.config import FlowConfig
-from spear_policy.model.flow.loss import SPEED_BINS
-from spear_policy.model.flow.matching import FlowMatching, FlowSample, tau_quantile
+from spear_policy.model.flow_matching import SPEED_BINS, FlowMatching, FlowSample, tau_quantile
 
 KINDS = ["s3", "r4", "matrix", "euler"]
 IDENTITY = torch.tensor([1.0, 0.0, 0.0, 0.0])

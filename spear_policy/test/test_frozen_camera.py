@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry.poses import Pose
-from spear_policy.inference.frozen_camera import (
+from spear_policy.inference.observation import (
     FrozenCamera,
     FrozenCameraLimits,
     ImageDigest,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.initialisation import build, initialise
-from spear_policy.model.vision.fusion import Fusion
+from spear_policy.model.spear import build, initialise
+from spear_policy.model.vision import Fusion
 
 
 def fusion(**changes):

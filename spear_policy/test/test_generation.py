@@ -4,9 +4,9 @@ import pytest
 import torch
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.generation import answer
-from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.language.token_tables import ids_from_columns
+from spear_policy.model.gemma import ids_from_columns
+from spear_policy.model.sampling import answer
+from spear_policy.model.spear import ModelInputs
 
 EOS = MICRO.vocabulary.eos_id
 

@@ -9,7 +9,7 @@ import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
 from spear_policy.inference.image_codec import CvBridge
-from spear_policy.nodes.image_bridge import choose_bridge
+from spear_policy.nodes.policy_topics import choose_bridge
 
 OURS = CvBridge(Image, CompressedImage)
 ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16")

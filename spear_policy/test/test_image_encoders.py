@@ -4,11 +4,10 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
-from spear_policy.model.checkpoints.layouts import Source, read
 from spear_policy.model.config import DepthEncoderConfig, SiglipConfig
-from spear_policy.model.initialisation import initialise
-from spear_policy.model.vision.depth_encoder import DepthEncoder
-from spear_policy.model.vision.siglip import SiglipEncoder
+from spear_policy.model.public_layouts import Source, read
+from spear_policy.model.spear import initialise
+from spear_policy.model.vision import DepthEncoder, SiglipEncoder
 
 SIGLIP = SiglipConfig(width=48, layers=3, heads=4, mlp_width=96, position_grid=4)
 DEPTH = DepthEncoderConfig(

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.language.attention import rotary_tables, rotate
+from spear_policy.model.gemma import rotary_tables, rotate
 
 # images and text: p, padding: -, state: s, actions: a. Rows may see columns marked x.
 SEEN = """

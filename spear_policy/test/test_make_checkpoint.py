@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spear_policy.inference import make_checkpoint
-from spear_policy.inference.policy_folder import load
+from spear_policy.inference.spear_engine import load
 
 
 def call(monkeypatch, *arguments):

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from spear_policy.model.config import CameraConfig, ConfigError, ModelConfig
-from spear_policy.model.presets import PRESETS, preset
+from spear_policy.model.config import PRESETS, CameraConfig, ConfigError, ModelConfig, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,14 +9,12 @@ from scipy.spatial.transform import Rotation
 from toy_models import MICRO, observation
 
 from spear_policy.model import s3
-from spear_policy.model.flow.matching import FlowMatching
-from spear_policy.model.initialisation import build
-from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.presets import preset
+from spear_policy.model.config import preset
+from spear_policy.model.flow_matching import FlowMatching
+from spear_policy.model.prompts import pad, prompt_ids
 from spear_policy.model.sampling import Sampler
-from spear_policy.model.text.prompts import pad, prompt_ids
-from spear_policy.model.text.tokenizer import TextTokenizer
-from spear_policy.model.text.tokenizer_training import train_tokenizer
+from spear_policy.model.spear import ModelInputs, build
+from spear_policy.model.tokenizer import TextTokenizer, train_tokenizer
 
 TASKS = 4
 COPIES = 8  # of each task in a batch, with noise of their own

@@ -10,13 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spear_policy.model import model_info
-from spear_policy.model.cost import DEVICES, inference_stages, total
-from spear_policy.model.initialisation import build
-from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.presets import preset
+from spear_policy.model.config import preset
+from spear_policy.model.model_info import DEVICES, inference_stages, parameter_counts, total
 from spear_policy.model.sampling import Sampler
-from spear_policy.model.sizes import parameter_counts
-from spear_policy.model.spear import SpearModel
+from spear_policy.model.spear import ModelInputs, SpearModel, build
 
 SECTION_2_3 = {
     "siglip": 412_442_352,

@@ -9,7 +9,7 @@ from checkpoint_checks import changed, copies, refused, scrambled
 from toy_models import MICRO, micro
 from transformers import Dinov2Config, Dinov2Model
 
-from spear_policy.model.checkpoints.public import load_moge
+from spear_policy.model.public_weights import load_moge
 
 DEPTH = MICRO.depth
 SECOND = replace(MICRO, depth=replace(DEPTH, output_layers=(1, 3)))

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros_bench import lifecycle_label, ros, spinning, transit, wait
+from ros_fixture import lifecycle_label, ros, spinning, transit, wait
 from std_msgs.msg import String
 
 from spear_policy.nodes.lifecycle import Refused, SpearNode

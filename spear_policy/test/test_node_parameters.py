@@ -2,7 +2,7 @@
 
 import pytest
 from rclpy.parameter import Parameter
-from ros_bench import ros
+from ros_fixture import ros
 
 from spear_policy.nodes import parameters
 from spear_policy.nodes.lifecycle import Refused, SpearNode

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_policy.inference.pace import Pace
+from spear_policy.inference.instruction_session import Pace
 
 PERIOD_S = 0.2
 ROUNDING_S = 1e-9

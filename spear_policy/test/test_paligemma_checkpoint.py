@@ -8,10 +8,10 @@ from checkpoint_checks import changed, copies, public_paligemma, refused
 from safetensors.torch import load_file, save_file
 from toy_models import MICRO, micro
 
-from spear_policy.model.checkpoints.layouts import paligemma, read
-from spear_policy.model.checkpoints.public import load_paligemma
-from spear_policy.model.checkpoints.tensor_files import INDEX, WEIGHTS
-from spear_policy.model.language.token_tables import initialise_coordinates
+from spear_policy.model.checkpoint import INDEX, WEIGHTS
+from spear_policy.model.gemma import initialise_coordinates
+from spear_policy.model.public_layouts import paligemma, read
+from spear_policy.model.public_weights import load_paligemma
 from spear_policy.model.spear import SpearModel
 
 VISION = MICRO.siglip

@@ -7,10 +7,9 @@ import torch
 from checkpoint_checks import public_paligemma
 from toy_models import MICRO
 
-from spear_policy.model.checkpoints.public import load_paligemma
 from spear_policy.model.config import CameraConfig
-from spear_policy.model.initialisation import build
-from spear_policy.model.inputs import ModelInputs
+from spear_policy.model.public_weights import load_paligemma
+from spear_policy.model.spear import ModelInputs, build
 
 CONFIG = replace(
     MICRO, depth=None, fusion="none", expert=None, cameras=(CameraConfig("external", 56, 56),)

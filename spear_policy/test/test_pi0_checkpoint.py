@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.action_expert import time_embedding
-from spear_policy.model.checkpoints.pi0 import reverse_time
-from spear_policy.model.checkpoints.public import load_pi0_expert
-from spear_policy.model.checkpoints.tensor_files import WEIGHTS
+from spear_policy.model.checkpoint import WEIGHTS
 from spear_policy.model.config import ExpertConfig, FlowConfig
-from spear_policy.model.language.key_values import GrowingMemory
+from spear_policy.model.gemma import DynamicKVCache
+from spear_policy.model.public_weights import load_pi0_expert, reverse_time
+from spear_policy.model.spear import time_embedding
 
 LANGUAGE = MICRO.language
 EXPERT = "paligemma_with_expert.gemma_expert"
@@ -123,7 +122,7 @@ def test_our_velocity_at_tau_is_pi0s_at_1_minus_tau_with_the_sign_changed(tmp_pa
     assert not filled.left
     assert set(filled.taken) == {n for n, _ in model.named_parameters() if n[:7] == "expert."}
     assert len(filled.ignored) == 2  # both lm_heads
-    inputs, memory = observation(batch=8), GrowingMemory(LANGUAGE.layers)
+    inputs, memory = observation(batch=8), DynamicKVCache(LANGUAGE.layers)
     model.remember(inputs, memory)
     generator = torch.Generator().manual_seed(7)
     noisy = torch.randn(8, 5, 8, generator=generator)

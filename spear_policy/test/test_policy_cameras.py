@@ -1,9 +1,9 @@
 """A camera that shows the past while the arm moves stops the policy, over real DDS."""
 
 import pytest
-from policy_bench import SIZES, FakeEngine, policy_bench
+from policy_fixture import SIZES, FakeEngine, policy_fixture
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from ros_bench import ros, wait
+from ros_fixture import ros, wait
 
 from spear_policy.nodes.lifecycle import OK, WARN
 from spear_policy.nodes.messages import stamp_to_s
@@ -31,7 +31,7 @@ def log(monkeypatch):
 
 @pytest.mark.parametrize("frozen", SIZES)
 def test_a_frozen_camera_warns_then_holds_and_resumes_by_itself(log, frozen):
-    with policy_bench(FakeEngine(), **SOON) as bench:
+    with policy_fixture(FakeEngine(), **SOON) as bench:
         world = bench.world
         world.noisy = set(SIZES)
         world.move(0.05)
@@ -63,7 +63,7 @@ def _long_enough(world):
 
 
 def test_a_still_arm_before_a_still_scene_is_no_alarm(log):
-    with policy_bench(FakeEngine(), **SOON) as bench:
+    with policy_fixture(FakeEngine(), **SOON) as bench:
         world = bench.world
         world.say("go")
         _long_enough(world)
@@ -72,7 +72,7 @@ def test_a_still_arm_before_a_still_scene_is_no_alarm(log):
 
 
 def test_a_moving_arm_before_live_cameras_is_no_alarm(log):
-    with policy_bench(FakeEngine(), **SOON) as bench:
+    with policy_fixture(FakeEngine(), **SOON) as bench:
         world = bench.world
         world.noisy = set(SIZES)
         world.move(0.05)
@@ -84,7 +84,7 @@ def test_a_moving_arm_before_live_cameras_is_no_alarm(log):
 
 def test_a_camera_that_is_not_watched_may_stay_the_same(log):
     parameters = {**SOON, "watch_external_camera": False}
-    with policy_bench(FakeEngine(), **parameters) as bench:
+    with policy_fixture(FakeEngine(), **parameters) as bench:
         world = bench.world
         world.noisy = {"wrist"}
         world.move(0.05)

@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from policy_bench import CAMERAS, FakeEngine, policy_bench, refused
-from ros_bench import ros, wait
+from policy_fixture import CAMERAS, FakeEngine, policy_fixture, refused
+from ros_fixture import ros, wait
 
 from spear_msgs.action import RunInstruction
 from spear_policy.inference.episode import Episode, save_episode
@@ -22,7 +22,7 @@ def _ros(ros_domain):
 
 
 def test_a_missing_camera_fails_activation_by_name():
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
+    with policy_fixture(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.cameras = {"external"}
         assert bench.configure()
         refused(bench, "activate", "no image on /wrist/image_raw; start the wrist camera")
@@ -31,7 +31,7 @@ def test_a_missing_camera_fails_activation_by_name():
 
 
 def test_a_missing_robot_fails_activation_by_name():
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
+    with policy_fixture(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.publishing_states = False
         assert bench.configure()
         refused(bench, "activate", "nothing on /ee_state; start the robot driver")
@@ -39,14 +39,14 @@ def test_a_missing_robot_fails_activation_by_name():
 
 @pytest.mark.parametrize("encoding", ["mono8", "16UC1"])
 def test_a_wrong_encoding_fails_activation_by_name(encoding):
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
+    with policy_fixture(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.encoding = encoding
         assert bench.configure()
         refused(bench, "activate", f"image_raw has encoding '{encoding}'; a policy needs colour")
 
 
 def test_a_wrong_size_fails_activation_with_both_sizes():
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
+    with policy_fixture(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.sizes["wrist"] = (48, 48)
         assert bench.configure()
         refused(bench, "activate", "/wrist/image_raw is 48x48; the engine wants 32x32")
@@ -54,7 +54,7 @@ def test_a_wrong_size_fails_activation_with_both_sizes():
 
 @pytest.mark.parametrize(("offset_s", "words"), [(-60.0, "s old"), (60.0, "ahead of this node's")])
 def test_stamps_of_another_clock_fail_activation(offset_s, words):
-    with policy_bench(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
+    with policy_fixture(FakeEngine(), up=False, startup_timeout_s=1.0) as bench:
         bench.world.stamp_offset_s = offset_s
         assert bench.configure()
         refused(bench, "activate", "/external/image_raw", words)
@@ -62,7 +62,7 @@ def test_stamps_of_another_clock_fail_activation(offset_s, words):
 
 def test_missing_ground_truth_fails_activation_of_an_engine_that_needs_it():
     engine = FakeEngine(cameras=(), needs_objects=True)
-    with policy_bench(engine, up=False, startup_timeout_s=1.0) as bench:
+    with policy_fixture(engine, up=False, startup_timeout_s=1.0) as bench:
         bench.world.publishing_objects = False
         assert bench.configure()
         refused(bench, "activate", "nothing on /sim_world/objects; start sim_world")
@@ -70,7 +70,7 @@ def test_missing_ground_truth_fails_activation_of_an_engine_that_needs_it():
 
 def test_sim_time_without_a_clock_fails_activation_with_the_mend():
     parameters = {"use_sim_time": True, "startup_timeout_s": 1.0}
-    with policy_bench(FakeEngine(), up=False, **parameters) as bench:
+    with policy_fixture(FakeEngine(), up=False, **parameters) as bench:
         assert bench.configure()
         refused(bench, "activate", "nothing comes on /clock")
 
@@ -85,7 +85,7 @@ def test_sim_time_without_a_clock_fails_activation_with_the_mend():
     ],
 )
 def test_settings_that_contradict_fail_configure(parameters, words):
-    with policy_bench(FakeEngine(), up=False, **parameters) as bench:
+    with policy_fixture(FakeEngine(), up=False, **parameters) as bench:
         refused(bench, "configure", words)
 
 
@@ -97,7 +97,7 @@ def test_settings_that_contradict_fail_configure(parameters, words):
     ],
 )
 def test_an_engine_that_cannot_be_made_fails_configure(parameters, words):
-    with policy_bench(None, up=False, **parameters) as bench:
+    with policy_fixture(None, up=False, **parameters) as bench:
         refused(bench, "configure", words)
 
 
@@ -105,7 +105,7 @@ def test_an_engine_that_cannot_be_made_fails_configure(parameters, words):
 
 
 def test_a_camera_that_stops_blocks_and_holds_and_resumes_by_itself():
-    with policy_bench(FakeEngine(), max_image_age_s=3.0) as bench:
+    with policy_fixture(FakeEngine(), max_image_age_s=3.0) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
@@ -122,7 +122,7 @@ def test_a_camera_that_stops_blocks_and_holds_and_resumes_by_itself():
 
 @pytest.mark.parametrize(("offset_s", "words"), [(-60.0, "s old"), (60.0, "ahead of this node's")])
 def test_stamps_that_leave_the_clock_block(offset_s, words):
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
@@ -132,7 +132,7 @@ def test_stamps_that_leave_the_clock_block(offset_s, words):
 
 
 def test_an_encoding_that_changes_blocks():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
@@ -141,7 +141,7 @@ def test_an_encoding_that_changes_blocks():
 
 
 def test_a_goal_that_stays_blocked_ends_as_a_fault():
-    with policy_bench(FakeEngine(), blocked_limit_s=1.0, max_state_age_s=2.0) as bench:
+    with policy_fixture(FakeEngine(), blocked_limit_s=1.0, max_state_age_s=2.0) as bench:
         world = bench.world
         _, _, future = world.run_instruction("go")
         world.wait_for_chunks(1)
@@ -157,7 +157,7 @@ def test_a_goal_that_stays_blocked_ends_as_a_fault():
 
 def test_an_engine_exception_blocks_holds_and_the_node_lives_on():
     engine = FakeEngine()
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         world = bench.world
         _, _, future = world.run_instruction("go")
         world.wait_for_chunks(1)
@@ -173,7 +173,7 @@ def test_an_engine_exception_blocks_holds_and_the_node_lives_on():
 
 def test_an_engine_that_misses_something_blocks_and_goes_on_when_it_is_there():
     engine = FakeEngine()
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         world = bench.world
         engine.error = ValueError("there is no 'spoon' in the scene")
         world.say("go")
@@ -185,7 +185,7 @@ def test_an_engine_that_misses_something_blocks_and_goes_on_when_it_is_there():
 def test_an_instruction_that_the_engine_cannot_follow_ends_as_a_fault():
     engine = FakeEngine()
     engine.refuses = "cannot follow 'dance'"
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         _, _, future = bench.world.run_instruction("dance")
         wait(future.done)
         bench.world.wait_for_state("BLOCKED", "cannot follow 'dance'")
@@ -196,7 +196,7 @@ def test_an_instruction_that_the_engine_cannot_follow_ends_as_a_fault():
 
 def test_a_slow_engine_makes_late_chunks_and_never_a_stuck_node():
     engine = FakeEngine()
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         world = bench.world
         engine.go_on.clear()
         world.say("go")
@@ -218,7 +218,7 @@ def test_an_engine_that_always_takes_three_periods_is_late_on_record_and_still_o
     period_s = 0.2
     engine = FakeEngine()
     engine.takes_s = 3 * period_s
-    with policy_bench(engine, inference_period_s=period_s) as bench:
+    with policy_fixture(engine, inference_period_s=period_s) as bench:
         world = bench.world
         world.say("one")
         chunk = world.wait_for_chunks(2)[-1]
@@ -237,7 +237,7 @@ def test_an_engine_that_always_takes_three_periods_is_late_on_record_and_still_o
 
 def test_a_hanging_engine_does_not_hold_up_deactivation():
     engine = FakeEngine()
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
@@ -258,7 +258,7 @@ def test_a_hanging_engine_does_not_hold_up_deactivation():
 
 
 def test_ten_thousand_characters_are_refused_at_both_doors_and_disturb_nothing():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
@@ -275,7 +275,7 @@ def test_ten_thousand_characters_are_refused_at_both_doors_and_disturb_nothing()
 
 
 def test_a_goal_for_an_inactive_node_is_told_so():
-    with policy_bench(FakeEngine(), up=False) as bench:
+    with policy_fixture(FakeEngine(), up=False) as bench:
         assert bench.configure()
         _, _, future = bench.world.run_instruction("go")
         wait(future.done)
@@ -283,7 +283,7 @@ def test_a_goal_for_an_inactive_node_is_told_so():
 
 
 def test_an_empty_goal_is_a_stop():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         _, _, first = world.run_instruction("go")
         world.wait_for_chunks(1)
@@ -295,7 +295,7 @@ def test_an_empty_goal_is_a_stop():
 
 
 def test_a_late_cancel_of_a_replaced_goal_does_not_touch_its_successor():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         first, _, first_future = world.run_instruction("one")
         world.run_instruction("two")
@@ -308,7 +308,7 @@ def test_a_late_cancel_of_a_replaced_goal_does_not_touch_its_successor():
 
 
 def test_the_scripted_engine_runs_in_the_node_and_names_what_is_not_there():
-    with policy_bench(None, engine="scripted") as bench:
+    with policy_fixture(None, engine="scripted") as bench:
         world = bench.world
         world.say("put the red cube on the plate")
         chunk = world.wait_for_chunks(3)[-1]
@@ -334,7 +334,7 @@ def test_a_replay_publishes_the_recorded_images_as_the_cameras_do(tmp_path):
         ),
         path,
     )
-    with policy_bench(None, engine="replay", episode_file=str(path)) as bench:
+    with policy_fixture(None, engine="replay", episode_file=str(path)) as bench:
         world = bench.world
         world.cameras = set()
         publisher = bench.node._images._publishers["external"]
@@ -359,7 +359,7 @@ def test_a_replay_publishes_the_recorded_images_as_the_cameras_do(tmp_path):
 
 
 def test_the_cameras_of_the_card_and_no_others_are_subscribed():
-    with policy_bench(FakeEngine(cameras=CAMERAS[:1])) as bench:
+    with policy_fixture(FakeEngine(cameras=CAMERAS[:1])) as bench:
         names = [info.topic_type for info in bench.world.get_publishers_info_by_topic("x")]
         assert names == []
         own = bench.node.io.get_name()

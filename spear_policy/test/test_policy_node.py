@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
-from policy_bench import FakeEngine, policy_bench
-from ros_bench import ros, wait
+from policy_fixture import FakeEngine, policy_fixture
+from ros_fixture import ros, wait
 
 from spear_msgs.action import RunInstruction
 from spear_msgs.msg import PolicyStatus
@@ -21,7 +21,7 @@ def _ros(ros_domain):
 
 def test_an_instruction_on_the_topic_becomes_chunks_that_describe_themselves():
     engine = FakeEngine()
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         world = bench.world
         world.say("  put it down ")
         first, second, *_ = world.wait_for_chunks(2)
@@ -47,7 +47,7 @@ def test_an_instruction_on_the_topic_becomes_chunks_that_describe_themselves():
 
 def test_chunks_are_stamped_with_the_external_image_and_come_no_sooner_than_the_period_allows():
     engine = FakeEngine()
-    with policy_bench(engine, inference_period_s=0.3) as bench:
+    with policy_fixture(engine, inference_period_s=0.3) as bench:
         world = bench.world
         said_s = world.now_s()
         world.say("go")
@@ -63,7 +63,7 @@ def test_chunks_are_stamped_with_the_external_image_and_come_no_sooner_than_the_
 
 def test_each_step_is_published_once_when_it_is_due_unless_a_newer_chunk_replaced_it():
     engine = FakeEngine(dt_s=0.1)
-    with policy_bench(engine, inference_period_s=0.25, step_dt_s=0.1) as bench:
+    with policy_fixture(engine, inference_period_s=0.25, step_dt_s=0.1) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(5)
@@ -77,7 +77,7 @@ def test_each_step_is_published_once_when_it_is_due_unless_a_newer_chunk_replace
 def test_compressed_cameras_give_the_same_pictures():
     engine = FakeEngine()
     transports = {"external_transport": "compressed", "wrist_transport": "compressed"}
-    with policy_bench(engine, **transports) as bench:
+    with policy_fixture(engine, **transports) as bench:
         bench.world.say("go")
         bench.world.wait_for_chunks(1)
     assert (engine.seen[0].images["wrist"] == [200, 100, 50]).all()
@@ -85,7 +85,7 @@ def test_compressed_cameras_give_the_same_pictures():
 
 def test_a_new_instruction_holds_first_and_throws_away_the_chunk_in_the_making():
     engine = FakeEngine()
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         world = bench.world
         world.say("one")
         world.wait_for_chunks(1)
@@ -105,7 +105,7 @@ def test_a_new_instruction_holds_first_and_throws_away_the_chunk_in_the_making()
 
 
 def test_the_same_sentence_again_does_not_restart_what_is_running():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
@@ -116,7 +116,7 @@ def test_the_same_sentence_again_does_not_restart_what_is_running():
 
 
 def test_an_empty_instruction_holds_and_waits():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
@@ -129,7 +129,7 @@ def test_an_empty_instruction_holds_and_waits():
 def test_a_goal_gets_feedback_and_is_done_when_the_last_steps_were_due():
     engine = FakeEngine()
     engine.final_after = 3
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         world = bench.world
         asked_s = world.now_s()
         handle, feedbacks, future = world.run_instruction("put it down")
@@ -152,7 +152,7 @@ def test_a_goal_gets_feedback_and_is_done_when_the_last_steps_were_due():
 
 
 def test_a_cancelled_goal_holds_and_says_so():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         handle, _, future = world.run_instruction("go")
         world.wait_for_chunks(1)
@@ -165,7 +165,7 @@ def test_a_cancelled_goal_holds_and_says_so():
 
 
 def test_a_goal_runs_out_of_its_time():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         _, _, future = bench.world.run_instruction("go", timeout_s=0.6)
         wait(future.done)
         bench.world.wait_for_state("WAITING", "out of time")
@@ -175,7 +175,7 @@ def test_a_goal_runs_out_of_its_time():
 
 
 def test_topic_and_action_are_two_doors_to_one_thing():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         _, _, first = world.run_instruction("one")
         world.wait_for_chunks(1)
@@ -194,7 +194,7 @@ def test_topic_and_action_are_two_doors_to_one_thing():
 
 def test_a_finished_instruction_does_not_come_back_after_deactivation():
     engine = FakeEngine()
-    with policy_bench(engine) as bench:
+    with policy_fixture(engine) as bench:
         world = bench.world
         _, _, future = world.run_instruction("go")
         world.wait_for_chunks(1)
@@ -214,7 +214,7 @@ def test_a_finished_instruction_does_not_come_back_after_deactivation():
 
 def test_an_instruction_from_before_activation_is_taken_up():
     engine = FakeEngine()
-    with policy_bench(engine, up=False) as bench:
+    with policy_fixture(engine, up=False) as bench:
         bench.world.say("go")
         assert bench.configure()
         wait(lambda: bench.node._desk._waiting == "go")
@@ -223,7 +223,7 @@ def test_an_instruction_from_before_activation_is_taken_up():
 
 
 def test_the_status_is_latched_and_repeated_every_second():
-    with policy_bench(FakeEngine(), up=False) as bench:
+    with policy_fixture(FakeEngine(), up=False) as bench:
         world = bench.world
         world.wait_for_state("INACTIVE")
         count = len(world.statuses)
@@ -232,7 +232,7 @@ def test_the_status_is_latched_and_repeated_every_second():
 
 
 def test_the_figures_of_the_status_are_counted():
-    with policy_bench(FakeEngine()) as bench:
+    with policy_fixture(FakeEngine()) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(3)
@@ -248,5 +248,5 @@ def test_the_figures_of_the_status_are_counted():
 
 
 def test_two_policy_nodes_have_different_source_ids():
-    with policy_bench(FakeEngine(), up=False) as a, policy_bench(FakeEngine(), up=False) as b:
+    with policy_fixture(FakeEngine(), up=False) as a, policy_fixture(FakeEngine(), up=False) as b:
         assert a.node._desk._outputs.source_id != b.node._desk._outputs.source_id

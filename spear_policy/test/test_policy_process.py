@@ -6,8 +6,8 @@ import sys
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from policy_bench import World
-from ros_bench import ros, spinning, transit, wait
+from policy_fixture import World
+from ros_fixture import ros, spinning, transit, wait
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,8 +4,7 @@ import pytest
 
 from spear_msgs.action import RunInstruction
 from spear_msgs.msg import PolicyStatus
-from spear_policy.inference.session import Outcome, Session, State
-from spear_policy.inference.step_schedule import StepSchedule
+from spear_policy.inference.instruction_session import Outcome, Session, State, StepSchedule
 
 
 class Goal:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from policy_bench import FakeEngine, policy_bench
-from ros_bench import ros, sim_clock, wait
+from policy_fixture import FakeEngine, policy_fixture
+from ros_fixture import ros, sim_clock, wait
 
 from spear_msgs.action import RunInstruction
 from spear_policy.nodes.messages import stamp_to_s
@@ -18,7 +18,7 @@ def _ros(ros_domain):
 def test_a_slow_simulation_gives_the_same_chunks_slower():
     engine = FakeEngine()
     settings = {"use_sim_time": True, "inference_period_s": 0.2, "max_image_age_s": 2.0}
-    with sim_clock(0.25) as clock, policy_bench(engine, **settings) as bench:
+    with sim_clock(0.25) as clock, policy_fixture(engine, **settings) as bench:
         world = bench.world
         engine.now_s = bench.node.now_s
         said_s = bench.node.now_s()
@@ -33,7 +33,7 @@ def test_a_slow_simulation_gives_the_same_chunks_slower():
 
 def test_a_stalled_clock_blocks_and_holds_and_resumes():
     settings = {"use_sim_time": True, "clock_stall_s": 0.5}
-    with sim_clock(1.0) as clock, policy_bench(FakeEngine(), **settings) as bench:
+    with sim_clock(1.0) as clock, policy_fixture(FakeEngine(), **settings) as bench:
         world = bench.world
         world.say("go")
         world.wait_for_chunks(1)
@@ -47,7 +47,7 @@ def test_a_stalled_clock_blocks_and_holds_and_resumes():
 
 def test_a_clock_that_was_set_back_ends_the_instruction_and_the_next_one_works():
     settings = {"use_sim_time": True}
-    with sim_clock(1.0) as clock, policy_bench(FakeEngine(), **settings) as bench:
+    with sim_clock(1.0) as clock, policy_fixture(FakeEngine(), **settings) as bench:
         world = bench.world
         _, _, future = world.run_instruction("go")
         world.wait_for_chunks(1)
@@ -61,7 +61,7 @@ def test_a_clock_that_was_set_back_ends_the_instruction_and_the_next_one_works()
 
 
 def test_the_time_of_a_goal_is_simulated_time():
-    with sim_clock(4.0), policy_bench(FakeEngine(), use_sim_time=True) as bench:
+    with sim_clock(4.0), policy_fixture(FakeEngine(), use_sim_time=True) as bench:
         begun_s = bench.node.now_s()
         _, _, future = bench.world.run_instruction("go", timeout_s=6.0)
         wait(future.done)

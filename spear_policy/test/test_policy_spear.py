@@ -7,16 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from policy_bench import SIZES, policy_bench, refused
+from policy_fixture import SIZES, policy_fixture, refused
 from rclpy.parameter import Parameter
-from ros_bench import ros, wait
+from ros_fixture import ros, wait
 
 from spear_policy.geometry.poses import Pose
 from spear_policy.inference.engine import Observation
 from spear_policy.inference.make_checkpoint import untrained_policy
-from spear_policy.inference.policy_folder import load, save
-from spear_policy.inference.spear_engine import SpearEngine
-from spear_policy.model.presets import preset
+from spear_policy.inference.spear_engine import SpearEngine, load, save
+from spear_policy.model.config import preset
 from spear_policy.nodes.messages import chunk_from_msg, stamp_to_s
 
 TASK = "put the red cube on the plate"
@@ -35,7 +34,7 @@ def copied(checkpoint, tmp_path):
 
 
 def spear_bench(folder, **parameters):
-    return policy_bench(None, engine="spear", checkpoint=str(folder), device="cpu", **parameters)
+    return policy_fixture(None, engine="spear", checkpoint=str(folder), device="cpu", **parameters)
 
 
 def change_card(folder, **values):
@@ -153,7 +152,7 @@ def test_a_checkpoint_that_does_not_do_fails_configure_with_the_mend(
 
 
 def test_without_a_checkpoint_it_asks_for_one_and_takes_it(checkpoint):
-    with policy_bench(None, up=False, engine="spear", device="cpu") as bench:
+    with policy_fixture(None, up=False, engine="spear", device="cpu") as bench:
         refused(bench, "configure", "needs checkpoint, the folder of one; see make_checkpoint")
         bench.node.set_parameters([Parameter("checkpoint", value=str(checkpoint))])
         bench.up()
@@ -178,7 +177,7 @@ def test_a_camera_of_the_card_that_nobody_publishes_fails_activation_by_topic(ch
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_cuda_on_a_machine_without_a_gpu_fails_configure(checkpoint):
     parameters = {"engine": "spear", "checkpoint": str(checkpoint), "device": "cuda"}
-    with policy_bench(None, up=False, **parameters) as bench:
+    with policy_fixture(None, up=False, **parameters) as bench:
         refused(bench, "configure", "device is cuda, but torch sees no GPU", "mend the driver")
 
 

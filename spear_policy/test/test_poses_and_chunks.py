@@ -8,8 +8,14 @@ from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.chunks import chunk_from_poses, entry_step
-from spear_policy.geometry.pose_history import PoseHistory
-from spear_policy.geometry.poses import Pose, apply_delta, delta_between, distance, interpolate
+from spear_policy.geometry.poses import (
+    Pose,
+    PoseHistory,
+    apply_delta,
+    delta_between,
+    distance,
+    interpolate,
+)
 
 DOWN = Pose([0.45, 0.0, 0.38], [1.0, 0.0, 0.0, 0.0])
 vectors = st.lists(st.floats(-1, 1), min_size=3, max_size=3)

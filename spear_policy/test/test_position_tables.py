@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spear_policy.model.vision.position_tables import (
-    PositionTable,
-    resample_by_offset,
-    resample_to_size,
-)
+from spear_policy.model.vision import PositionTable, resample_by_offset, resample_to_size
 
 
 def cubic_weights(fraction):

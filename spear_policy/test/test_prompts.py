@@ -4,20 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_bench import LIKE_PALIGEMMA, paligemma_document, write_document
+from text_fixture import LIKE_PALIGEMMA, paligemma_document, write_document
 from tokenizers import Tokenizer
 
-from spear_policy.model.presets import tiny
-from spear_policy.model.text.prompts import (
-    bucket,
-    clean,
-    pad,
-    pad_questions,
-    prompt_ids,
-    question_ids,
-)
-from spear_policy.model.text.tokenizer import TextTokenizer
-from spear_policy.model.text.tokenizer_training import train_tokenizer
+from spear_policy.model.config import tiny
+from spear_policy.model.prompts import bucket, clean, pad, pad_questions, prompt_ids, question_ids
+from spear_policy.model.tokenizer import TextTokenizer, train_tokenizer
 
 WORDS = tiny().vocabulary
 TOKENIZER = train_tokenizer(WORDS)

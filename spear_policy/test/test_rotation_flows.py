@@ -12,14 +12,16 @@ from scipy.spatial.transform import Rotation
 from spear_policy.geometry.quaternions import wxyz_from_xyzw, xyzw_from_wxyz
 from spear_policy.model import s3
 from spear_policy.model.config import FlowConfig
-from spear_policy.model.flow.rotation_conversions import (
+from spear_policy.model.rotation_flows import (
     euler_from_quaternion,
+    from_model_frame,
     gram_schmidt,
     matrix_from_quaternion,
     quaternion_from_euler,
     quaternion_from_matrix,
+    rotation_flow,
+    to_model_frame,
 )
-from spear_policy.model.flow.rotation_flows import from_model_frame, rotation_flow, to_model_frame
 
 KINDS = ["s3", "r4", "matrix", "euler"]
 quickly = settings(max_examples=60, deadline=None)

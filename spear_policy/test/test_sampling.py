@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.language.key_values import FixedMemory, GrowingMemory
+from spear_policy.model.gemma import DynamicKVCache, StaticKVCache
 from spear_policy.model.sampling import Sampler
 
 
@@ -94,7 +94,7 @@ def test_a_model_without_actions_and_zero_steps_are_refused():
 
 
 def test_both_memories_show_the_same_tokens():
-    memories = GrowingMemory(2), FixedMemory(2, 1, 7, 3)
+    memories = DynamicKVCache(2), StaticKVCache(2, 1, 7, 3)
     tokens = torch.randn(2, 1, 7, 3)
     views = []
     for memory in memories:
@@ -113,4 +113,4 @@ def test_both_memories_show_the_same_tokens():
 
 def test_a_memory_that_is_too_small_says_so():
     with pytest.raises(ValueError, match="5 tokens do not fit a memory made for 4"):
-        FixedMemory(1, 1, 4, 2).view(0, torch.zeros(1, 5, 2), torch.zeros(1, 5, 2))
+        StaticKVCache(1, 1, 4, 2).view(0, torch.zeros(1, 5, 2), torch.zeros(1, 5, 2))

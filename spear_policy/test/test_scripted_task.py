@@ -2,7 +2,7 @@
 
 import pytest
 
-from spear_policy.inference.scripted_task import PickAndPlace, find, parse
+from spear_policy.inference.scripted_rules import PickAndPlace, find, parse
 
 
 @pytest.mark.parametrize(

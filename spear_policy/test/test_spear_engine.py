@@ -11,14 +11,12 @@ from spear_policy.geometry.poses import Pose
 from spear_policy.inference.engine import Observation
 from spear_policy.inference.image_geometry import fit
 from spear_policy.inference.make_checkpoint import GUESSED_STATISTICS, untrained_policy
-from spear_policy.inference.policy_folder import load, save
-from spear_policy.inference.spear_engine import SpearEngine
-from spear_policy.inference.state_encoding import encode_state
-from spear_policy.inference.statistics import denormalise
-from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.presets import preset
+from spear_policy.inference.spear_engine import SpearEngine, load, save
+from spear_policy.inference.statistics import denormalise, encode_state
+from spear_policy.model.config import preset
+from spear_policy.model.prompts import prompt_ids
 from spear_policy.model.sampling import Sampler
-from spear_policy.model.text.prompts import prompt_ids
+from spear_policy.model.spear import ModelInputs
 
 DOWN_XYZW = np.array([1.0, 0.0, 0.0, 0.0])
 TASK = "put the red cube on the plate"

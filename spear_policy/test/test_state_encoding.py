@@ -11,14 +11,16 @@ from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.poses import Pose
-from spear_policy.inference.state_encoding import (
+from spear_policy.inference.statistics import (
+    Range,
+    Statistics,
     decode_chunk,
     encode_state,
+    normalise,
     seam_margin,
     seam_warning,
 )
-from spear_policy.inference.statistics import Range, Statistics, normalise
-from spear_policy.model.flow.rotation_flows import from_model_frame, to_model_frame
+from spear_policy.model.rotation_flows import from_model_frame, to_model_frame
 
 STATISTICS = Statistics(
     "quantile",

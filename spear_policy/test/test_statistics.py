@@ -17,7 +17,7 @@ from spear_policy.inference.statistics import (
     normalise,
     statistics_hash,
 )
-from spear_policy.model.config_reading import ConfigError
+from spear_policy.shared.config import ConfigError
 
 POSITION = Range((0.2, -0.31, 0.0), (0.7, 0.42, 0.5), (0.45, 0.0, 0.2), (0.1, 0.12, 0.08))
 TRANSLATION = Range((-0.1,) * 3, (0.1,) * 3, (0.0,) * 3, (0.03,) * 3)

@@ -5,8 +5,13 @@ import pytest
 
 from spear_policy.geometry.poses import Pose
 from spear_policy.inference.engine import CameraSpec, SceneObject
-from spear_policy.inference.frame_buffer import Frame, FrameBuffer
-from spear_policy.inference.synchroniser import InputLimits, InputProblem, Synchroniser
+from spear_policy.inference.observation import (
+    Frame,
+    FrameBuffer,
+    InputLimits,
+    InputProblem,
+    Synchroniser,
+)
 
 TOPICS = {"external": "/external/image_raw", "wrist": "/wrist/image_raw"}
 TOPICS |= {"ee_state": "/ee_state", "objects": "/sim_world/objects"}

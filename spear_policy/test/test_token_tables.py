@@ -7,14 +7,13 @@ import torch
 from torch.nn import functional
 from transformers.models.gemma.modeling_gemma import GemmaTextScaledWordEmbedding
 
-from spear_policy.model.config import VocabularyConfig
-from spear_policy.model.language.token_tables import (
-    TokenTables,
+from spear_policy.model.config import VocabularyConfig, spear_vlm
+from spear_policy.model.gemma import (
+    TokenEmbedding,
     columns_from_ids,
     ids_from_columns,
     initialise_coordinates,
 )
-from spear_policy.model.presets import spear_vlm
 
 LAYOUT = VocabularyConfig(size=40, loc_begin=30, loc_tokens=8, coordinate_tokens=12)
 WIDTH = 24
@@ -23,7 +22,7 @@ IDS = torch.tensor([[0, 2, 39, 41], [52, 5, 41, 30]])
 
 def tables(layout=LAYOUT, width=WIDTH, dtype=torch.float32):
     torch.manual_seed(0)
-    made = TokenTables(layout, width)
+    made = TokenEmbedding(layout, width)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter)
     return made.to(dtype)
@@ -31,7 +30,7 @@ def tables(layout=LAYOUT, width=WIDTH, dtype=torch.float32):
 
 def test_the_full_tables_have_the_sizes_of_the_paper():
     with torch.device("meta"):
-        full = TokenTables(spear_vlm().vocabulary, 2048)
+        full = TokenEmbedding(spear_vlm().vocabulary, 2048)
     assert full.words.numel() == 526_647_296
     assert full.coordinates.numel() == 2_097_152
 
@@ -141,7 +140,7 @@ def test_fewer_rows_than_their_width_are_enough():
 
 
 def test_more_rows_than_are_read_at_once_give_the_right_spread(monkeypatch):
-    monkeypatch.setattr("spear_policy.model.language.token_tables.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("spear_policy.model.gemma.ROWS_AT_ONCE", 7)
     words = torch.randn(100, 8, generator=_seeded(7))
     drawn = initialise_coordinates(words, 20_000, scale=1.0, generator=_seeded(8))
     assert torch.allclose(drawn.std(0), words.std(0, correction=0), rtol=0.03)

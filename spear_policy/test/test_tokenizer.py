@@ -7,14 +7,17 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_bench import LIKE_PALIGEMMA, paligemma_document, write_document
+from text_fixture import LIKE_PALIGEMMA, paligemma_document, write_document
 from transformers import GemmaTokenizer
 
-from spear_policy.model.config import VocabularyConfig
-from spear_policy.model.presets import small, spear_vlm, tiny
-from spear_policy.model.text.tokenizer import TextTokenizer, TokenizerError
-from spear_policy.model.text.tokenizer_training import corpus, train_tokenizer
-from spear_policy.model.text.vocabulary import Vocabulary
+from spear_policy.model.config import VocabularyConfig, small, spear_vlm, tiny
+from spear_policy.model.tokenizer import (
+    TextTokenizer,
+    TokenizerError,
+    Vocabulary,
+    corpus,
+    train_tokenizer,
+)
 
 TINY = train_tokenizer(tiny().vocabulary)
 SMALL = train_tokenizer(small().vocabulary)
@@ -86,8 +89,8 @@ def test_a_layout_without_room_for_bytes_is_refused():
 def test_training_again_in_another_process_gives_the_same_bytes(tmp_path):
     here = TINY.save(tmp_path).read_bytes()
     code = (
-        "import sys; from spear_policy.model.presets import tiny;"
-        "from spear_policy.model.text.tokenizer_training import train_tokenizer;"
+        "import sys; from spear_policy.model.config import tiny;"
+        "from spear_policy.model.tokenizer import train_tokenizer;"
         "train_tokenizer(tiny().vocabulary).save(sys.argv[1])"
     )
     other = tmp_path / "other"

@@ -13,8 +13,7 @@ from spear_policy.model.config import (
     SiglipConfig,
     VocabularyConfig,
 )
-from spear_policy.model.initialisation import build
-from spear_policy.model.inputs import ModelInputs
+from spear_policy.model.spear import ModelInputs, build
 
 MICRO = ModelConfig(
     name="micro",

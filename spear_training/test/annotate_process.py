@@ -85,13 +85,11 @@ def annotate(folder: Path, out: Path, **options) -> int:
     from annotate_stages import Paint
     from rich.console import Console
 
+    from spear_training.annotation.executors import local_executor
     from spear_training.annotation.frame import JobError
-    from spear_training.annotation.job.local_executor import local_executor
-    from spear_training.annotation.job.progress import JobProgress
-    from spear_training.annotation.job.shard_job import ShardJob, run_shard
-    from spear_training.annotation.job.shards import Shard
+    from spear_training.annotation.job import JobProgress, Shard, ShardJob, run_shard
     from spear_training.annotation.pipeline import Pipeline
-    from spear_training.annotation.sources.photographs import photograph_items
+    from spear_training.annotation.sources import photograph_items
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     executor = local_executor(Pipeline(folder, [Paint(**options)]))
@@ -114,8 +112,8 @@ def serve() -> None:
     import annotate_stages  # noqa: F401  everything that a job needs
     import rich.console  # noqa: F401
 
-    import spear_training.annotation.job.shard_job  # noqa: F401
-    import spear_training.annotation.sources.photographs  # noqa: F401
+    import spear_training.annotation.job
+    import spear_training.annotation.sources  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

@@ -12,10 +12,8 @@ import numpy as np
 from PIL import Image
 
 from spear_training.annotation.frame import Candidate, JobError, PointMap, StageError
-from spear_training.annotation.items import Intrinsics, Item
-from spear_training.annotation.masks import encode_mask
 from spear_training.annotation.pipeline import Pipeline
-from spear_training.annotation.records import AnnotatedObject
+from spear_training.annotation.records import AnnotatedObject, Intrinsics, Item, encode_mask
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
 

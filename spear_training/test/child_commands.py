@@ -35,7 +35,7 @@ def wait_for_interrupt(words):
 
 def main(folder):
     """Run two waiting processes side by side."""
-    from spear_training.annotation.scenes.child_processes import side_by_side
+    from spear_training.annotation.synthetic.generate import side_by_side
 
     try:
         side_by_side(wait_for_interrupt, [[folder, "a"], [folder, "b"]], 2)

@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spear_training.annotation.items import GivenDepth, GivenObject, Intrinsics, Item
-from spear_training.annotation.masks import encode_mask
+from spear_training.annotation.records import GivenDepth, GivenObject, Intrinsics, Item, encode_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 # Corners (x, y) in pixels of the stored picture of 640x480.

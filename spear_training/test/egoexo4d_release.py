@@ -6,7 +6,7 @@ import av
 import numpy as np
 from lz_string_writer import compress
 
-from spear_training.annotation.masks import encode_mask
+from spear_training.annotation.records import encode_mask
 
 WIDTH, HEIGHT, FRAMES = 320, 180, 45
 

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 from PIL import Image
-from question_bench import picture, thing, write_run
+from question_fixture import picture, thing, write_run
 
 from spear_training.annotation.annotate import main
-from spear_training.annotation.inspection.survey import Wanted, survey
-from spear_training.annotation.masks import encode_mask
+from spear_training.annotation.inspection.page import Wanted, survey
+from spear_training.annotation.records import encode_mask
 
 # Elements that HTML never closes.
 _VOID = {"meta", "img", "link", "br", "hr", "input"}

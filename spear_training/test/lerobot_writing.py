@@ -16,8 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spear_training.data.lerobot.keys import read_keys
-from spear_training.data.lerobot.reader import LeRobotReader
+from spear_training.data.lerobot import LeRobotReader, read_keys
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder says errors only
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from spear_training.data.oxe.franka_kinematics import end_effector_poses
+from spear_training.data.oxe.poses import end_effector_poses
 
 STEPS = 10
 SENTENCE, SECOND, THIRD = "put the cup on the plate", "cup onto plate", "move the cup"

@@ -19,7 +19,7 @@ from oxe_motions import (
 )
 from scipy.spatial.transform import Rotation
 
-from spear_training.data.oxe.franka_kinematics import end_effector_poses
+from spear_training.data.oxe.poses import end_effector_poses
 
 BRIDGE_DEFAULT = np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])
 CONVERTED, GOOGLE = "language_instruction", "observation/natural_language_instruction"

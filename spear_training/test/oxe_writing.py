@@ -6,8 +6,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from spear_training.data.tf_example import encode_example
-from spear_training.data.tfrecord import frame_record
+from spear_training.data.rlds import encode_example, frame_record
 
 PACKAGE = "tensorflow_datasets.core.features"
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from spear_training.annotation.boxes.vertex_order import CORNER_SIDES
+from spear_training.annotation.boxes import CORNER_SIDES
 
 
 def box_vertices(centre_m, axes, extents_m):

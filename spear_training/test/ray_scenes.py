@@ -6,13 +6,16 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from spear_policy.inference.image_geometry import plan_fit
-from spear_training.annotation.accuracy.truth import SceneTruth
-from spear_training.annotation.boxes.oriented_box import OrientedBox
-from spear_training.annotation.boxes.vertex_order import ordered_vertices
+from spear_training.annotation.accuracy.compare import SceneTruth
+from spear_training.annotation.boxes import OrientedBox, ordered_vertices
 from spear_training.annotation.frame import Candidate, Frame, PointMap
-from spear_training.annotation.items import Intrinsics, Item
-from spear_training.annotation.masks import encode_mask
-from spear_training.annotation.records import AnnotatedObject, Annotation
+from spear_training.annotation.records import (
+    AnnotatedObject,
+    Annotation,
+    Intrinsics,
+    Item,
+    encode_mask,
+)
 
 WIDTH_PX, HEIGHT_PX = 840, 630
 CAMERA = Intrinsics(fx=700.0, fy=700.0, cx=419.5, cy=314.5)

@@ -5,8 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from spear_training.annotation.items import GivenDepth, GivenObject, Intrinsics, Item, write_items
-from spear_training.annotation.masks import encode_mask
+from spear_training.annotation.records import (
+    GivenDepth,
+    GivenObject,
+    Intrinsics,
+    Item,
+    encode_mask,
+    write_items,
+)
 
 WIDTH, HEIGHT = 160, 120
 CAMERA = Intrinsics(140.0, 140.0, 79.5, 59.5)

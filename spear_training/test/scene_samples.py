@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from spear_training.annotation.items import Intrinsics
-from spear_training.annotation.scenes.paints import Paint
-from spear_training.annotation.scenes.scene import Lamp, Scene
-from spear_training.annotation.scenes.surfaces import box
-from spear_training.annotation.scenes.things import Body, Part, Placed, Thing, stand
-from spear_training.annotation.scenes.views import View
+from spear_training.annotation.records import Intrinsics
+from spear_training.annotation.synthetic.meshes import box
+from spear_training.annotation.synthetic.objects import Body, Part, Placed, Thing, stand
+from spear_training.annotation.synthetic.scenes import Lamp, Scene, View
+from spear_training.annotation.synthetic.textures import Paint
 
 GREY = Paint((0.5, 0.5, 0.5))
 

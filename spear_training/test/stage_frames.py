@@ -3,9 +3,8 @@
 import numpy as np
 
 from spear_policy.inference.image_geometry import plan_fit
-from spear_training.annotation.frame import Frame
-from spear_training.annotation.items import Item
-from spear_training.annotation.picture import in_picture
+from spear_training.annotation.frame import Frame, in_picture
+from spear_training.annotation.records import Item
 
 
 def frame_of(width=640, height=480, candidates=(), seed=0, **known):

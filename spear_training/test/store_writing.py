@@ -1,8 +1,7 @@
 """Stores written group by group by the tests, and their bytes."""
 
-from spear_training.data.store.facts import CameraFacts, StoreFacts
-from spear_training.data.store.group import write_group
-from spear_training.data.store.writer import begin_store, finish_store
+from spear_training.data.store.format import CameraFacts, StoreFacts
+from spear_training.data.store.writer import begin_store, finish_store, write_group
 
 # What a store of the real Bridge episodes says about itself.
 BRIDGE = StoreFacts(

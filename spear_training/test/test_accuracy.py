@@ -9,12 +9,20 @@ from hypothesis import strategies as st
 from random_boxes import box_vertices, boxes, rotations
 from scipy.spatial.transform import Rotation
 
-from spear_training.annotation.accuracy.box_iou import box_iou
-from spear_training.annotation.accuracy.compare import ObjectAccuracy, compare_scene, matching_axes
-from spear_training.annotation.accuracy.repeats import repeats, summarise_repeats
-from spear_training.annotation.accuracy.round_objects import turned_to_agree
-from spear_training.annotation.accuracy.summary import kind_of_scene, summarise
-from spear_training.annotation.accuracy.truth import SceneTruth
+from spear_training.annotation.accuracy.compare import (
+    ObjectAccuracy,
+    SceneTruth,
+    box_iou,
+    compare_scene,
+    matching_axes,
+    turned_to_agree,
+)
+from spear_training.annotation.accuracy.measure import (
+    kind_of_scene,
+    repeats,
+    summarise,
+    summarise_repeats,
+)
 from spear_training.annotation.records import AnnotatedObject, Annotation, Dropped
 
 BOX = box_vertices([0, 0, 1], np.eye(3), [0.3, 0.2, 0.1])

@@ -13,10 +13,10 @@ from rgbd_list import write_list
 
 from spear_training.annotation.annotate import main
 from spear_training.annotation.commands import run as run_command
+from spear_training.annotation.commands.run import stage_options
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.job.records_folder import read_annotations
-from spear_training.annotation.job.spec import PipelineSpec
-from spear_training.annotation.job.stage_options import stage_options
+from spear_training.annotation.pipeline import PipelineSpec
+from spear_training.annotation.run_folder import read_annotations
 
 STAGES = ["--detector", "given", "--segmenter", "given", "--geometry", "depth"]
 NETWORKS = ["--detector", "gemini", "--segmenter", "sam2", "--geometry", "moge"]

@@ -9,10 +9,9 @@ import pytest
 from egoexo4d_release import HEIGHT, WIDTH, shade, write_release, write_video
 from PIL import Image
 
+from spear_training.annotation import sources as frame_folder
 from spear_training.annotation.annotate import main
-from spear_training.annotation.items import read_items
-from spear_training.annotation.masks import decode_mask
-from spear_training.annotation.sources import frame_folder
+from spear_training.annotation.records import decode_mask, read_items
 
 
 @pytest.fixture(scope="module")

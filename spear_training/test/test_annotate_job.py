@@ -9,15 +9,19 @@ import pytest
 from annotate_stages import Paint, write_pictures
 from rich.console import Console
 
+from spear_training.annotation import job as disk
+from spear_training.annotation.executors import InTurn, local_executor
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import disk
-from spear_training.annotation.job.disk import room_warning
-from spear_training.annotation.job.local_executor import InTurn, local_executor
-from spear_training.annotation.job.progress import JobProgress
-from spear_training.annotation.job.records_folder import read_shard
-from spear_training.annotation.job.shard_job import ShardJob, run_shard
-from spear_training.annotation.job.shards import Shard, finished_shards
+from spear_training.annotation.job import (
+    JobProgress,
+    Shard,
+    ShardJob,
+    finished_shards,
+    room_warning,
+    run_shard,
+)
 from spear_training.annotation.pipeline import Pipeline
+from spear_training.annotation.run_folder import read_shard
 
 WHOLE = Shard(0, 1)
 GOOD = [f"{number:02d}" for number in range(12)]

@@ -5,11 +5,10 @@ import os
 
 import pytest
 
+from spear_training.annotation import job as journal_module
+from spear_training.annotation.executors import Result
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import journal as journal_module
-from spear_training.annotation.job.finish import finish_shard, write_lines
-from spear_training.annotation.job.journal import Journal
-from spear_training.annotation.job.result import Result
+from spear_training.annotation.job import Journal, finish_shard, write_lines
 from spear_training.annotation.records import Annotation
 
 IDS = ["a", "b", "c", "d"]

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lz_string_writer import compress
 
-from spear_training.annotation.masks import MaskError
-from spear_training.annotation.sources.lz_string import decompress
+from spear_training.annotation.ego_exo4d import decompress
+from spear_training.annotation.records import MaskError
 
 # The first two are in the tests of the Rust port lz_str; all were made with lzstring 1.0.4.
 KNOWN = [

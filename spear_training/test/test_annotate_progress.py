@@ -5,7 +5,7 @@ from collections import Counter
 
 from rich.console import Console
 
-from spear_training.annotation.job.progress import JobProgress
+from spear_training.annotation.job import JobProgress
 
 
 class Clock:

@@ -11,13 +11,11 @@ from rgbd_list import write_list
 from rich.console import Console
 
 from spear_training.annotation.annotate import main
+from spear_training.annotation.executors import AnnotateRow, OnRay, RayOptions
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.items import Item
-from spear_training.annotation.job.progress import JobProgress
-from spear_training.annotation.job.ray_executor import AnnotateRow, OnRay, RayOptions
-from spear_training.annotation.job.records_folder import read_annotations
-from spear_training.annotation.job.shard_job import ShardJob, run_shard
-from spear_training.annotation.job.shards import Shard
+from spear_training.annotation.job import JobProgress, Shard, ShardJob, run_shard
+from spear_training.annotation.records import Item
+from spear_training.annotation.run_folder import read_annotations
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[data]'")
 OPTIONS = RayOptions(workers=2, cpus_per_worker=0.5)

@@ -10,11 +10,10 @@ from desk_picture import desk_folder, desk_item
 from inspect_runs import Page
 
 from spear_training.annotation.annotate import main
-from spear_training.annotation.boxes.vertex_order import edges_of
-from spear_training.annotation.inspection.projection import project
-from spear_training.annotation.items import GivenDepth, GivenObject, write_items
-from spear_training.annotation.job.records_folder import read_annotations
-from spear_training.annotation.masks import encode_mask
+from spear_training.annotation.boxes import edges_of
+from spear_training.annotation.inspection.overlays import project
+from spear_training.annotation.records import GivenDepth, GivenObject, encode_mask, write_items
+from spear_training.annotation.run_folder import read_annotations
 
 # Further things in it, by hand: corners (x, y) of the outline in pixels of the stored picture.
 OUTLINES_PX = {

@@ -8,12 +8,17 @@ import threading
 import pytest
 
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.items import Item
-from spear_training.annotation.job.agreement import agree
-from spear_training.annotation.job.records_folder import read_annotations, shards_of
-from spear_training.annotation.job.run_card import NAME, agree_on_run, images_root, read_run
-from spear_training.annotation.job.shards import Shard
-from spear_training.annotation.records import Annotation
+from spear_training.annotation.job import Shard
+from spear_training.annotation.records import Annotation, Item
+from spear_training.annotation.run_folder import (
+    NAME,
+    agree,
+    agree_on_run,
+    images_root,
+    read_annotations,
+    read_run,
+    shards_of,
+)
 
 SETTINGS = [{"stage": "given"}, {"stage": "sam2", "model": "a", "box_margin": 0.1}]
 ITEMS = [Item("a", "a.png"), Item("b", "b.png")]
@@ -117,7 +122,7 @@ def test_a_file_system_without_links_will_do(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
 def test_a_damaged_card_is_named(out, root, content, monkeypatch):
-    monkeypatch.setattr("spear_training.annotation.job.agreement._WAIT_S", 0.1)
+    monkeypatch.setattr("spear_training.annotation.run_folder._WAIT_S", 0.1)
     (out / NAME).write_text(content)
     with pytest.raises(JobError, match="run.json is damaged"):
         begin(out, root)

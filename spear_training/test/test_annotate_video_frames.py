@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from egoexo4d_release import FRAMES, shade, write_video
 
-from spear_training.annotation.sources.video_frames import VideoError, VideoFrames
+from spear_training.annotation.ego_exo4d import VideoError, VideoFrames
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ import pytest
 from PIL import Image
 
 from spear_policy.inference.image_geometry import pixel_in_model, plan_fit
-from spear_training.annotation.frame import StageError
-from spear_training.annotation.items import Intrinsics, Item
-from spear_training.annotation.picture import (
+from spear_training.annotation.frame import (
+    StageError,
     box_in_picture,
     in_picture,
     intrinsics_in_picture,
     read_frame,
     read_picture,
 )
+from spear_training.annotation.records import Intrinsics, Item
 
 SIZES = [(640, 480), (840, 630), (1280, 720), (720, 960), (400, 1000), (3000, 2000), (99, 77)]
 

@@ -9,17 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from spear_training.annotation.items import (
+from spear_training.annotation.records import (
+    AnnotatedObject,
+    Annotation,
+    Dropped,
     GivenDepth,
     GivenObject,
     Intrinsics,
     Item,
     ItemError,
+    MaskError,
+    RecordError,
+    decode_mask,
+    encode_mask,
     read_items,
     write_items,
 )
-from spear_training.annotation.masks import MaskError, decode_mask, encode_mask
-from spear_training.annotation.records import AnnotatedObject, Annotation, Dropped, RecordError
 
 MASK = np.zeros((630, 840), bool)
 MASK[100:200, 300:420] = True

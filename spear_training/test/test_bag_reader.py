@@ -4,11 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
-from bag_bench import OUTCOME, trial
+from bag_fixture import OUTCOME, trial
 from rosbags.rosbag2 import StoragePlugin
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.bags.bag_reader import BagReader, BagRules
+from spear_training.data.bags import BagReader, BagRules
 from spear_training.data.reader import DataFileError
 
 

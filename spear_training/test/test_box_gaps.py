@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from random_boxes import box_vertices, boxes
 
-from spear_training.annotation.boxes.gaps import box_gap_m
-from spear_training.annotation.boxes.vertex_order import edges_of
+from spear_training.annotation.boxes import box_gap_m, edges_of
 
 
 def unit_cube(x=0.0, y=0.0, z=0.0, turn=None):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from random_boxes import box_vertices, boxes, rotations
 from scipy.spatial.transform import Rotation
 
-from spear_training.annotation.accuracy.box_iou import box_iou, box_volume_m3
-from spear_training.annotation.boxes.vertex_order import edges_of
+from spear_training.annotation.accuracy.compare import box_iou, box_volume_m3
+from spear_training.annotation.boxes import edges_of
 
 
 def cube(x=0.0, y=0.0, z=0.0, side=1.0):

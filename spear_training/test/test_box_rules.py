@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_frames import frame_of, labels, reasons
 
-from spear_policy.model.text.answer_types import check_words
-from spear_training.annotation.detectors.box_rules import (
+from spear_policy.model.answers import check_words
+from spear_training.annotation.detections import (
     MIN_SIDE_PX,
     OUTSIDE,
     TINY,
     BoxError,
     Detection,
+    KeepUnique,
     LabelError,
     clean_box,
     excerpt,
     normal_label,
     sort_out,
 )
-from spear_training.annotation.detectors.unique import KeepUnique
 from spear_training.annotation.frame import Candidate
 from spear_training.annotation.records import Dropped
 

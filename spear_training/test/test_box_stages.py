@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from ray_scenes import frame_of, render, table_scene, truth_of
 
-from spear_training.annotation.accuracy.box_iou import box_iou
-from spear_training.annotation.accuracy.depth_noise import DepthNoise, NoisyDepth
-from spear_training.annotation.boxes.clouds import MakeClouds
-from spear_training.annotation.boxes.fit import FitBoxes
-from spear_training.annotation.boxes.outliers import RemoveOutliers, without_outliers
+from spear_training.annotation.accuracy.compare import box_iou
+from spear_training.annotation.accuracy.measure import DepthNoise, NoisyDepth
+from spear_training.annotation.boxes import FitBoxes
+from spear_training.annotation.clouds import MakeClouds, RemoveOutliers, without_outliers
 from spear_training.annotation.frame import JobError, StageError
-from spear_training.annotation.masks import decode_mask
+from spear_training.annotation.records import decode_mask
 
 STAGES = (MakeClouds(), RemoveOutliers(), FitBoxes())
 

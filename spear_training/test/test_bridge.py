@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.bridge import BridgeReader, bridge_poses
+from spear_training.data.oxe.reader import BridgeReader, bridge_poses
 from spear_training.data.reader import DataFileError
 from spear_training.data.rlds import RldsFolder
 

@@ -10,10 +10,7 @@ from pathlib import Path
 import child_commands
 import pytest
 
-from spear_training.annotation.scenes.child_processes import (
-    defaults_of_environment,
-    side_by_side,
-)
+from spear_training.annotation.synthetic.generate import defaults_of_environment, side_by_side
 
 
 def wait_for(happened, limit_s=60.0):

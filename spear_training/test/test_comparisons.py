@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from question_bench import BOARD, BOWL, GRAMMAR, MUG, SHELF, WIDE_BINS, picture, pictures, thing
+from question_fixture import BOARD, BOWL, GRAMMAR, MUG, SHELF, WIDE_BINS, picture, pictures, thing
 
-from spear_policy.model.text.coordinate_bins import CoordinateBins
-from spear_training.vqa.comparisons import RELATIONS
-from spear_training.vqa.examples import make_example
-from spear_training.vqa.settings import QuestionSettings
-from spear_training.vqa.templates import load_phrases
+from spear_policy.model.coordinate_bins import CoordinateBins
+from spear_training.vqa.asking import RELATIONS, load_phrases
+from spear_training.vqa.dataset import make_example
+from spear_training.vqa.pairs import QuestionSettings
 
 RELATION_OF = {
     degree: name for name, each in load_phrases().comparisons.items() for degree in each.degrees

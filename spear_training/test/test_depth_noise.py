@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ray_scenes import frame_of, render, table_scene
 
-from spear_training.annotation.accuracy.depth_noise import (
+from spear_training.annotation.accuracy.measure import (
     DepthNoise,
     NoisyDepth,
     axial_sigma_m,

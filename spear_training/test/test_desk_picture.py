@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 from desk_picture import OUTLINES_PX, desk_folder, desk_item
 
-from spear_training.annotation.boxes.clouds import MakeClouds
-from spear_training.annotation.boxes.fit import FitBoxes
-from spear_training.annotation.boxes.outliers import RemoveOutliers
-from spear_training.annotation.boxes.vertex_order import edges_of
-from spear_training.annotation.detectors.given import GivenDetector
-from spear_training.annotation.detectors.unique import KeepUnique
-from spear_training.annotation.geometries.depth import DepthGeometry
-from spear_training.annotation.picture import read_frame
+from spear_training.annotation.boxes import FitBoxes, edges_of
+from spear_training.annotation.clouds import MakeClouds, RemoveOutliers
+from spear_training.annotation.depth import DepthGeometry
+from spear_training.annotation.detections import KeepUnique
+from spear_training.annotation.frame import read_frame
+from spear_training.annotation.given import GivenDetector, GivenSegmenter
 from spear_training.annotation.pipeline import Pipeline
-from spear_training.annotation.segmenters.given import GivenSegmenter
 
 # Longest, middle and shortest edge (m): at least and at most. The camera sees one side only, so
 # the globe and the bag are less deep than they are; its depth is read in steps of 2 cm here.

@@ -8,11 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.oxe.franka_kinematics import (
-    HIGHEST_RAD,
-    LOWEST_RAD,
-    end_effector_poses,
-)
+from spear_training.data.oxe.poses import HIGHEST_RAD, LOWEST_RAD, end_effector_poses
 
 FRAMES = {"flange": "fr3_link8", "hand": "fr3_hand_tcp"}
 

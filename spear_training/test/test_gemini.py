@@ -15,9 +15,8 @@ from stage_frames import frame_of, labels
 
 pytest.importorskip("google.genai", reason="the detector gemini needs google-genai")
 
-from spear_training.annotation.detectors.gemini import GeminiDetector, default_prompt  # noqa: E402
-from spear_training.annotation.detectors.gemini_options import GeminiOptions  # noqa: E402
-from spear_training.annotation.frame import JobError, StageError  # noqa: E402
+from spear_training.annotation.frame import JobError, StageError
+from spear_training.annotation.gemini import GeminiDetector, GeminiOptions, default_prompt
 
 MUG = {"box_2d": [500, 500, 700, 700], "label": "The Red_Mug"}
 KEY = "a-secret-key"

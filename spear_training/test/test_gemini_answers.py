@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_frames import labels
 
-from spear_training.annotation.detectors.gemini_answers import AnswerError, parse_answer
+from spear_training.annotation.gemini import AnswerError, parse_answer
 
 BOWL = {"box_2d": [100, 200, 300, 400], "label": "bowl"}
 MUG = {"box_2d": [0, 0, 1000, 1000], "label": "mug"}

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from stage_frames import frame_of, labels, reasons
 
-from spear_training.annotation.detectors.box_rules import OUTSIDE
-from spear_training.annotation.detectors.given import GivenDetector
-from spear_training.annotation.detectors.unique import KeepUnique
+from spear_training.annotation.detections import OUTSIDE, KeepUnique
 from spear_training.annotation.frame import Candidate, StageError
-from spear_training.annotation.items import GivenObject
-from spear_training.annotation.masks import encode_mask
-from spear_training.annotation.segmenters.given import GivenSegmenter
+from spear_training.annotation.given import GivenDetector, GivenSegmenter
+from spear_training.annotation.records import GivenObject, encode_mask
 
 
 def mask_of(left, top, right, bottom, width=640, height=480):

@@ -9,14 +9,14 @@ import pytest
 from stage_frames import frame_of, labels, reasons
 from tiny_networks import save_grounding_dino
 
-from spear_training.annotation.detectors.grounding_dino import (
+from spear_training.annotation.frame import JobError
+from spear_training.annotation.grounding_dino import (
     GroundingDinoDetector,
     GroundingDinoOptions,
+    PhraseText,
     box_iou_2d,
     look,
 )
-from spear_training.annotation.detectors.phrases import PhraseText
-from spear_training.annotation.frame import JobError
 
 pytest.importorskip("transformers", reason="the detector grounding_dino needs transformers")
 
@@ -69,7 +69,7 @@ def detect(make, tokenizer, monkeypatch):
             for token, value in sure.items():
                 row[token] = value
         monkeypatch.setattr(
-            "spear_training.annotation.detectors.grounding_dino.look",
+            "spear_training.annotation.grounding_dino.look",
             lambda *inputs: (boxes, sureness),
         )
         detector = make(phrases, **options)

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from spear_policy.inference.episode import load_episode
-from spear_training.data.bridge import BridgeReader
-from spear_training.data.import_episodes import main
-from spear_training.data.importing.episode_files import Summary, write_episode_files
+from spear_training.data.import_episodes import Summary, main, write_episode_files
+from spear_training.data.oxe.reader import BridgeReader
 
 
 @pytest.fixture

@@ -5,20 +5,23 @@ import json
 
 import numpy as np
 import pytest
-from bag_bench import OUTCOME, trial
-from import_bench import import_quietly
+from bag_fixture import OUTCOME, trial
+from import_fixture import import_quietly
 from rich.console import Console
-from store_bench import made_store
+from store_fixture import made_store
 
-from spear_training.data.bags.bag_reader import BagRules
-from spear_training.data.bags.facts import store_facts
+from spear_training.data.bags import BagRules, store_facts
 from spear_training.data.import_episodes import main
-from spear_training.data.importing.forecast import LEAST_GROUPS, Forecast
-from spear_training.data.importing.progress import MOST_REJECTS, ImportProgress
-from spear_training.data.importing.selection import parse_selection, selection_words, spread
-from spear_training.data.importing.sources import BagSource, LeRobotSource
 from spear_training.data.reader import DataFileError
-from spear_training.data.store.frames import FrameStore
+from spear_training.data.sources import (
+    BagSource,
+    LeRobotSource,
+    parse_selection,
+    selection_words,
+    spread,
+)
+from spear_training.data.store.reader import FrameStore
+from spear_training.data.store_import import LEAST_GROUPS, MOST_REJECTS, Forecast, ImportProgress
 
 KEYS = """\
 robot: tester

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from import_bench import (
+from import_fixture import (
     TryingSource,
     content,
     import_quietly,
@@ -19,14 +19,14 @@ from import_bench import (
     wait_for_groups,
 )
 
-from spear_training.data.bridge import BridgeReader
 from spear_training.data.import_episodes import main
-from spear_training.data.importing.sources import OxeSource
-from spear_training.data.importing.workers import WorkerError
+from spear_training.data.oxe.reader import BridgeReader
 from spear_training.data.oxe.table import load_table
 from spear_training.data.reader import DataFileError
-from spear_training.data.store.frames import FrameStore
+from spear_training.data.sources import OxeSource
+from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import is_finished
+from spear_training.data.store_import import WorkerError
 
 
 @pytest.fixture(scope="module")

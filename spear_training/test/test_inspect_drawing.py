@@ -6,24 +6,24 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from random_boxes import boxes
 
-from spear_training.annotation.boxes.vertex_order import CORNER_SIDES, edges_of
-from spear_training.annotation.inspection.drawing import (
+from spear_training.annotation.boxes import CORNER_SIDES, edges_of
+from spear_training.annotation.inspection.overlays import (
     AXIS_COLOURS,
+    EDGES,
+    box_lines,
     colour_of,
     draw_box_3d,
     draw_boxes_2d,
     draw_masks,
     draw_point,
-)
-from spear_training.annotation.inspection.projection import (
-    EDGES,
-    box_lines,
+    draw_tags,
     edges,
     is_shown,
+    label_tag,
     project,
+    vertex_tags,
 )
-from spear_training.annotation.inspection.tags import draw_tags, label_tag, vertex_tags
-from spear_training.annotation.items import Intrinsics
+from spear_training.annotation.records import Intrinsics
 
 WIDTH, HEIGHT = 840, 630
 CAMERA = Intrinsics(fx=700.0, fy=600.0, cx=419.5, cy=314.5)

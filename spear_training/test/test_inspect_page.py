@@ -15,7 +15,7 @@ from inspect_runs import (
     shelf,
     write_questions,
 )
-from question_bench import picture
+from question_fixture import picture
 
 from spear_training.annotation.annotate import main
 from spear_training.annotation.records import Dropped

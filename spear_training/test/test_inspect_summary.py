@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from inspect_runs import failed, inspect, run_with_pictures, shelf, surveyed
-from question_bench import WIDE_BINS, picture, thing, write_run
+from question_fixture import WIDE_BINS, picture, thing, write_run
 
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.inspection.outliers import find_outliers
-from spear_training.annotation.inspection.run_records import Place
-from spear_training.annotation.inspection.sample import Sample, shares
-from spear_training.annotation.inspection.tally import MOST_REASONS, Tally, reason_group
-from spear_training.annotation.job.shards import Shard
+from spear_training.annotation.inspection.counts import (
+    MOST_REASONS,
+    Tally,
+    find_outliers,
+    reason_group,
+)
+from spear_training.annotation.inspection.page import Place, Sample, shares
+from spear_training.annotation.job import Shard
 from spear_training.annotation.records import Dropped
 
 

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from question_bench import WIDE_BINS
+from question_fixture import WIDE_BINS
 
 from spear_training.annotation.inspection.token_text import Part, TokenReader
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from question_bench import CAMERA, thing, things
+from question_fixture import CAMERA, thing, things
 
-from spear_training.annotation.inspection.plan_views import (
+from spear_training.annotation.inspection.overlays import (
     HEIGHT_PX,
     WIDTH_PX,
     nice_step,

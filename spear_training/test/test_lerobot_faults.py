@@ -19,8 +19,7 @@ from lerobot_writing import (
 )
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.lerobot.keys import load_keys
-from spear_training.data.lerobot.reader import LeRobotReader
+from spear_training.data.lerobot import LeRobotReader, load_keys
 from spear_training.data.reader import DataFileError
 
 

@@ -12,15 +12,12 @@ from lerobot_writing import (
     write_v3,
 )
 from scipy.spatial.transform import Rotation
-from store_bench import MadeUp, made_store
+from store_fixture import MadeUp, made_store
 from store_writing import BRIDGE, write_store
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.bridge import BridgeReader
-from spear_training.data.lerobot.facts import store_facts
-from spear_training.data.lerobot.keys import load_keys
-from spear_training.data.lerobot.reader import LeRobotReader
-from spear_training.data.oxe.selectors import NotSelected
+from spear_training.data.lerobot import LeRobotReader, load_keys, store_facts
+from spear_training.data.oxe.reader import BridgeReader, NotSelected
 
 RECORDINGS = [recording(number, steps) for number, steps in enumerate((6, 4, 5))]
 LAYOUTS = {

@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from store_bench import made_store
+from store_fixture import made_store
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.tracking import TimedPoses
-from spear_policy.inference.policy_folder import load
-from spear_policy.model.flow.matching import FlowMatching
-from spear_policy.model.presets import preset
-from spear_training.data.loader.augmentation import Augmentation, augment
-from spear_training.data.loader.batches import BatchSource, batches, sample_chances
-from spear_training.data.loader.moments import MomentReader
-from spear_training.data.loader.preparation import Preparation
+from spear_policy.inference.spear_engine import load
+from spear_policy.model.config import preset
+from spear_policy.model.flow_matching import FlowMatching
+from spear_training.data.loader import BatchSource, MomentReader, batches, sample_chances
+from spear_training.data.preparation import Augmentation, Preparation, augment
 from spear_training.data.statistics.motion import MotionStatistics
 from spear_training.data.statistics.normalisation import normalisation
 

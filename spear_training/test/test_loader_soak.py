@@ -5,10 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from store_bench import made_store
+from store_fixture import made_store
 
-from spear_training.data.loader.batches import BatchSource, batches
-from spear_training.data.loader.moments import MomentReader
+from spear_training.data.loader import BatchSource, MomentReader, batches
 
 # 37 samples a second keep one of 32 GPUs busy (facts/data.md 7).
 SAMPLES, BATCH = 37 * 3600, 64

@@ -8,14 +8,12 @@ import pytest
 from ray_scenes import CAMERA, render, table_scene, truth_of
 from rich.console import Console
 
+from spear_training.annotation.accuracy.compare import read_truth
 from spear_training.annotation.accuracy.measure import compare_run, measure_world
-from spear_training.annotation.accuracy.page import write_report
-from spear_training.annotation.accuracy.tables import terminal_tables
-from spear_training.annotation.accuracy.truth import read_truth
+from spear_training.annotation.accuracy.report import terminal_tables, write_report
 from spear_training.annotation.annotate import main
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.items import GivenDepth, GivenObject, Item, write_items
-from spear_training.annotation.records import Annotation
+from spear_training.annotation.records import Annotation, GivenDepth, GivenObject, Item, write_items
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from stage_frames import frame_of
 
 from spear_training.annotation.frame import JobError, StageError
-from spear_training.annotation.geometries.moge import MogeGeometry, MogeOptions
+from spear_training.annotation.moge import MogeGeometry, MogeOptions
 
 SUBSTITUTE = '''
 import torch

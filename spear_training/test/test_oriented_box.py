@@ -7,9 +7,14 @@ from hypothesis import strategies as st
 from random_boxes import rotations
 from scipy.spatial.transform import Rotation
 
-from spear_training.annotation.accuracy.box_iou import box_iou
-from spear_training.annotation.boxes.oriented_box import FLAT, BoxError, OrientedBox, minimal_box
-from spear_training.annotation.boxes.vertex_order import ordered_vertices
+from spear_training.annotation.accuracy.compare import box_iou
+from spear_training.annotation.boxes import (
+    FLAT,
+    BoxError,
+    OrientedBox,
+    minimal_box,
+    ordered_vertices,
+)
 
 CENTRE = np.array([0.1, -0.2, 0.9])
 TURN = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()

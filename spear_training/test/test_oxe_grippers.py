@@ -8,14 +8,15 @@ import pytest
 from hypothesis import assume, given
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.oxe.grippers import follow_events, linear_opening, read_gripper
-from spear_training.data.oxe.language import read_sentences, text_from_code_units, tidy
-from spear_training.data.oxe.rules import (
-    ConstantGripper,
-    GripperEvents,
-    Language,
-    LinearGripper,
+from spear_training.data.oxe.reader import (
+    follow_events,
+    linear_opening,
+    read_gripper,
+    read_sentences,
+    text_from_code_units,
+    tidy,
 )
+from spear_training.data.oxe.table import ConstantGripper, GripperEvents, Language, LinearGripper
 
 
 def linear(closed_at, open_at, **more):

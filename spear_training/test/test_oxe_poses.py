@@ -9,7 +9,9 @@ from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.oxe.pose_rules import (
+from spear_training.data.oxe.poses import decide, read_poses, wander_deg
+from spear_training.data.oxe.table import (
+    Columns,
     EulerPose,
     JointPose,
     MatrixPose,
@@ -17,9 +19,6 @@ from spear_training.data.oxe.pose_rules import (
     QuaternionPose,
     SummedDeltas,
 )
-from spear_training.data.oxe.poses import read_poses
-from spear_training.data.oxe.rotation_order import decide, wander_deg
-from spear_training.data.oxe.rules import Columns
 from spear_training.data.reader import DataFileError
 
 TAIT_BRYAN = [a + b + c for a, b, c in ("xyz", "xzy", "yxz", "yzx", "zxy", "zyx")]

@@ -11,10 +11,8 @@ from oxe_motions import STEPS
 from oxe_writing import picture, write_folder
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.bridge import BridgeReader
-from spear_training.data.oxe.look import main as look
-from spear_training.data.oxe.reader import OxeReader
-from spear_training.data.oxe.selectors import NotSelected
+from spear_training.data.oxe.inspect_row import main as look
+from spear_training.data.oxe.reader import BridgeReader, NotSelected, OxeReader
 from spear_training.data.reader import DataFileError
 
 

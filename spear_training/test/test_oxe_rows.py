@@ -9,8 +9,7 @@ from oxe_motions import SENTENCE, STEPS
 from oxe_recipes import RECIPES
 
 from spear_policy.geometry import quaternions as quat
-from spear_training.data.oxe.facts import store_facts
-from spear_training.data.oxe.reader import OxeReader
+from spear_training.data.oxe.reader import OxeReader, store_facts
 from spear_training.data.oxe.table import load_table
 from spear_training.data.reader import DataFileError
 

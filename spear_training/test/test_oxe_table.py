@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
-from spear_training.data.oxe.row import plain
-from spear_training.data.oxe.table import find_row, load_table, merged
+from spear_training.data.oxe.table import find_row, load_table, merged, plain
 from spear_training.data.reader import DataFileError
 
 # Weight and steps a second of each row, as the paper and the facts have them.

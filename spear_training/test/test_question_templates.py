@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from spear_policy.model.text.answer_types import Point
-from spear_training.vqa.templates import FILE, Template, TemplateError, load_phrases
+from spear_policy.model.answers import Point
+from spear_training.vqa.asking import FILE, Template, TemplateError, load_phrases
 
 POINT = Point((1.0, 2.0, 3.0))
 

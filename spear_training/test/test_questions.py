@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from question_bench import BOARD, BOWL, GRAMMAR, MUG, SHELF, WIDE_BINS, picture, pictures, thing
+from question_fixture import BOARD, BOWL, GRAMMAR, MUG, SHELF, WIDE_BINS, picture, pictures, thing
 
-from spear_policy.model.text.answer_types import Box, Distance, Pixel, Point
-from spear_policy.model.text.coordinate_bins import CoordinateBins
-from spear_policy.model.text.prompts import question_ids
-from spear_training.vqa.examples import make_example, rendered
-from spear_training.vqa.pairs import CATEGORIES, Pair
-from spear_training.vqa.rows import example_ids
-from spear_training.vqa.scene import name_of
-from spear_training.vqa.settings import QuestionSettings, parse_weights
-from spear_training.vqa.templates import load_phrases
+from spear_policy.model.answers import Box, Distance, Pixel, Point
+from spear_policy.model.coordinate_bins import CoordinateBins
+from spear_policy.model.prompts import question_ids
+from spear_training.vqa.asking import load_phrases
+from spear_training.vqa.dataset import example_ids, make_example, rendered
+from spear_training.vqa.pairs import CATEGORIES, Pair, QuestionSettings, name_of, parse_weights
 
 ALL = QuestionSettings(weights=dict.fromkeys(CATEGORIES, 1.0))
 

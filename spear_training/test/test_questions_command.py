@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from question_bench import MUG, picture, shelf, write_run
+from question_fixture import MUG, picture, shelf, write_run
 
-from spear_policy.model.text.answers import AnswerGrammar
+from spear_policy.model.answers import AnswerGrammar
 from spear_training.annotation.annotate import main
 from spear_training.vqa.bins import FittedBins
+from spear_training.vqa.dataset import text_grammar
 from spear_training.vqa.pairs import KIND_OF_CATEGORY
-from spear_training.vqa.question_file import text_grammar
 
 PICTURES = [shelf(number) for number in range(40)]
 ODD = [

@@ -9,7 +9,7 @@ from spear_policy.geometry.poses import Pose
 from spear_policy.geometry.tracking import TimedPoses, tracking_errors
 from spear_policy.inference.engine import Observation
 from spear_policy.inference.replay import ReplayEngine
-from spear_training.data.bridge import BridgeReader
+from spear_training.data.oxe.reader import BridgeReader
 
 # Where the simulated Franka's hand starts: pointing down over the table.
 FRANKA_HOME = Pose([0.45, 0.0, 0.38], [1.0, 0.0, 0.0, 0.0])

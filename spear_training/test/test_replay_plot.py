@@ -3,17 +3,16 @@
 import cv2
 import numpy as np
 import pytest
-from import_bench import import_quietly
-from store_bench import made_store
+from import_fixture import import_quietly
+from store_fixture import made_store
 
 from spear_policy.geometry import quaternions as quat
 from spear_training.data import replay_plot
-from spear_training.data.importing.sources import OxeSource
+from spear_training.data.loader import ChunkTargets, chunk_targets
 from spear_training.data.oxe.table import load_table
 from spear_training.data.replay_plot import follow_chunks, main, worst
-from spear_training.data.store.frames import FrameStore
-from spear_training.data.store.motions import episode_motion
-from spear_training.data.targets import ChunkTargets, chunk_targets
+from spear_training.data.sources import OxeSource
+from spear_training.data.store.reader import FrameStore, episode_motion
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from spear_training.data.reader import DataFileError
-from spear_training.data.rlds import RldsFolder, main
-from spear_training.data.tf_example import decode_example, encode_example
+from spear_training.data.rlds import RldsFolder, decode_example, encode_example, main
 
 
 def test_features_survive_the_message_both_ways():

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_training.data.sampling.mixture_order import MixtureOrder
-from spear_training.data.sampling.permutation import KeyedPermutation
+from spear_training.data.mixture import KeyedPermutation, MixtureOrder
 
 # The weights of the paper's Table 4, and small sizes.
 WEIGHTS = [0.5, 2, 0.5, 1, 0.1, 1, 18, 0.1, 35, 1.5, 12, 1.5, 0.3, 4, 1.5, 0.3, 2, 5, 3, 3, 2, 1.5]

@@ -12,27 +12,29 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from spear_training.annotation.accuracy.truth import read_truth
+from spear_training.annotation.accuracy.compare import read_truth
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.items import read_items
-from spear_training.annotation.job.progress import JobProgress
-from spear_training.annotation.scenes.generate import CARD, GENERATOR, generate
-from spear_training.annotation.scenes.painter import Painter
-from spear_training.annotation.scenes.scene_files import (
+from spear_training.annotation.job import JobProgress
+from spear_training.annotation.records import read_items
+from spear_training.annotation.synthetic.generate import (
+    CARD,
+    GENERATOR,
     Recipe,
     assemble,
+    generate,
     part_file,
     write_scene,
 )
+from spear_training.annotation.synthetic.rendering import Painter
 
 RECIPE = Recipe(3, "train")
 SCENES = 4
 PROGRAM = """\
 from pathlib import Path
 from rich.console import Console
-from spear_training.annotation.job.progress import JobProgress
-from spear_training.annotation.scenes.generate import generate
-from spear_training.annotation.scenes.scene_files import Recipe
+from spear_training.annotation.job import JobProgress
+from spear_training.annotation.synthetic.generate import generate
+from spear_training.annotation.synthetic.generate import Recipe
 
 if __name__ == "__main__":
     generate(Path({out!r}), {scenes}, Recipe(3, "train"), 1, JobProgress(Console(), "scenes"))

@@ -5,13 +5,11 @@ import pytest
 from scene_samples import bare_scene, block, rays_of, thing_of, view_from
 
 from spear_policy.inference.image_geometry import plan_fit
-from spear_training.annotation.items import Intrinsics
-from spear_training.annotation.scenes.look import glance, look
-from spear_training.annotation.scenes.model import BACKDROP
-from spear_training.annotation.scenes.painter import SKY, Painter
-from spear_training.annotation.scenes.surfaces import SEGMENTS, ball
-from spear_training.annotation.scenes.things import stand
-from spear_training.annotation.scenes.views import SIZES_PX
+from spear_training.annotation.records import Intrinsics
+from spear_training.annotation.synthetic.meshes import SEGMENTS, ball
+from spear_training.annotation.synthetic.objects import stand
+from spear_training.annotation.synthetic.rendering import BACKDROP, SKY, Painter, glance, look
+from spear_training.annotation.synthetic.scenes import SIZES_PX
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scene_samples import GREY, open_edges, thing_of, volume_m3, winding
 
-from spear_training.annotation.scenes.decor import FREE_DECOR, ON_FURNITURE, PICTURE, RUG
-from spear_training.annotation.scenes.desk import LAPTOP
-from spear_training.annotation.scenes.footprint import Footprint, turn
-from spear_training.annotation.scenes.furniture import ALONG_WALLS, FREE
-from spear_training.annotation.scenes.paints import COLOURS, colour
-from spear_training.annotation.scenes.placement import Level, levels_on
-from spear_training.annotation.scenes.room import room
-from spear_training.annotation.scenes.scene import draw_things
-from spear_training.annotation.scenes.surfaces import ball, box, cylinder, ring, tube
-from spear_training.annotation.scenes.table_top import KINDS, table_top
-from spear_training.annotation.scenes.things import Body, Part, Placed, make_thing, rest_axes
+from spear_training.annotation.synthetic.furniture import ALONG_WALLS, FREE
+from spear_training.annotation.synthetic.meshes import (
+    Footprint,
+    ball,
+    box,
+    cylinder,
+    ring,
+    tube,
+    turn,
+)
+from spear_training.annotation.synthetic.objects import (
+    FREE_DECOR,
+    LAPTOP,
+    ON_FURNITURE,
+    PICTURE,
+    RUG,
+    Body,
+    Part,
+    Placed,
+    make_thing,
+    rest_axes,
+)
+from spear_training.annotation.synthetic.scenes import (
+    KINDS,
+    Level,
+    draw_things,
+    levels_on,
+    room,
+    table_top,
+)
+from spear_training.annotation.synthetic.textures import COLOURS, colour
 
 ROOM_KINDS = (*FREE, *FREE_DECOR, *ALONG_WALLS, *ON_FURNITURE, RUG, PICTURE, LAPTOP)
 ALL_KINDS = (*KINDS, *ROOM_KINDS)

@@ -5,7 +5,7 @@ import json
 import pytest
 from ray_scenes import render, table_scene, truth_of
 
-from spear_training.annotation.accuracy.truth import SceneTruth, read_truth
+from spear_training.annotation.accuracy.compare import SceneTruth, read_truth
 from spear_training.annotation.records import RecordError
 
 

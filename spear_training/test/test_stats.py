@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from store_bench import made_store
+from store_fixture import made_store
 
 from spear_policy.inference.model_card import CARD_FILE, ModelCard
 from spear_policy.inference.statistics import statistics_hash
 from spear_training.data.mixture import load_mixture
 from spear_training.data.reader import DataFileError
-from spear_training.data.statistics.files import read_normalisation
-from spear_training.data.statistics.gather import KEPT, gather
+from spear_training.data.statistics.motion import KEPT, gather
+from spear_training.data.statistics.normalisation import read_normalisation
 from spear_training.data.stats import main
-from spear_training.data.store.frames import FrameStore
+from spear_training.data.store.reader import FrameStore
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_what_was_counted_is_kept_beside_the_store(lab, monkeypatch):
 
 
 def test_several_processes_count_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("spear_training.data.statistics.gather._EPISODES_A_TASK", 3)
+    monkeypatch.setattr("spear_training.data.statistics.motion._EPISODES_A_TASK", 3)
     store = made_store(tmp_path, name="many", episodes=5, length=3)
     alone = list(gather(store))
     helped = list(gather(store, workers=2))

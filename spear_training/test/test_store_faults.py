@@ -7,18 +7,21 @@ import resource
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from store_bench import MadeUp
+from store_fixture import MadeUp
 from store_writing import content, groups_of, write_store
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.encoded_video import EncodedVideo
-from spear_training.data.oxe.selectors import NotSelected
-from spear_training.data.reader import DataFileError
-from spear_training.data.store.frames import FrameStore
-from spear_training.data.store.group import write_group
-from spear_training.data.store.pages import open_writer
-from spear_training.data.store.pictures import encode_jpeg
-from spear_training.data.store.writer import begin_store, finish_store, is_finished
+from spear_training.data.oxe.reader import NotSelected
+from spear_training.data.reader import DataFileError, EncodedVideo
+from spear_training.data.store.parquet import open_writer
+from spear_training.data.store.reader import FrameStore
+from spear_training.data.store.writer import (
+    begin_store,
+    encode_jpeg,
+    finish_store,
+    is_finished,
+    write_group,
+)
 
 
 def test_a_file_that_was_changed_is_not_numbered(tmp_path):

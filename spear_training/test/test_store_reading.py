@@ -11,18 +11,24 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_bench import MadeUp
+from store_fixture import MadeUp
 
-from spear_policy.model.config_reading import ConfigError
+from spear_policy.shared.config import ConfigError
 from spear_training.data.reader import DataFileError
-from spear_training.data.store import bench, lookup, open_files
-from spear_training.data.store.facts import CameraFacts, StoreFacts, read_facts
-from spear_training.data.store.frames import FrameStore
-from spear_training.data.store.group import write_group
-from spear_training.data.store.lerobot_statistics import picture_statistics, vector_statistics
-from spear_training.data.store.made_up import MadeUpReader
-from spear_training.data.store.pictures import picture_histogram
-from spear_training.data.store.writer import begin_store, finish_store
+from spear_training.data.store import bench
+from spear_training.data.store import reader as lookup
+from spear_training.data.store import reader as open_files
+from spear_training.data.store.bench import MadeUpReader
+from spear_training.data.store.format import CameraFacts, StoreFacts, read_facts
+from spear_training.data.store.reader import FrameStore
+from spear_training.data.store.writer import (
+    begin_store,
+    finish_store,
+    picture_histogram,
+    picture_statistics,
+    vector_statistics,
+    write_group,
+)
 
 
 @pytest.fixture(scope="module")

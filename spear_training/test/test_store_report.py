@@ -6,27 +6,29 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 from page_reading import Page, decoded
-from store_bench import MadeUp, made_store
+from store_fixture import MadeUp, made_store
 
 from spear_policy.inference.episode import EpisodeError
 from spear_policy.inference.image_geometry import plan_fit
-from spear_training.data.oxe.selectors import NotSelected
+from spear_policy.shared.pages import svg_address
+from spear_training.data.oxe.reader import NotSelected
 from spear_training.data.reader import DataFileError
-from spear_training.data.report.__main__ import main
-from spear_training.data.report.motion_sample import sample_motion
-from spear_training.data.report.rotations import unwrapped
-from spear_training.data.report.statistics_page import write_statistics_report
-from spear_training.data.report.statistics_plots import draw_ranges
-from spear_training.data.report.store_numbers import fit_words, reject_groups, time_words
-from spear_training.data.report.store_page import write_report
+from spear_training.data.report import (
+    draw_ranges,
+    fit_words,
+    main,
+    reject_groups,
+    sample_motion,
+    time_words,
+    unwrapped,
+    write_report,
+    write_statistics_report,
+)
+from spear_training.data.statistics.motion import Oddity
 from spear_training.data.statistics.normalisation import normalisation
-from spear_training.data.statistics.oddities import Oddity
-from spear_training.data.store.frames import FrameStore
-from spear_training.data.store.group import write_group
-from spear_training.data.store.motions import episode_motion
-from spear_training.data.store.records import Reject
-from spear_training.data.store.writer import begin_store, finish_store
-from spear_training.pages.drawing import svg_address
+from spear_training.data.store.format import Reject
+from spear_training.data.store.reader import FrameStore, episode_motion
+from spear_training.data.store.writer import begin_store, finish_store, write_group
 
 NASTY = 'put <b>salt</b> & "pepper" on $5 of $6 {{ 7 * 7 }}'
 
@@ -180,7 +182,7 @@ def test_angles_go_on_beyond_half_a_turn():
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave out the drawings, which take longer than all the rest."""
-    where = "spear_training.data.report.store_page.svg_address"
+    where = "spear_training.data.report.svg_address"
     monkeypatch.setattr(where, lambda *_: "data:image/svg+xml;base64,")
 
 
@@ -248,7 +250,7 @@ def test_nothing_is_left_when_the_page_cannot_be_written(odd_store, monkeypatch,
         raise OSError(28, "No space left on device")
 
     before = {path.name for path in odd_store.root.iterdir()}
-    monkeypatch.setattr("spear_training.data.report.store_page.write_whole", failing)
+    monkeypatch.setattr("spear_training.data.report.write_atomically", failing)
     with pytest.raises(OSError, match="No space left"):
         write_report(odd_store.root)
     assert {path.name for path in odd_store.root.iterdir()} == before

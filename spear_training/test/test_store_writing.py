@@ -11,18 +11,22 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from store_bench import MadeUp
+from store_fixture import MadeUp
 from store_writing import BRIDGE, content, groups_of, write_store
 
 from spear_policy.inference.image_geometry import fit
-from spear_training.data.bridge import BridgeReader
+from spear_training.data.oxe.reader import BridgeReader
 from spear_training.data.reader import DataFileError
-from spear_training.data.store import pages
-from spear_training.data.store.frames import FrameStore
-from spear_training.data.store.group import write_group
-from spear_training.data.store.numbering import Numbering
-from spear_training.data.store.records import read_group
-from spear_training.data.store.writer import begin_store, finish_store, is_finished
+from spear_training.data.store import parquet as pages
+from spear_training.data.store.format import read_group
+from spear_training.data.store.reader import FrameStore
+from spear_training.data.store.writer import (
+    Numbering,
+    begin_store,
+    finish_store,
+    is_finished,
+    write_group,
+)
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +151,9 @@ def test_groups_may_be_written_in_any_order_and_by_any_process(tmp_path):
 KILLED = """
 import sys
 sys.path.insert(0, {here!r})
-from store_bench import MadeUp
+from store_fixture import MadeUp
 from store_writing import BRIDGE, content, groups_of, write_store
-from spear_training.data.store.group import write_group
+from spear_training.data.store.writer import write_group
 from spear_training.data.store.writer import begin_store
 
 class Slow(MadeUp):

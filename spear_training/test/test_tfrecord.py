@@ -4,9 +4,8 @@ import random
 
 import pytest
 
-from spear_training.data.crc32c import crc32c, masked_crc32c
 from spear_training.data.reader import DataFileError
-from spear_training.data.tfrecord import TfRecordFile, frame_record
+from spear_training.data.rlds import TfRecordFile, crc32c, frame_record, masked_crc32c
 
 PAYLOADS = [b"first", b"", bytes(range(256)) * 40, b"last"]
 STARTS = [0, 21, 37, 37 + 16 + 10240]

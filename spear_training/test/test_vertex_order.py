@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from random_boxes import rotations
 from scipy.spatial.transform import Rotation
 
-from spear_training.annotation.boxes.oriented_box import OrientedBox
-from spear_training.annotation.boxes.vertex_order import edges_of, ordered_vertices
+from spear_training.annotation.boxes import OrientedBox, edges_of, ordered_vertices
 
 CENTRE, EXTENTS = np.array([0.1, -0.2, 0.9]), np.array([0.3, 0.2, 0.1])
 

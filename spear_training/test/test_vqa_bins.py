@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from question_bench import MUG, picture, shelf
+from question_fixture import MUG, picture, shelf
 
-from spear_policy.model.text.coordinate_bins import CoordinateBins
+from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_training.annotation.frame import JobError
 from spear_training.vqa.bins import BinSource, FittedBins, fit_bins
 

@@ -5,14 +5,19 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from question_bench import MUG, picture, shelf, write_run
+from question_fixture import MUG, picture, shelf, write_run
 
 from spear_training.annotation.frame import JobError
-from spear_training.data.sampling.mixture_order import MixtureOrder
-from spear_training.vqa.dataset import VqaSet
-from spear_training.vqa.examples import make_example
-from spear_training.vqa.mixture import Mixture, MixtureSet, load_mixtures, mixture
-from spear_training.vqa.settings import QuestionSettings
+from spear_training.data.mixture import MixtureOrder
+from spear_training.vqa.dataset import (
+    Mixture,
+    MixtureSet,
+    VqaSet,
+    load_mixtures,
+    make_example,
+    mixture,
+)
+from spear_training.vqa.pairs import QuestionSettings
 
 SIX = QuestionSettings()
 

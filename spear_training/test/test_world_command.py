@@ -10,9 +10,9 @@ from rich.console import Console
 
 from spear_training.annotation.annotate import main
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.items import read_items
-from spear_training.annotation.job.records_folder import read_annotations
-from spear_training.annotation.scenes.world_steps import Step, WorldSteps
+from spear_training.annotation.records import read_items
+from spear_training.annotation.run_folder import read_annotations
+from spear_training.annotation.synthetic.generate import Step, WorldSteps
 
 SCENES = 6
 

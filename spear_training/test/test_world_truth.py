@@ -10,29 +10,26 @@ import pytest
 from PIL import Image
 from scene_samples import bare_scene, block, thing_of, view_from
 
-from spear_training.annotation.accuracy.truth import SceneTruth
-from spear_training.annotation.boxes.vertex_order import CORNER_SIDES, edges_of
-from spear_training.annotation.detectors.given import GivenDetector
-from spear_training.annotation.detectors.unique import KeepUnique
-from spear_training.annotation.geometries.depth import DepthGeometry
-from spear_training.annotation.items import Item
-from spear_training.annotation.masks import decode_mask
-from spear_training.annotation.picture import read_frame
-from spear_training.annotation.scenes.compose import Composed
-from spear_training.annotation.scenes.look import MIN_VISIBLE, look
-from spear_training.annotation.scenes.painter import Painter
-from spear_training.annotation.scenes.scene_files import (
+from spear_training.annotation.accuracy.compare import SceneTruth
+from spear_training.annotation.boxes import CORNER_SIDES, edges_of
+from spear_training.annotation.depth import DepthGeometry
+from spear_training.annotation.detections import KeepUnique
+from spear_training.annotation.frame import read_frame
+from spear_training.annotation.given import GivenDetector, GivenSegmenter
+from spear_training.annotation.records import Item, decode_mask
+from spear_training.annotation.synthetic.generate import (
     COARSE_UNITS_PER_M,
     FINE_UNITS_PER_M,
+    Composed,
     Recipe,
     depth_units,
     part_file,
     truth_of,
     write_scene,
 )
-from spear_training.annotation.scenes.surfaces import ball, cylinder
-from spear_training.annotation.scenes.things import stand
-from spear_training.annotation.segmenters.given import GivenSegmenter
+from spear_training.annotation.synthetic.meshes import ball, cylinder
+from spear_training.annotation.synthetic.objects import stand
+from spear_training.annotation.synthetic.rendering import MIN_VISIBLE, Painter, look
 
 RECIPE = Recipe(11, "held_out")
 NUMBERS = range(4)

@@ -64,7 +64,7 @@ class LowerBound:
         self.expert_layers = self._layers(model.expert.stack)
         expert = model.expert
         width = expert.config.width
-        from spear_policy.model.action_expert import time_embedding
+        from spear_policy.model.spear import time_embedding
 
         taus = torch.arange(steps) / steps
         first = expert.time_in.weight

@@ -28,9 +28,8 @@ from spear_policy.model.config import (
     SiglipConfig,
     VocabularyConfig,
 )
-from spear_policy.model.initialisation import build
-from spear_policy.model.inputs import ModelInputs
 from spear_policy.model.sampling import Sampler
+from spear_policy.model.spear import ModelInputs, build
 
 WORDS, STEPS = 20, 10
 REDUCED = ModelConfig(

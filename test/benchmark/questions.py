@@ -16,16 +16,21 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from spear_policy.model.text.answer_types import Point
+from spear_policy.model.answers import Point
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
+from spear_training.vqa.asking import pixel_of
 from spear_training.vqa.bins import NAME, FittedBins
-from spear_training.vqa.examples import ASKED_ALREADY, make_example, rendered, rendered_pair
-from spear_training.vqa.mixture import mixture
+from spear_training.vqa.dataset import (
+    ASKED_ALREADY,
+    RecordFiles,
+    example_ids,
+    make_example,
+    mixture,
+    rendered,
+    rendered_pair,
+    text_grammar,
+)
 from spear_training.vqa.pairs import NotAsked
-from spear_training.vqa.pixel_questions import pixel_of
-from spear_training.vqa.question_file import text_grammar
-from spear_training.vqa.record_files import RecordFiles
-from spear_training.vqa.rows import example_ids
 
 
 def cpu_rate(work, count):

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spear_bringup.control.path import Path, path_through
-from spear_bringup.control.segments import Start, turns
+from spear_bringup.control.path import Path, Start, path_through, turns
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.chunks import Chunk, entry_step
 from spear_policy.geometry.poses import Pose, distance, interpolate

@@ -8,26 +8,63 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spear_bringup.control import chunk_gate
+from spear_bringup.control import gate as chunk_gate
 from spear_bringup.control.chunk_player import ChunkPlayer
-from spear_bringup.control.gripper_logic import GripperLogic
-from spear_bringup.control.limit_monitor import LimitMonitor
-from spear_bringup.control.limits import Limits, Timing
-from spear_bringup.control.path import Path
-from spear_bringup.control.path_gate import judge_path
-from spear_bringup.control.segments import Start
-from spear_bringup.control.sources import Sources
-from spear_bringup.control.verdicts import Judgement, Reason, Verdict
+from spear_bringup.control.gate import LimitMonitor, Sources, judge_path
+from spear_bringup.control.limits import GateDecision, Limits, Reason, Timing, Verdict
+from spear_bringup.control.path import Path, Start
 from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.pose_history import PoseHistory
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Pose, PoseHistory
+
+# Open or close: a policy's wavering opening becomes few, firm gripper commands.
+
+
+class GripperLogic:
+    """Hysteresis with a least dwell time.
+
+    Args:
+        close_below, open_above: openings (0 closed .. 1 open) that switch; between them nothing
+            changes.
+        min_dwell_s: least time between two switches.
+
+    Raises:
+        ValueError: thresholds out of order or out of 0..1, or a negative dwell.
+    """
+
+    def __init__(self, close_below: float = 0.4, open_above: float = 0.6, min_dwell_s: float = 0.5):
+        if not 0.0 <= close_below < open_above <= 1.0:
+            raise ValueError(
+                f"gripper thresholds {close_below}, {open_above}: "
+                "need 0 <= close_below < open_above <= 1"
+            )
+        if not min_dwell_s >= 0.0:
+            raise ValueError(f"gripper min_dwell_s is {min_dwell_s}; it must not be negative")
+        self.close_below, self.open_above, self.min_dwell_s = close_below, open_above, min_dwell_s
+        self.target: float | None = None
+        self._switched_s = 0.0
+
+    def update(self, opening: float, now_s: float) -> float | None:
+        """The firm target (0.0, 1.0) after one more wanted opening; None before any is clear."""
+        wanted = self.target
+        if opening <= self.close_below:
+            wanted = 0.0
+        elif opening >= self.open_above:
+            wanted = 1.0
+        if wanted == self.target:
+            return self.target
+        if self.target is None or abs(now_s - self._switched_s) >= self.min_dwell_s:
+            self.target, self._switched_s = wanted, now_s
+        return self.target
+
+
+# The one way from a chunk to the robot: gate, player and latch behind one object.
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
     """What to do now: send `path`, or command a stop, or neither; and what to publish of it."""
 
-    judgement: Judgement
+    judgement: GateDecision
     path: Path | None = None
     stop: bool = False
     seam_m: float = 0.0
@@ -51,7 +88,7 @@ class CommandCore:
         self.gripper = gripper or GripperLogic()
         self.monitor = LimitMonitor(limits)
         self.counts = [0] * len(Verdict)
-        self.latched: Judgement | None = None
+        self.latched: GateDecision | None = None
         self.busy: str | None = None
         self._sources = Sources(timing.source_release_s)
         self._chunk: Chunk | None = None
@@ -106,34 +143,34 @@ class CommandCore:
         self._chunk, self._received_s, self._timed_out = chunk, now_s, False
         return self._decide(judgement, chunk, now_s, path=path, **facts)
 
-    def _judge_source(self, chunk: Chunk, hold: bool, now_s: float) -> Judgement | None:
+    def _judge_source(self, chunk: Chunk, hold: bool, now_s: float) -> GateDecision | None:
         if self.latched is not None:
             return replace(self.latched)
         if hold:
             text = "the policy asked for a hold"
-            return Judgement(Verdict.HELD, Reason.HOLD_REQUESTED, text)
+            return GateDecision(Verdict.HELD, Reason.HOLD_REQUESTED, text)
         heard = self._sources.hear(chunk.source_id, now_s)
         if len(heard) > 1:
             names = " and ".join(source[:8] for source in heard)
             text = f"{len(heard)} publishers of action_chunk ({names}); stop all but one"
-            return Judgement(Verdict.HELD, Reason.DUPLICATE_SOURCE, text, len(heard), 1)
+            return GateDecision(Verdict.HELD, Reason.DUPLICATE_SOURCE, text, len(heard), 1)
         if not self._sources.in_order(chunk.source_id, chunk.chunk_id):
             text = f"chunk {chunk.chunk_id} came after a newer one"
-            return Judgement(Verdict.REJECTED, Reason.OUT_OF_ORDER, text)
+            return GateDecision(Verdict.REJECTED, Reason.OUT_OF_ORDER, text)
         if self.busy is not None:
-            return Judgement(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {self.busy}")
+            return GateDecision(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {self.busy}")
         return None
 
     def _judge_soundness(
         self, chunk: Chunk, now_s: float, received_age_s: float, history: PoseHistory
-    ) -> Judgement | None:
+    ) -> GateDecision | None:
         return (
             chunk_gate.judge_form(chunk)
             or chunk_gate.judge_age(chunk, now_s, received_age_s, self.timing)
             or chunk_gate.judge_anchor(chunk, history, self.timing)
         )
 
-    def _decide(self, judgement: Judgement, chunk: Chunk, now_s: float, **facts) -> Decision:
+    def _decide(self, judgement: GateDecision, chunk: Chunk, now_s: float, **facts) -> Decision:
         age_s = now_s - chunk.stamp_s
         judgement = replace(
             judgement,
@@ -179,7 +216,7 @@ class CommandCore:
 
     def hold(self, reason: Reason, text: str, now_s: float) -> Decision:
         """Stop and rest until a good chunk comes; resumes by itself."""
-        return self._own(Judgement(Verdict.HELD, reason, text))
+        return self._own(GateDecision(Verdict.HELD, reason, text))
 
     def latch(
         self, reason: Reason, text: str, now_s: float, asked: float = 0.0, allowed: float = 0.0
@@ -187,7 +224,7 @@ class CommandCore:
         """Stop for good: every chunk is refused until `release()`. The first reason stays."""
         if self.latched is None:
             text = f"{text}; call ~/recover when the cause is mended"
-            self.latched = Judgement(Verdict.STOPPED, reason, text, asked, allowed)
+            self.latched = GateDecision(Verdict.STOPPED, reason, text, asked, allowed)
         return self._own(self.latched)
 
     def release(self) -> None:
@@ -196,7 +233,7 @@ class CommandCore:
         self.monitor.reset()
         self._halt()
 
-    def _own(self, judgement: Judgement) -> Decision:
+    def _own(self, judgement: GateDecision) -> Decision:
         chunk = self._chunk
         if chunk is not None:
             judgement = replace(judgement, source_id=chunk.source_id, chunk_id=chunk.chunk_id)

@@ -14,32 +14,328 @@ Never `from franky import *`: see franka_faults.
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import franky
 import numpy as np
 from numpy.typing import NDArray
 
 from spear_bringup.control.path import Path
-from spear_bringup.drivers.bounded_call import call_within
-from spear_bringup.drivers.franka_faults import (
-    connect_fault,
-    fault_of,
-    fault_of_state,
-    is_planner_failure,
-    is_preemption,
-)
-from spear_bringup.drivers.franka_motions import (
-    FrankaSettings,
-    cartesian_motion,
-    cartesian_stop,
-    joint_motion,
-    joint_stop,
-    limit_planner,
-)
-from spear_bringup.drivers.link import Link
 from spear_bringup.drivers.protocol import FaultKind, RobotFault, RobotState
 from spear_policy.geometry.poses import Pose
+
+# Every way in which franky says no, classed in one place.
+
+
+MOVING_MODES = ("", "Idle", "Move")  # "": not read yet
+PLANNER_TEXT = "Motion planner failed"
+PREEMPTED_TEXT = "Move command preempted!"
+
+_MENDS = {
+    "UserStopped": "release the user stop (or the emergency stop)",
+    "Guiding": "end hand guiding",
+    "Reflex": "look at the robot and clear what it met",
+    "AutomaticErrorRecovery": "wait until the robot has recovered",
+    "Other": "unlock the joints and activate FCI in Desk",
+}
+
+
+def fault_of(error: BaseException, address: str, mode: str = "") -> RobotFault:
+    """The RobotFault that says what `error` means and what a person has to do.
+
+    Args:
+        error: what franky raised.
+        address: the robot's address, for the sentence.
+        mode: the robot's last known mode, franky's word ("" when unknown).
+    """
+    text = _plain(error)
+    if isinstance(error, RobotFault):
+        return error
+    if isinstance(error, franky.NetworkException) or "Net Exception" in text:
+        return RobotFault(
+            FaultKind.NETWORK,
+            f"the connection to the robot at {address} broke ({text}); check cable, power and FCI",
+        )
+    if isinstance(error, RuntimeError) and PLANNER_TEXT in text:
+        return RobotFault(
+            FaultKind.PLANNER,
+            f"the robot's planner refused the motion ({text}); send a motion that starts where "
+            "the robot is and keeps its limits",
+        )
+    if isinstance(error, franky.InvalidMotionTypeException | franky.MotionReuseException):
+        return RobotFault(FaultKind.PLANNER, f"the motion does not follow the running one: {text}")
+    if "reflex" in text.lower() or mode == "Reflex":
+        text = f"the robot stopped itself ({text}); {_MENDS['Reflex']}"
+        return RobotFault(FaultKind.REFLEX, text)
+    if isinstance(error, franky.ControlException | franky.CommandException):
+        mend = _MENDS.get(mode, "see the robot's lights and Desk")
+        return RobotFault(FaultKind.MODE, f"the robot does not move ({text}); {mend}")
+    # What is left (I/O errors, broken protocol) comes from a link that cannot be trusted any more.
+    return RobotFault(
+        FaultKind.NETWORK,
+        f"the connection to the robot at {address} is unusable ({type(error).__name__}: {text})",
+    )
+
+
+def fault_of_state(mode: str, errors: tuple[str, ...]) -> RobotFault | None:
+    """The fault that a state reports by itself, without any motion having failed."""
+    if mode == "Reflex" or (errors and mode in MOVING_MODES):
+        names = ", ".join(errors) or "no error named"
+        return RobotFault(FaultKind.REFLEX, f"the robot is in reflex ({names}); {_MENDS['Reflex']}")
+    if mode in MOVING_MODES:
+        return None
+    mend = _MENDS.get(mode, _MENDS["Other"])
+    return RobotFault(FaultKind.MODE, f"the robot is in mode {mode} and does not move; {mend}")
+
+
+def connect_fault(error: BaseException, what: str, address: str) -> RobotFault:
+    """The RobotFault of a connection that did not come about."""
+    text = _plain(error)
+    if isinstance(error, TimeoutError):
+        mend = (
+            f"no answer from the {what} at {address} ({text}): check power, cable and the "
+            "parameter robot_host; if another program is connected to it, end that one"
+        )
+    elif isinstance(error, franky.RealtimeException):
+        mend = (
+            f"realtime is 'enforce' and this kernel is not real-time ({text}): boot a PREEMPT_RT "
+            "kernel, or set the parameter realtime to 'ignore' for a simulated robot"
+        )
+    elif isinstance(error, franky.IncompatibleVersionException):
+        mend = (
+            f"the {what} at {address} speaks another protocol version than this franky ({text}): "
+            "install the franky wheel built for the robot's firmware"
+        )
+    elif "refused" in text:
+        mend = (
+            f"the {what} at {address} refuses the connection: activate FCI in Desk, or mend the "
+            "parameter robot_host"
+        )
+    elif "not found" in text.lower():
+        mend = f"there is no host {address}: mend the parameter robot_host ({text})"
+    else:
+        mend = f"no connection to the {what} at {address} ({text}): check cable, power and FCI"
+    return RobotFault(FaultKind.NETWORK, mend)
+
+
+def is_planner_failure(error: BaseException) -> bool:
+    """Whether a fresh motion, sent at once, may well succeed."""
+    return isinstance(error, RuntimeError) and PLANNER_TEXT in str(error)
+
+
+def is_preemption(error: BaseException) -> bool:
+    """Whether the error only says that a motion ended because we stopped it."""
+    return isinstance(error, franky.ControlException) and PREEMPTED_TEXT in str(error)
+
+
+def _plain(error: BaseException) -> str:
+    return " ".join(str(error).removeprefix("libfranka: ").split()) or type(error).__name__
+
+
+def gripper_fault_of(error: BaseException, address: str, what: str) -> RobotFault:
+    """The RobotFault of a gripper call: `what` says what it should have done."""
+    text = _plain(error)
+    if isinstance(error, franky.CommandException):
+        mend = "look between the fingers; home the hand in Desk if it was never homed"
+        return RobotFault(FaultKind.MODE, f"the gripper did not {what} ({text}); {mend}")
+    return RobotFault(
+        FaultKind.NETWORK,
+        f"the connection to the gripper at {address} broke ({text}); call ~/recover",
+    )
+
+
+# A connection that closes when its last reference goes, and the one place that holds it.
+
+
+class Link:
+    """Holds a library's connection object; `drop` closes it.
+
+    A robot takes no second client while the first object lives, and an exception keeps the local
+    variables of every frame it went through alive, for as long as anyone keeps the exception. So
+    functions pass the link on and write `link.end.call()`, never `end = link.end`.
+    """
+
+    __slots__ = ("end",)
+
+    def __init__(self, end):
+        self.end = end
+
+    def drop(self, wait_s: float = 0.0) -> None:
+        """Let go of the connection, waiting `wait_s` at most for it to close.
+
+        franky's destructor waits for its control loop, which may wait for the robot for ever.
+        """
+        thread = threading.Thread(target=self._let_go, name="letting_go", daemon=True)
+        thread.start()
+        thread.join(wait_s)
+
+    def _let_go(self) -> None:
+        self.end = None
+
+
+# Calls into libraries that may block for minutes, with a bound on how long we wait for th.
+
+
+def call_within(timeout_s: float, function: Callable[[], Any], name: str) -> Any:
+    """What `function()` returns or raises, if it does so within `timeout_s` of steady time.
+
+    A call that comes back later is dropped with its result, so that a connection which opens too
+    late is closed again by its own destructor.
+
+    Raises:
+        TimeoutError: no answer in time; the call goes on in a daemon thread.
+    """
+    outcome: list[tuple[Any, BaseException | None]] = []
+    waiting = threading.Lock()
+    done = threading.Event()
+    abandoned = threading.Event()
+
+    def work():
+        try:
+            result, error = function(), None
+        except BaseException as raised:  # handed to the caller
+            result, error = None, raised
+        with waiting:
+            if not abandoned.is_set():
+                outcome.append((result, error))
+        done.set()
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    done.wait(timeout_s)
+    with waiting:
+        abandoned.set()
+    if not outcome:
+        raise TimeoutError(f"{name}: no answer within {timeout_s:g} s")
+    result, error = outcome.pop()
+    if error is not None:
+        raise error
+    return result
+
+
+# From paths to franky motions: units, whole milliseconds, bounds of the robot's planner.
+
+
+KNOT_SPEED_MARGIN = 0.9  # of the planner's limit, which it refuses a knot to stand at exactly
+PLANNER_SPEED_MARGIN = 1.25  # between two knots the robot's own profile is faster than their chord
+
+
+@dataclass(frozen=True)
+class FrankaSettings:
+    """How to reach and drive one Franka.
+
+    Attributes:
+        address: host name or IP address of the robot's control box.
+        realtime: "enforce" (refuse a kernel without real time) or "ignore" (simulated robot).
+        velocity_factor, acceleration_factor, jerk_factor: share (0..1) of the robot's own limits
+            that its planner may use, whatever a path asks for.
+        max_linear_speed_m_s, max_angular_speed_rad_s: the gate's limits. Where they are the lower
+            ones, they bound the robot's planner too, with PLANNER_SPEED_MARGIN on top.
+        collision_torque_nm, collision_force_n: contact thresholds of the robot's reflex.
+        connect_timeout_s: how long `connect` may take.
+    """
+
+    address: str
+    realtime: str = "enforce"
+    velocity_factor: float = 0.5
+    acceleration_factor: float = 0.6
+    jerk_factor: float = 0.15
+    max_linear_speed_m_s: float = 0.3
+    max_angular_speed_rad_s: float = 1.0
+    collision_torque_nm: float = 20.0
+    collision_force_n: float = 30.0
+    connect_timeout_s: float = 3.0
+
+
+def limit_planner(robot: franky.Robot, settings: FrankaSettings) -> None:
+    """Bound the end-effector speeds that the robot's planner may reach; not while it moves."""
+    for limit, wanted in (
+        (robot.translation_velocity_limit, settings.max_linear_speed_m_s),
+        (robot.rotation_velocity_limit, settings.max_angular_speed_rad_s),
+    ):
+        # Motions multiply the limit with the factor again.
+        limit.set(min(limit.max, PLANNER_SPEED_MARGIN * wanted / settings.velocity_factor))
+
+
+def cartesian_stop(settings: FrankaSettings) -> franky.CartesianStopMotion:
+    """Come to rest from a Cartesian motion."""
+    return franky.CartesianStopMotion(_factors(settings))
+
+
+def joint_stop(settings: FrankaSettings) -> franky.JointStopMotion:
+    """Come to rest from a joint motion."""
+    return franky.JointStopMotion(_factors(settings))
+
+
+def cartesian_motion(
+    path: Path, robot: franky.Robot, settings: FrankaSettings
+) -> franky.CartesianWaypointMotion:
+    """Absolute waypoints with a velocity each and a last one at rest; single-use."""
+    share = KNOT_SPEED_MARGIN * settings.velocity_factor
+    linear = _shortened(path.linear_m_s, share * robot.translation_velocity_limit.get())
+    angular = _shortened(path.angular_rad_s, share * robot.rotation_velocity_limit.get())
+    waypoints = []
+    for i, duration in enumerate(_milliseconds(path.durations_s)):
+        pose = franky.RobotPose(franky.Affine(path.positions_m[i], path.orientations_xyzw[i]))
+        target = franky.CartesianState(pose)
+        if i < len(path) - 1:  # a last knot with a velocity would have to be followed by another
+            velocity = franky.RobotVelocity(franky.Twist(linear[i], angular[i]))
+            target = franky.CartesianState(pose, velocity)
+        waypoints.append(
+            franky.CartesianWaypoint(
+                target, franky.ReferenceType.Absolute, minimum_time=franky.Duration(duration)
+            )
+        )
+    return franky.CartesianWaypointMotion(waypoints, relative_dynamics_factor=_factors(settings))
+
+
+def joint_motion(
+    durations_s: NDArray, joints: NDArray, robot: franky.Robot, settings: FrankaSettings
+) -> franky.JointWaypointMotion:
+    """Joint waypoints (N, 7) [rad] with central-difference velocities, at rest at the end."""
+    limits = KNOT_SPEED_MARGIN * settings.velocity_factor * robot.joint_velocity_limit.get()
+    velocities = np.zeros_like(joints)
+    if len(joints) > 1:
+        here = np.asarray(robot.state.q_d, float)
+        knots = np.vstack([here, joints])
+        spans = durations_s[:-1] + durations_s[1:]
+        velocities[:-1] = (knots[2:] - knots[:-2]) / spans[:, None]
+    velocities = np.clip(velocities, -limits, limits)
+    waypoints = [
+        franky.JointWaypoint(
+            franky.JointState(position, velocity),
+            franky.ReferenceType.Absolute,
+            minimum_time=franky.Duration(duration),
+        )
+        for position, velocity, duration in zip(
+            joints, velocities, _milliseconds(durations_s), strict=True
+        )
+    ]
+    return franky.JointWaypointMotion(waypoints, relative_dynamics_factor=_factors(settings))
+
+
+def _factors(settings: FrankaSettings) -> franky.RelativeDynamicsFactor:
+    return franky.RelativeDynamicsFactor(
+        settings.velocity_factor, settings.acceleration_factor, settings.jerk_factor
+    )
+
+
+def _shortened(vectors: NDArray, limit: float) -> NDArray:
+    """Each row of (N, 3) scaled to a length of at most `limit`, direction kept."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors * np.minimum(1.0, limit / np.maximum(length, 1e-12))
+
+
+def _milliseconds(durations_s: NDArray) -> list[int]:
+    """Durations in whole milliseconds whose sums do not drift; at least 1 ms each."""
+    ends = np.round(1e3 * np.cumsum(durations_s)).astype(int)
+    return [max(1, int(step)) for step in np.diff(ends, prepend=0)]
+
+
+# A Franka (FR3, Panda) behind `protocol.Arm`, over franky 2.0.
+
 
 _SWITCH_TIMEOUT_S = 0.5  # robot time for the tail of a motion of the other control type
 _JOIN_TIMEOUT_S = 0.5
@@ -319,3 +615,81 @@ def _refuse_unless_finite(*parts: NDArray) -> None:
 def _error_names(errors) -> tuple[str, ...]:
     text = str(errors)  # '[]', or '["a", "b"]': one call instead of 41 attributes
     return tuple(name.strip('" ') for name in text.strip("[]").split(",") if name.strip('" '))
+
+
+# The Franka hand behind `protocol.Gripper`, over franky 2.0.
+
+
+_franka_gripper_DROP_TIMEOUT_S = 3.0
+_ANY_WIDTH_M = 0.08  # grasp's outer tolerance: the hand's whole stroke
+
+
+@dataclass(frozen=True)
+class FrankaGripperSettings:
+    """How to reach and drive the hand.
+
+    Attributes:
+        address: of the robot's control box (the hand has a port of its own there).
+        speed_m_s: of the opening width; force_n: with which to close.
+        connect_timeout_s: how long `connect` may take.
+    """
+
+    address: str
+    speed_m_s: float = 0.1
+    force_n: float = 40.0
+    connect_timeout_s: float = 3.0
+
+
+class FrankaGripper:
+    """See `protocol.Gripper`. The width may be read from a second thread during a command."""
+
+    max_width_m = 0.08
+    reads_while_moving = True
+
+    def __init__(self, settings: FrankaGripperSettings):
+        self.settings = settings
+        self._link: Link | None = None
+
+    def connect(self) -> None:
+        s = self.settings
+        self.disconnect()
+        try:
+            what = f"connecting to {s.address}"
+            link = Link(call_within(s.connect_timeout_s, lambda: franky.Gripper(s.address), what))
+            width_m = link.end.max_width
+        except Exception as error:
+            raise connect_fault(error, "gripper", s.address) from None
+        self._link = link
+        if width_m > 0.0:  # 0 before the hand was homed in Desk
+            self.max_width_m = float(width_m)
+
+    def disconnect(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.drop(_franka_gripper_DROP_TIMEOUT_S)
+
+    def open(self) -> None:
+        speed_m_s = self.settings.speed_m_s
+        self._call(lambda link: link.end.open(speed_m_s), "open")
+
+    def close(self) -> None:
+        grasp = 0.0, self.settings.speed_m_s, self.settings.force_n, 0.01, _ANY_WIDTH_M
+        self._call(lambda link: link.end.grasp(*grasp), "close")
+
+    def width_m(self) -> float:
+        return float(self._call(lambda link: link.end.width, "read its width"))
+
+    def _call(self, call, what: str):
+        link = self._link
+        if link is None:
+            text = f"there is no connection to the gripper at {self.settings.address}"
+            raise RobotFault(FaultKind.NETWORK, f"{text}; call ~/recover")
+        try:
+            return call(link)
+        except Exception as error:
+            fault = gripper_fault_of(error, self.settings.address, what)
+            if fault.kind is FaultKind.NETWORK:
+                link.drop()
+                if self._link is link:
+                    self._link = None
+            raise fault from None

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_bringup.control.limits import Limits
-from spear_bringup.control.path import path_through
-from spear_bringup.control.path_gate import judge_path
-from spear_bringup.control.segments import Start
-from spear_bringup.control.verdicts import Judgement
+from spear_bringup.control.gate import judge_path
+from spear_bringup.control.limits import GateDecision, Limits
+from spear_bringup.control.path import Start, path_through
 from spear_bringup.drivers.arm_session import ArmSession
 from spear_bringup.drivers.protocol import FaultKind, RobotFault
 from spear_policy.geometry.poses import Pose
@@ -56,7 +54,7 @@ def judge_joint_path(
     start: Pose,
     forward_kinematics: Callable[[NDArray], Pose],
     limits: Limits,
-) -> tuple[Judgement, JointPath]:
+) -> tuple[GateDecision, JointPath]:
     """What the gate says of the end effector's way along `path`, and the path to run.
 
     `start` is the end-effector pose where the path begins. A path that is too fast comes back

@@ -1,24 +1,149 @@
 """Runs trials in the simulated graph without a screen, and ends with a table and a report."""
 
 import argparse
+import json
 import os
 import signal
+import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ament_index_python.packages import get_package_share_directory
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from spear_bringup.graph.free_places import free_domain_id, free_loopback_host
-from spear_bringup.graph.robots import ENGINES, sim_graph
-from spear_bringup.nodes.demo_checkpoint import is_untrained, make_untrained
-from spear_bringup.nodes.demo_report import report
+from spear_bringup.graph import (
+    ENGINES,
+    find_executable,
+    free_domain_id,
+    free_loopback_host,
+    sim_graph,
+)
 from spear_bringup.nodes.supervisor import GraphError, RunningGraph
-from spear_bringup.nodes.trial_client import TrialClient, TrialResult
-from spear_bringup.nodes.trial_judges import FollowingJudge, Judge, ObjectsJudge
-from spear_bringup.trials.following import Recording
+from spear_bringup.nodes.trial_client import (
+    FollowingJudge,
+    Judge,
+    ObjectsJudge,
+    TrialClient,
+    TrialResult,
+)
+from spear_bringup.trials.plots import SpeedLimits
+from spear_bringup.trials.report import NoTrials, write_report
+from spear_bringup.trials.results import COLUMNS, Recording, Summary, cells
+from spear_policy.nodes.parameters import read_specs
+
+# The checkpoint that the demo of engine spear runs on: yours, or one with random weights.
+
+
+def is_untrained(folder: Path) -> bool:
+    """Whether a checkpoint's card says that nothing was trained. The policy node checks the rest.
+
+    Raises:
+        ValueError: the folder has no readable card.json.
+    """
+    path = folder / "card.json"
+    try:
+        card = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"checkpoint {folder} has no card.json; name the folder that training left, or one "
+            "from make_checkpoint"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    return isinstance(card, dict) and card.get("recipe") == "untrained"
+
+
+def make_untrained(folder: Path) -> Path:
+    """Make the preset `tiny` with random weights in `folder`, in the place of an older such one.
+
+    Raises:
+        ValueError: the folder holds a trained checkpoint.
+        OSError: make_checkpoint is not installed, or failed; the text is what it said.
+    """
+    if (folder / "card.json").exists() and not is_untrained(folder):
+        raise ValueError(
+            f"{folder} holds a trained checkpoint; run it with --checkpoint {folder}, or choose "
+            "another --out"
+        )
+    executable = find_executable("spear_policy", "make_checkpoint")
+    # As a process of its own: this package stays without torch.
+    command = [executable, "--preset", "tiny", "--output", folder]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise OSError(f"no checkpoint was made: {made.stderr.strip()}")
+    return folder
+
+
+# The end of a demo: summary.json, report.html and a table on the terminal.
+
+
+# The other columns are in the HTML report; these fit 100 columns, the first ones fewer.
+_SHOWN = (
+    "seed",
+    "outcome",
+    "instruction",
+    "verdicts",
+    "duration [s]",
+    "seam p99 [mm]",
+    "seam p99 [mrad]",
+    "period p99 [s]",
+    "age p99 [s]",
+    "real time",
+)
+_WRAPPED = {"instruction": 14, "verdicts": 11}  # least width
+
+
+def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -> None:
+    """Write the report of these trials into `out_dir` and print its table."""
+    console.print(f"writing the report of {len(trial_ids)} trials", highlight=False)
+    try:
+        summary = write_report(
+            out_dir, engine, trial_ids, driver_limits(), lambda line: console.print(f"  {line}")
+        )
+    except NoTrials as error:
+        console.print(f"demo: {error}", markup=False)
+        return
+    console.print(as_table(summary))
+    console.print(f"{summary.successes} of {len(summary.trials)} trials succeeded", highlight=False)
+    console.print(f"report: {out_dir / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def driver_limits() -> SpeedLimits:
+    """The speed limits that the driver's gate has when nobody changes them."""
+    config = Path(get_package_share_directory("spear_bringup")) / "config"
+    specs = read_specs(config / "franka_driver.yaml")
+    return SpeedLimits(
+        linear_m_s=specs["max_linear_speed_m_s"].default,
+        angular_rad_s=specs["max_angular_speed_rad_s"].default,
+    )
+
+
+def as_table(summary: Summary) -> Table:
+    """The trials as a table for the terminal."""
+    table = Table()
+    for name in _SHOWN:
+        # Narrow: a word of the title a line, a verdict a line. Numbers never wrap.
+        table.add_column(
+            escape(name.replace(" ", "\n")),
+            justify="right" if "[" in name else "left",
+            no_wrap=name not in _WRAPPED,
+            min_width=_WRAPPED.get(name),
+        )
+    for trial in summary.trials:
+        known = dict(zip(COLUMNS, cells(trial), strict=True))
+        known["verdicts"] = known["verdicts"].replace(", ", "\n")
+        row = [escape(known[name]) for name in _SHOWN]
+        table.add_row(*row, style=None if trial.success else "red")
+    return table
+
+
+# Runs trials in the simulated graph without a screen, and ends with a table and a report.
+
 
 _START_TIMEOUT_S = 600.0  # a busy machine starts slowly; a broken graph is told at once anyway
 _TIMEOUT_S = 60.0  # per trial, simulated

@@ -6,9 +6,12 @@ franka_driver --ros-args -p robot_host:=127.0.0.1 -p realtime:=ignore   # simula
 
 import sys
 
-from spear_bringup.drivers.franka import FrankaArm
-from spear_bringup.drivers.franka_gripper import FrankaGripper, FrankaGripperSettings
-from spear_bringup.drivers.franka_motions import FrankaSettings
+from spear_bringup.drivers.franka import (
+    FrankaArm,
+    FrankaGripper,
+    FrankaGripperSettings,
+    FrankaSettings,
+)
 from spear_bringup.nodes.arm_node import ArmNode
 from spear_policy.nodes.lifecycle import run
 

@@ -5,8 +5,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from spear_bringup.graph.manager import manager_spec
-from spear_bringup.graph.spec import NodeSpec, check_graph
+from spear_bringup.graph import NodeSpec, check_graph, manager_spec
 
 # After Nav2's habit: name, default, choices, description.
 _COMMON = (

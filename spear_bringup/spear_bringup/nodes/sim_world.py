@@ -15,17 +15,21 @@ from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
-from spear_bringup.sim.cameras import EXTERNAL, WRIST, View
-from spear_bringup.sim.franky_server import AddressError
-from spear_bringup.sim.objects import OBJECTS, Cube
+from spear_bringup.sim.franka_server import AddressError
 from spear_bringup.sim.rendering import Images, RenderingError
-from spear_bringup.sim.settings import WorldListener, WorldSettings, sized
-from spear_bringup.sim.world import World
+from spear_bringup.sim.table_top import EXTERNAL, OBJECTS, WRIST, Cube, View
+from spear_bringup.sim.world import World, WorldListener, WorldSettings, sized
 from spear_policy.geometry.poses import Pose
 from spear_policy.nodes.lifecycle import ERROR, OK, WARN, Refused, SpearNode, run
-from spear_policy.nodes.messages import pose_to_msg, s_to_stamp, vector_to_msg
+from spear_policy.nodes.messages import (
+    COMMAND,
+    EVENT,
+    SENSOR,
+    pose_to_msg,
+    s_to_stamp,
+    vector_to_msg,
+)
 from spear_policy.nodes.parameters import Parameters
-from spear_policy.nodes.qos import COMMAND, EVENT, SENSOR
 
 # The fields of WorldSettings that are parameters of the same name.
 _SETTINGS = (

@@ -4,21 +4,211 @@ For machines without the launch packages, for the demo and for tests. `ros2 laun
 from the same list of nodes.
 """
 
+import fcntl
 import os
+import shutil
 import signal
+import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import rclpy
 from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 
-from spear_bringup.graph.executables import find_executable
-from spear_bringup.graph.processes import NodeProcess, mapped_shared_memory, remove_shared_memory
-from spear_bringup.graph.spec import NodeSpec, check_graph
-from spear_bringup.nodes.lifecycle_client import TransitionFailed
-from spear_bringup.nodes.managed_nodes import ManagedNodes, Timeouts
-from spear_bringup.nodes.spun_node import SpunNode
+from spear_bringup.graph import NodeSpec, check_graph, find_executable
+from spear_bringup.nodes.lifecycle_manager import ManagedNodes, Timeouts, TransitionFailed
+
+# Operating system processes of the node graph: started apart, watched, ended without a tr.
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class NodeProcess:
+    """One process in a process group of its own, its output in a file.
+
+    Start it from a thread that lives as long as the process should: when that thread ends, be it
+    by SIGKILL of this whole program, the kernel sends SIGINT to the process.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log_path: Path, environment: Mapping):
+        self.name = name
+        self.log_path = Path(log_path)
+        guard = ["setpriv", "--pdeathsig", "INT", "--"] if shutil.which("setpriv") else []
+        with open(self.log_path, "wb") as log:
+            self._process = subprocess.Popen(
+                [*guard, *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def ended(self) -> str | None:
+        """How it ended, in words; None while it runs."""
+        code = self.returncode
+        if code is None:
+            return None
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit status {code}"
+
+    def last_lines(self, count: int = 12) -> str:
+        """The newest lines of its output."""
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-count:])
+
+    def send(self, number: int) -> None:
+        """Send a signal to the process and all that it started."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the process has ended within `timeout_s`."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self, interrupt_timeout_s: float = 15.0, terminate_timeout_s: float = 5.0) -> str:
+        """End it and its whole group: SIGINT, then SIGTERM, then SIGKILL. Returns what it took."""
+        took = "already ended" if self.returncode is not None else ""
+        for number, patience_s in (
+            (signal.SIGINT, interrupt_timeout_s),
+            (signal.SIGTERM, terminate_timeout_s),
+            (signal.SIGKILL, 10.0),
+        ):
+            if took:
+                break
+            self.send(number)
+            if self.wait(patience_s):
+                took = signal.Signals(number).name
+        deadline = time.monotonic() + 2.0
+        while self.group_alive() and time.monotonic() < deadline:
+            self.send(signal.SIGKILL)
+            time.sleep(0.01)
+        return took or "not even SIGKILL"
+
+    def group_alive(self) -> bool:
+        """Whether any process of its group still runs."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def shared_memory(self) -> set[Path]:
+        """The FastDDS files in /dev/shm that it has mapped now."""
+        return mapped_shared_memory(self.pid)
+
+
+def mapped_shared_memory(pid: int) -> set[Path]:
+    """FastDDS files in /dev/shm that a process has mapped; empty when it cannot be read."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    names = {Path(line.split()[5]) for line in lines if f"{SHARED_MEMORY}/" in line}
+    return {name for name in names if "fastrtps_" in name.name}
+
+
+def stale_shared_memory(files: set[Path]) -> set[Path]:
+    """Those of `files` that are there although their owner is gone, with their companions.
+
+    The owner holds a lock on `<file>_el`. A port's file may have found a new owner meanwhile:
+    ports are numbered for the whole machine.
+    """
+    stale = set()
+    for path in files:
+        lock = path.with_name(f"{path.name}_el")
+        if not _locked(lock):
+            stale |= {path, lock, path.with_name(f"sem.{path.name}_mutex")}
+    return {path for path in stale if path.exists()}
+
+
+def remove_shared_memory(files: set[Path]) -> None:
+    """Remove the stale ones of `files`; FastDDS does so itself unless their owner was killed."""
+    for path in stale_shared_memory(files):
+        path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+# A ROS node with a context and a thread of its own, for programs that talk to a graph.
+
+
+class SpunNode:
+    """`node` in the given ROS domain, spun until `close`.
+
+    Args:
+        name: of the node.
+        domain_id: ROS domain.
+        say: takes a sentence when a callback failed; the node lives on.
+    """
+
+    def __init__(self, name: str, domain_id: int, say: Callable[[str], None] = print):
+        self.context = Context()
+        rclpy.init(
+            args=[],
+            context=self.context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self.node = Node(name, context=self.context, enable_rosout=False)
+        self._say = say
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._executor.spin_once(timeout_sec=0.1)
+            except Exception as error:  # one bad callback must not silence the others
+                self._say(f"callback failed: {type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """End the thread, the node and the context."""
+        self._ended.set()
+        self._thread.join(timeout=10.0)
+        self._executor.shutdown(timeout_sec=1.0)
+        for action in list(self.node.waitables):  # rclpy does not destroy these with their node
+            action.destroy()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+        self.context.destroy()  # or its shared memory would stay mapped here
+
+
+# Starts the processes of a node graph, brings them up, and leaves nothing behind.
 
 
 class GraphError(Exception):

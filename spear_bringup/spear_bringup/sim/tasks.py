@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spear_bringup.sim.objects import CUBES, DISHES, OBJECTS, Dish
+from spear_bringup.sim.table_top import CUBES, DISHES, OBJECTS, Dish
 from spear_policy.geometry.poses import Pose
 
 # How much higher or lower than flat on the floor of the dish the cube may be [m]: tilted against

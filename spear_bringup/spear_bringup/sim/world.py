@@ -1,26 +1,146 @@
 """The simulated table-top as a whole: physics, the robot's ports, cameras, objects, time."""
 
+import dataclasses
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from franky_sim.mujoco_simulator import MujocoSimulator
 
-from spear_bringup.sim.cameras import View
-from spear_bringup.sim.franky_server import FrankaWorldServer
-from spear_bringup.sim.layout import layout
-from spear_bringup.sim.mended_robot import TICK_S, add_mended_robot
-from spear_bringup.sim.objects import OBJECTS
-from spear_bringup.sim.pacing import Pacer, RealTimeFactor
-from spear_bringup.sim.rendering import Painter, RenderThread
-from spear_bringup.sim.scene import furnish
-from spear_bringup.sim.settings import SILENT, WorldListener, WorldSettings
+from spear_bringup.sim.franka_robot import TICK_S, add_mended_robot
+from spear_bringup.sim.franka_server import FrankaWorldServer
+from spear_bringup.sim.rendering import Images, Painter, RenderThread
+from spear_bringup.sim.table_top import EXTERNAL, OBJECTS, WRIST, View, furnish, layout
 from spear_policy.geometry.poses import Pose
 from spear_policy.geometry.quaternions import wxyz_from_xyzw, xyzw_from_wxyz
+
+# Simulated time against the wall clock: deadlines without drift, and how well they are ke.
+
+
+# A machine that fell behind catches up this much and no more: after a long stall the world would
+# otherwise race past nodes that are still waking up.
+DEBT_LIMIT_S = 0.05
+
+
+class Pacer:
+    """Sleeps so that simulated time advances `factor` times as fast as the wall clock.
+
+    A factor of 0 never sleeps.
+    """
+
+    def __init__(self, factor: float, tick_s: float):
+        self._period_s = tick_s / factor if factor > 0 else 0.0
+        self._deadline_s = time.monotonic()
+
+    def wait(self) -> None:
+        """Sleep until the next tick is due; not at all when it is overdue."""
+        if not self._period_s:
+            return
+        self._deadline_s += self._period_s
+        ahead = self._deadline_s - time.monotonic()
+        if ahead > 0:
+            time.sleep(ahead)
+        elif ahead < -DEBT_LIMIT_S:
+            self._deadline_s = time.monotonic() - DEBT_LIMIT_S
+
+
+class RealTimeFactor:
+    """Simulated seconds a wall second and processor time a tick, over the last `window_s`."""
+
+    def __init__(self, window_s: float = 2.0):
+        self._window_s = window_s
+        self._marks: deque[tuple[float, float, float]] = deque()
+
+    def mark(self, simulated_s: float) -> None:
+        """Note the progress; called from the stepping thread now and then."""
+        now = time.monotonic()
+        self._marks.append((now, simulated_s, time.thread_time()))
+        while len(self._marks) > 2 and self._marks[0][0] < now - self._window_s:
+            self._marks.popleft()
+
+    def clear(self) -> None:
+        """Forget the past, after a pause."""
+        self._marks.clear()
+
+    @property
+    def value(self) -> float:
+        """Simulated seconds a wall second; 0.0 while nothing is known."""
+        wall, simulated, _ = self._spans()
+        return simulated / wall if wall > 0 else 0.0
+
+    @property
+    def processor_share(self) -> float:
+        """Processor seconds of the stepping thread a simulated second; 0.0 while unknown."""
+        _, simulated, processor = self._spans()
+        return processor / simulated if simulated > 0 else 0.0
+
+    def _spans(self) -> tuple[float, float, float]:
+        marks = list(self._marks)
+        if len(marks) < 2:
+            return 0.0, 0.0, 0.0
+        return tuple(end - start for start, end in zip(marks[0], marks[-1], strict=True))
+
+
+# What a world is made with, and whom it tells what.
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """What a world is made with; the defaults are those of config/sim_world.yaml.
+
+    Attributes:
+        host: address whose ports the robot listens on.
+        start_time_s: simulated time at the first tick.
+        real_time_factor: simulated seconds a wall second; 0 means as fast as the machine can.
+        image_rate_hz, clock_rate_hz, object_rate_hz: in simulated time.
+        external, wrist: the two views; `cameras` False draws none.
+        mesh_detail_m: smallest detail of the robot that is drawn; 0 draws all of it.
+    """
+
+    host: str = "127.0.0.1"
+    seed: int = 0
+    layout: str = "random"
+    start_time_s: float = 1.0
+    real_time_factor: float = 1.0
+    clock_rate_hz: int = 100
+    object_rate_hz: int = 10
+    image_rate_hz: int = 15
+    cameras: bool = True
+    external: View = EXTERNAL
+    wrist: View = WRIST
+    shadows: bool = False
+    mesh_detail_m: float = 0.006
+
+
+@dataclass(frozen=True)
+class WorldListener:
+    """Who is told what, with the simulated time [s] first.
+
+    `clock` and `objects` are called by the physics thread and must return at once, `images` by the
+    render thread.
+    """
+
+    clock: Callable[[float], None] = lambda time_s: None
+    objects: Callable[[float, dict[str, Pose]], None] = lambda time_s, poses: None
+    images: Callable[[float, Images], None] = lambda time_s, images: None
+
+
+SILENT = WorldListener()
+
+
+def sized(view: View, width_px: int, height_px: int) -> View:
+    """The same view with another image size; the vertical field of view stays."""
+    return dataclasses.replace(view, width_px=width_px, height_px=height_px)
+
+
+# The simulated table-top as a whole: physics, the robot's ports, cameras, objects, time.
+
 
 _TICKS_A_S = round(1 / TICK_S)
 _log = logging.getLogger(__name__)

@@ -6,20 +6,111 @@ so a killed process loses half a second and not the trial (`bag_repair` finishes
 """
 
 import errno
+import json
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import cv2
+import numpy as np
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from numpy.typing import NDArray
 from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 
 from spear_bringup.trials.bag_repair import CannotRepair, repair
-from spear_bringup.trials.message_definitions import MessageDefinition
+
+# The text and the hash of a message type, from the share folders of the installed package.
+
+
+SEPARATOR = "=" * 80
+_PRIMITIVES = frozenset(
+    "bool byte char float32 float64 int8 uint8 int16 uint16 int32 uint32 int64 uint64 "
+    "string wstring".split()
+)
+_FIELD_TYPE = re.compile(r"^\s*([A-Za-z][\w/]*)")
+
+
+class UnknownType(Exception):
+    """A message type is not installed; the text says which one and the mend."""
+
+
+@dataclass(frozen=True)
+class MessageDefinition:
+    """One type as a bag stores it: `pkg/msg/Type`, definition text with all it nests, RIHS hash."""
+
+    msgtype: str
+    text: str
+    type_hash: str
+
+
+@cache
+def definition_of(msgtype: str) -> MessageDefinition:
+    """The definition of `pkg/msg/Type`.
+
+    Raises:
+        UnknownType: the package, its .msg file or its hash is not installed.
+    """
+    package, _, name = msgtype.split("/")
+    parts = [_source(package, name)]
+    seen = {(package, name)}
+    waiting = _nested(package, parts[0])
+    while waiting:
+        nested = waiting.pop(0)
+        if nested in seen:
+            continue
+        seen.add(nested)
+        text = _source(*nested)
+        parts.append(f"{SEPARATOR}\nMSG: {nested[0]}/{nested[1]}\n{text}")
+        waiting += _nested(nested[0], text)
+    return MessageDefinition(msgtype, "\n".join(parts), _type_hash(package, name, msgtype))
+
+
+def _share(package: str) -> Path:
+    try:
+        return Path(get_package_share_directory(package)) / "msg"
+    except PackageNotFoundError:
+        raise UnknownType(
+            f"message package {package} is not installed here; install it to record its topics"
+        ) from None
+
+
+def _source(package: str, name: str) -> str:
+    path = _share(package) / f"{name}.msg"
+    if not path.is_file():
+        raise UnknownType(f"{package}/msg/{name} has no definition file {path}")
+    return path.read_text()
+
+
+def _type_hash(package: str, name: str, msgtype: str) -> str:
+    path = _share(package) / f"{name}.json"
+    if not path.is_file():
+        raise UnknownType(f"{msgtype} has no type hash file {path}; build its package with rosidl")
+    hashes = json.loads(path.read_text())["type_hashes"]
+    return next(entry["hash_string"] for entry in hashes if entry["type_name"] == msgtype)
+
+
+def _nested(package: str, text: str) -> list[tuple[str, str]]:
+    """(package, name) of every field of `text` that is a message itself, in order."""
+    found = []
+    for line in text.splitlines():
+        match = _FIELD_TYPE.match(line.split("#", 1)[0])
+        if match is None or match[1] in _PRIMITIVES:
+            continue
+        owner, _, name = match[1].rpartition("/")
+        found.append((owner.split("/")[0] or package, name))
+    return found
+
+
+# One rosbag2 MCAP bag, written by a thread of its own.
+
 
 Encode = Callable[[bytes], bytes]
 
@@ -220,3 +311,36 @@ def _open(folder: Path) -> Writer:
     except OSError as error:
         raise BagRefused(f"cannot make the bag {folder}: {error.strerror or error}") from None
     return writer
+
+
+# Pixels as JPEG or PNG, the way bags keep images.
+
+
+def compress(pixels: NDArray, encoding: str, jpeg_quality: int = 90) -> tuple[str, bytes]:
+    """(format as CompressedImage has it, compressed bytes).
+
+    8-bit images become JPEG; 16-bit ones become PNG, because depth must not be changed.
+
+    Args:
+        pixels: (H, W, 3) uint8 BGR, or (H, W) uint8 or uint16 grey.
+        encoding: what the image was before, such as rgb8.
+        jpeg_quality: 1 .. 100.
+
+    Raises:
+        ValueError: the pixels are of no such kind.
+    """
+    kind = (pixels.dtype.type, pixels.shape[2:])
+    if kind == (np.uint16, ()):
+        return f"{encoding}; png compressed", _encoded(".png", pixels, [])
+    targets = {(np.uint8, (3,)): "bgr8", (np.uint8, ()): "mono8"}
+    if kind not in targets:
+        raise ValueError(f"a {encoding} image cannot be compressed; record its raw topic instead")
+    jpeg = _encoded(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(jpeg_quality)])
+    return f"{encoding}; jpeg compressed {targets[kind]}", jpeg
+
+
+def _encoded(suffix: str, pixels: NDArray, options: list[int]) -> bytes:
+    done, encoded = cv2.imencode(suffix, pixels, options)
+    if not done:
+        raise ValueError(f"OpenCV cannot write this image as {suffix}")
+    return encoded.tobytes()

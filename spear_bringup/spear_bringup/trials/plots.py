@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from spear_bringup.control.verdicts import Verdict
+from spear_bringup.control.limits import Verdict
+from spear_bringup.trials.bag_reader import TrialSeries
 from spear_bringup.trials.metrics import speeds
-from spear_bringup.trials.series import TrialSeries
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a94a0"
 _LEAST_SPAN_M = 0.05  # an arm at rest is a dot and not a drawing of its noise

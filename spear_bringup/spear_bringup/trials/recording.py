@@ -7,18 +7,168 @@ dies, the next recorder in the same folder finds it, mends the bag and writes th
 import fcntl
 import json
 import os
+import platform
 import re
+import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from spear_bringup.trials.bag_repair import CannotRepair, repair
 from spear_bringup.trials.bag_writer import BagWriter
-from spear_bringup.trials.score_sheet import TrialRow, append_row
-from spear_bringup.trials.software import git_revision, software_versions
+
+# The score sheet: JSON lines, one row a trial, safe against a crash at any byte.
+
+
+SCHEMA_VERSION = 1
+OUTCOMES = ("UNKNOWN", "SUCCESS", "FAILURE", "ABORTED")  # in the order of TrialInfo's constants
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial.
+
+    Attributes:
+        seed: of the scene; None when there is none.
+        outcome: one of OUTCOMES.
+        score: rubric score 0 .. 1; None when not scored.
+        started, ended: ISO 8601 with offset, wall clock.
+        duration_s, wall_duration_s: by the node clock and by the steady clock [s].
+        bag: folder of the bag, relative to the sheet.
+        messages, dropped, lost: by topic: written, dropped by the recorder, lost on the wire.
+        missing: expected topics without a message.
+        engine, checkpoint_id, statistics_hash: as seen on policy_status; empty when not seen.
+        fault: why the recording is not whole; empty when it is.
+    """
+
+    trial_id: str
+    instruction: str
+    seed: int | None
+    outcome: str
+    started: str
+    ended: str
+    duration_s: float
+    wall_duration_s: float
+    bag: str
+    score: float | None = None
+    notes: str = ""
+    operator: str = ""
+    messages: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    engine: str = ""
+    checkpoint_id: str = ""
+    statistics_hash: str = ""
+    git_revision: str | None = None
+    software: dict[str, str] = field(default_factory=dict)
+    fault: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self):
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome is {self.outcome!r}; it must be one of {OUTCOMES}")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the recording, a sentence each; empty when nothing is."""
+        found = [self.fault] if self.fault else []
+        if self.missing:
+            found.append(f"no message came on {', '.join(self.missing)}")
+        if self.dropped:
+            found.append(f"messages dropped: {self.dropped}")
+        return found
+
+
+def append_row(path: Path, row: TrialRow) -> None:
+    """Add a row and see it on the disk before returning.
+
+    Raises:
+        OSError: it could not be written; the sheet is then as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(asdict(row), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            line = b"\n" + line  # a torn row must not swallow this one
+        try:
+            if file.write(line) != len(line):
+                raise OSError(f"no room for the row of trial {row.trial_id} in {path}")
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def read_rows(path: Path) -> tuple[list[TrialRow], list[str]]:
+    """All readable rows in order, and one sentence for every line that had to be skipped."""
+    path = Path(path)
+    if not path.exists():
+        return [], []
+    known = {f.name for f in fields(TrialRow)}
+    rows, warnings = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            version = entry.get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise ValueError(f"schema_version {version}; this program reads {SCHEMA_VERSION}")
+            rows.append(TrialRow(**{key: entry[key] for key in entry.keys() & known}))
+        except (ValueError, TypeError, AttributeError) as error:
+            warnings.append(f"{path} line {number} is skipped, it is torn or unknown: {error}")
+    return rows, warnings
+
+
+# Which code made a trial: the git revision and the versions of what matters.
+
+
+_DISTRIBUTIONS = (
+    "spear_bringup",
+    "spear_policy",
+    "ros-jazzy-rclpy",
+    "rosbags",
+    "franky-control",
+    "franky-sim",
+    "mujoco",
+    "torch",
+    "numpy",
+)
+
+
+@cache
+def git_revision() -> str | None:
+    """Revision of this source tree, with "-dirty" when it has changes; None outside of git."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10.0)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+@cache
+def software_versions() -> dict[str, str]:
+    """Versions by distribution name; what is not installed is left out."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+# One trial being recorded: its bag, and the row that it will leave on the score sheet.
+
 
 SHEET_NAME = "scores.jsonl"
 BAGS_NAME = "bags"

@@ -19,11 +19,16 @@ from rich.table import Table
 
 from spear_policy.inference.chunk_runner import ChunkRunner
 from spear_policy.inference.image_geometry import fit
-from spear_policy.model.command_line import whole_number
-from spear_policy.model.config import STATE_DIM, ModelConfig
-from spear_policy.model.cost import DEVICES, Device, Stage, inference_stages, total
-from spear_policy.model.initialisation import build
-from spear_policy.model.presets import PRESETS, preset
+from spear_policy.model.config import PRESETS, STATE_DIM, ModelConfig, preset
+from spear_policy.model.model_info import (
+    DEVICES,
+    Device,
+    Stage,
+    inference_stages,
+    total,
+    whole_number,
+)
+from spear_policy.model.spear import build
 
 CAMERA_PIXELS = (480, 640)  # rows, columns of the pictures that preprocessing begins with
 

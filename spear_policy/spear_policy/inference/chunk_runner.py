@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from spear_policy.model.config import STATE_DIM
-from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.sampling import ReadPrefix, Sampler
-from spear_policy.model.spear import SpearModel
-from spear_policy.model.text.prompts import bucket, pad
+from spear_policy.model.prompts import bucket, pad
+from spear_policy.model.sampling import PrefixCache, Sampler
+from spear_policy.model.spear import ModelInputs, SpearModel
 
 GRAPH_WARM_UPS = 3  # runs before recording, as torch asks for
 
@@ -33,7 +32,7 @@ class Buffers:
 
     inputs: ModelInputs
     noise: Tensor
-    prefix: ReadPrefix | None = None
+    prefix: PrefixCache | None = None
     actions: Tensor | None = None
     graphs: tuple | None = None
 

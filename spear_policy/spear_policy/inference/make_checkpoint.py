@@ -15,14 +15,12 @@ from pathlib import Path
 import torch
 
 from spear_policy.inference.model_card import CardCamera, ModelCard
-from spear_policy.inference.policy_folder import Policy, save
+from spear_policy.inference.spear_engine import Policy, save
 from spear_policy.inference.statistics import Range, Statistics, statistics_hash
-from spear_policy.model.checkpoints.public import load_moge, load_paligemma, load_pi0_expert
-from spear_policy.model.config import ModelConfig
-from spear_policy.model.initialisation import build
-from spear_policy.model.presets import PRESETS, preset
-from spear_policy.model.text.tokenizer import TextTokenizer
-from spear_policy.model.text.tokenizer_training import train_tokenizer
+from spear_policy.model.config import PRESETS, ModelConfig, preset
+from spear_policy.model.public_weights import load_moge, load_paligemma, load_pi0_expert
+from spear_policy.model.spear import build
+from spear_policy.model.tokenizer import TextTokenizer, train_tokenizer
 
 # Steps of up to 5 cm, a table of 60 x 80 cm. A trained checkpoint has those of its data.
 GUESSED_STATISTICS = Statistics(

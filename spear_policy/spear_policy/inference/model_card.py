@@ -16,7 +16,7 @@ from spear_policy.geometry.quaternions import is_unit
 from spear_policy.inference.image_geometry import FitMode, check_aspect
 from spear_policy.inference.statistics import Statistics, statistics_hash
 from spear_policy.model.config import ModelConfig
-from spear_policy.model.config_reading import ConfigError, read_dataclass
+from spear_policy.shared.config import ConfigError, read_dataclass
 
 CARD_FILE = "card.json"
 

@@ -13,16 +13,23 @@ from numpy.typing import NDArray
 from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN, Chunk, chunk_from_poses
 from spear_policy.geometry.poses import distance
 from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
-from spear_policy.inference.scripted_motion import (
+from spear_policy.inference.scripted_rules import (
+    CLOSING_S,
+    OPENING_S,
+    Gripper,
     MotionLimits,
+    PickAndPlace,
     Reference,
+    Scene,
+    Situation,
     advance,
     between,
+    decide,
+    grasp_offset_m,
+    grasp_width_m,
+    parse,
     reference_at,
 )
-from spear_policy.inference.scripted_rules import CLOSING_S, OPENING_S, Situation, decide
-from spear_policy.inference.scripted_scene import Gripper, Scene, grasp_offset_m, grasp_width_m
-from spear_policy.inference.scripted_task import PickAndPlace, parse
 
 _SUBSTEP_S = 0.04
 # The robot commands this far from the reference: it was stopped or slowed, so start where it is.

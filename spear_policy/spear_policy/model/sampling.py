@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spear_policy.model.action_expert import ActionExpert, time_embedding
-from spear_policy.model.flow.matching import FlowMatching
-from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.language.key_values import FixedMemory
-from spear_policy.model.spear import SpearModel
+from spear_policy.model.flow_matching import FlowMatching
+from spear_policy.model.gemma import StaticKVCache, ids_from_columns, positions_of
+from spear_policy.model.spear import ActionExpert, ModelInputs, SpearModel, time_embedding
 
 
 class FoldedActionEmbedding:
@@ -45,7 +43,7 @@ class FoldedActionEmbedding:
 
 
 @dataclass(frozen=True)
-class ReadPrefix:
+class PrefixCache:
     """What the denoising steps need of an observation: images, text and state, read once.
 
     Attributes:
@@ -54,7 +52,7 @@ class ReadPrefix:
         seen: mask of keys, see `SpearModel.visible`.
     """
 
-    memory: FixedMemory
+    memory: StaticKVCache
     positions: Tensor
     seen: Tensor | None
 
@@ -114,9 +112,9 @@ class Sampler:
     def read(
         self,
         inputs: ModelInputs,
-        memory: FixedMemory | None = None,
+        memory: StaticKVCache | None = None,
         image_tokens: Tensor | None = None,
-    ) -> ReadPrefix:
+    ) -> PrefixCache:
         """Read an observation; nothing is checked.
 
         Args:
@@ -133,23 +131,23 @@ class Sampler:
         positions = expert.positions(valid, count)
         state = expert.embed_state(inputs.state)
         expert.stack.remember(state, positions[:, :1], seen_by_state, memory)
-        return ReadPrefix(memory, positions[:, 1:], seen)
+        return PrefixCache(memory, positions[:, 1:], seen)
 
     @torch.no_grad()
-    def denoise(self, prefix: ReadPrefix, noise: Tensor) -> Tensor:
+    def denoise(self, prefix: PrefixCache, noise: Tensor) -> Tensor:
         """Integrate from noise (B, H, D) to actions (B, H, D) in fp32; the prefix stays usable."""
         return self.flow.integrate(partial(self.velocity, prefix), noise, self.steps)
 
-    def velocity(self, prefix: ReadPrefix, actions: Tensor, k: int, tau: float) -> Tensor:
+    def velocity(self, prefix: PrefixCache, actions: Tensor, k: int, tau: float) -> Tensor:
         """One step's velocity (B, H, D) for noisy actions (B, H, D) at tau = k / steps."""
         expert, features = self.model.expert, self._embed(actions, k)
         hidden = expert.stack(features, prefix.positions, prefix.seen, prefix.memory)
         return expert.velocity(hidden)
 
-    def memory_for(self, batch: int, text_tokens: int) -> FixedMemory:
+    def memory_for(self, batch: int, text_tokens: int) -> StaticKVCache:
         """Make room for images, text, state and actions."""
         config, words = self.model.config, self.model.tokens.words
-        return FixedMemory(
+        return StaticKVCache(
             config.language.layers,
             batch,
             sum(config.image_tokens) + text_tokens + 1 + config.chunk_length,
@@ -157,3 +155,52 @@ class Sampler:
             device=words.device,
             dtype=words.dtype,
         )
+
+
+# Answers to questions: the likeliest next token, again and again (stage 1).
+
+
+@torch.no_grad()
+def answer(model: SpearModel, inputs: ModelInputs, max_tokens: int) -> list[list[int]]:
+    """Continue each prompt greedily until its end-of-answer token.
+
+    Args:
+        model: its state and action parts are not used.
+        inputs: prompts of the batch in `text_ids`, padded on the right.
+        max_tokens: longest answer.
+
+    Returns:
+        The ids of each answer, its end-of-answer token included; without one where the answer
+        did not end within `max_tokens`, which `answers.parse_answer` then says.
+    """
+    language, words = model.config.language, model.config.vocabulary
+    embedded, valid = model.prefix(inputs)
+    batch, begin = valid.shape
+    memory = StaticKVCache(
+        language.layers,
+        batch,
+        begin + max_tokens,
+        language.head_dim,
+        device=embedded.device,
+        dtype=embedded.dtype,
+    )
+    hidden = model.language(embedded, positions_of(valid), valid.unsqueeze(1), memory)
+    memory.keep(begin)
+    position = valid.sum(-1, keepdim=True)
+    # the prompt's last token, which padding may follow
+    index = torch.arange(begin, device=valid.device).where(valid, -1).amax(-1)
+    last = hidden[torch.arange(batch, device=valid.device), index].unsqueeze(1)
+    answers: list[list[int]] = [[] for _ in range(batch)]
+    open_rows = set(range(batch))
+    for count in range(max_tokens):
+        ids = ids_from_columns(model.tokens.logits(last).argmax(-1), words)
+        for row in sorted(open_rows):
+            answers[row].append(int(ids[row]))
+            if answers[row][-1] == words.eos_id:
+                open_rows.remove(row)
+        if not open_rows:
+            break
+        valid = F.pad(valid, (0, 1), value=True)
+        last = model.language(model.tokens.embed(ids), position + count, valid.unsqueeze(1), memory)
+        memory.keep(1)
+    return answers

@@ -1,20 +1,216 @@
 """The model: two images, a sentence and a state in; text logits or the actions' velocity out."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_policy.model.action_expert import ActionExpert
-from spear_policy.model.config import ModelConfig
-from spear_policy.model.inputs import ModelInputs
-from spear_policy.model.language.attention import block_mask, positions_of
-from spear_policy.model.language.gemma import GemmaStack
-from spear_policy.model.language.key_values import GrowingMemory, KeyValues
-from spear_policy.model.language.token_tables import TokenTables
-from spear_policy.model.vision.depth_encoder import DepthEncoder
-from spear_policy.model.vision.fusion import Fusion
-from spear_policy.model.vision.siglip import SiglipEncoder
+from spear_policy.model import s3
+from spear_policy.model.config import STATE_DIM, ExpertConfig, ModelConfig
+from spear_policy.model.gemma import (
+    DynamicKVCache,
+    GemmaStack,
+    KeyValues,
+    RmsNorm,
+    TokenEmbedding,
+    block_mask,
+    initialise_coordinates,
+    positions_of,
+)
+from spear_policy.model.vision import DepthEncoder, Fusion, LayerScale, PositionTable, SiglipEncoder
+
+# The action expert: state and noisy actions in, the flow's velocity out (facts/model.md 2.
+
+
+def time_embedding(tau: Tensor, width: int, config: ExpertConfig) -> Tensor:
+    """Return sines, then cosines, of tau at geometrically spaced periods.
+
+    T_i = min_period * (max_period / min_period)^(i / (width / 2 - 1)), facts/model.md 2.2; 1 is
+    data and 0 is noise. The angles reach 1571 rad, hence fp64.
+
+    Args:
+        tau: (...,) in [0, 1].
+        width: even.
+
+    Returns:
+        (..., width) in fp32.
+    """
+    steps = torch.linspace(0, 1, width // 2, dtype=torch.float64, device=tau.device)
+    ratio = config.time_max_period / config.time_min_period
+    periods = config.time_min_period * ratio**steps
+    angles = 2 * torch.pi * tau.double().unsqueeze(-1) / periods
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+
+
+class ActionExpert(nn.Module):
+    """A Gemma stack of its own width that reads the language model's memory, and its heads."""
+
+    def __init__(self, config: ModelConfig):
+        """Build it without values; `initialisation.initialise` or a checkpoint gives them."""
+        super().__init__()
+        self.config, language = config.expert, config.language
+        width = self.config.width
+        self.action_in = nn.Linear(config.flow.action_dim, width)
+        self.state_in = nn.Linear(STATE_DIM, width)
+        self.time_in = nn.Linear(2 * width, width)  # action features first, then time
+        self.time_out = nn.Linear(width, width)
+        self.stack = GemmaStack(language, width, self.config.mlp_width)
+        self.action_out = nn.Linear(width, config.flow.action_dim)
+
+    def forward(
+        self, state: Tensor, actions: Tensor, tau: Tensor, memory: KeyValues, prefix_valid: Tensor
+    ) -> Tensor:
+        """Velocity of the flow, state and actions in one pass. For training.
+
+        Args:
+            state: (B, 8).
+            actions: (B, H, D) noisy.
+            tau: (B,) in [0, 1]; 1 is data.
+            memory: of images and text.
+            prefix_valid: (B, P) which of its tokens are not padding.
+
+        Returns:
+            (B, H, D) in fp32.
+        """
+        embedded = [self.embed_state(state), self.embed_actions(actions, tau)]
+        features = torch.cat([each.to(embedded[0].dtype) for each in embedded], dim=1)
+        count = features.shape[1]
+        mine = torch.tensor([1] + [2] * (count - 1), device=state.device).expand(len(state), -1)
+        blocks = torch.cat([torch.zeros_like(prefix_valid, dtype=mine.dtype), mine], dim=1)
+        valid = F.pad(prefix_valid, (0, count), value=True)
+        allowed = block_mask(blocks, valid, mine)
+        positions = self.positions(prefix_valid, count)
+        return self.velocity(self.stack(features, positions, allowed, memory)[:, 1:])
+
+    def embed_state(self, state: Tensor) -> Tensor:
+        """Embed (B, 8) to (B, 1, width)."""
+        return self.state_in(state.to(self.state_in.weight.dtype)).unsqueeze(1)
+
+    def embed_actions(self, actions: Tensor, tau: Tensor) -> Tensor:
+        """Embed noisy actions (B, H, D) at times tau (B,) to (B, H, width)."""
+        dtype = self.action_in.weight.dtype
+        features = self.action_in(actions.to(dtype))
+        times = time_embedding(tau, self.config.width, self.config).to(features.dtype)
+        times = times.unsqueeze(1).expand(-1, features.shape[1], -1)
+        hidden = F.silu(self.time_in(torch.cat([features, times], dim=-1)))
+        return self.time_out(hidden)
+
+    def velocity(self, hidden: Tensor) -> Tensor:
+        """Read the velocity (B, H, D) from the stack's output, in fp32 under any autocast."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            head = self.action_out
+            return F.linear(hidden.float(), head.weight.float(), head.bias.float())
+
+    @staticmethod
+    def positions(prefix_valid: Tensor, count: int) -> Tensor:
+        """Positions (B, count) of state and actions: they follow the prefix's valid tokens."""
+        following = torch.arange(count, device=prefix_valid.device)
+        return prefix_valid.sum(-1, keepdim=True) + following
+
+
+# What goes into the model, and the checks that name what is wrong with it.
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """A batch of observations.
+
+    Attributes:
+        images: one (B, 3, H, W) a camera, in the order of `config.cameras`; RGB, uint8 or float
+            in [0, 1]. A missing camera is a black image.
+        text_ids: (B, T) from `prompts`.
+        text_valid: (B, T) false for padding; None when there is none.
+        state: (B, 8): normalised position (3), rotation as a unit quaternion wxyz (4), gripper
+            in [-1, 1]. None for a model without actions.
+        present: (B, cameras) false for a missing camera; None when all are there.
+        points: one (B, N, 3) a camera, a point a patch in the camera's frame (m); for fusion
+            point_map only.
+    """
+
+    images: tuple[Tensor, ...]
+    text_ids: Tensor
+    text_valid: Tensor | None = None
+    state: Tensor | None = None
+    present: Tensor | None = None
+    points: tuple[Tensor, ...] | None = None
+
+    def check_shapes(self, config: ModelConfig) -> None:
+        """Compare shapes and dtypes with the configuration; costs nothing on any device.
+
+        Raises:
+            ValueError: names the input, what it is and what it should be.
+        """
+        batch = self.text_ids.shape[0]
+        _expect("text_ids", self.text_ids, (batch, self.text_ids.shape[-1]))
+        if self.text_ids.is_floating_point():
+            raise ValueError("text_ids are not integers: tokenise the prompt first")
+        if len(self.images) != len(config.cameras):
+            names = [camera.name for camera in config.cameras]
+            raise ValueError(f"{len(self.images)} images, but the model has the cameras {names}")
+        for camera, image in zip(config.cameras, self.images, strict=True):
+            shape = (batch, 3, camera.height, camera.width)
+            _expect(f"the {camera.name} image", image, shape)
+        optional = [
+            ("text_valid", self.text_valid, tuple(self.text_ids.shape)),
+            ("present", self.present, (batch, len(config.cameras))),
+            ("state", self.state, (batch, STATE_DIM)),
+        ]
+        for name, tensor, shape in optional:
+            if tensor is not None:
+                _expect(name, tensor, shape)
+        if config.expert and self.state is None:
+            raise ValueError("state is missing: this model acts on the end-effector's state")
+        self._check_points(config, batch)
+
+    def check_values(self, config: ModelConfig) -> None:
+        """Look at the numbers themselves; waits for the device.
+
+        Raises:
+            ValueError: NaN, an id outside the vocabulary, an image outside [0, 1], or a state
+                whose quaternion is not a unit one; names the input and the mend.
+        """
+        for camera, image in zip(config.cameras, self.images, strict=True):
+            if not image.is_floating_point():
+                continue
+            # written so that NaN fails it
+            if not bool(((image >= 0.0) & (image <= 1.0)).all()):
+                low, high = float(image.min()), float(image.max())
+                raise ValueError(
+                    f"the {camera.name} image has values from {low:g} to {high:g}: give uint8, "
+                    "or float between 0 and 1"
+                )
+        ids, words = self.text_ids, config.vocabulary
+        known = (ids >= 0) & (ids < words.end) & (ids != words.image_id)
+        if not bool(known.all()):
+            wrong = int(ids[~known][0])
+            raise ValueError(f"text_ids has {wrong}, which is no word or 3D token of this model")
+        if self.state is not None:
+            if not bool(torch.isfinite(self.state).all()):
+                raise ValueError("state is not finite: look at the robot's state at its source")
+            s3.check_unit(self.state[:, 3:7], "the rotation in state")
+
+    def _check_points(self, config, batch):
+        if config.fusion != "point_map":
+            if self.points is not None:
+                raise ValueError("points are given, but this model's fusion is not point_map")
+            return
+        if self.points is None or len(self.points) != len(config.cameras):
+            raise ValueError("fusion point_map needs points, one tensor a camera")
+        for camera, points, count in zip(
+            config.cameras, self.points, config.image_tokens, strict=True
+        ):
+            _expect(f"points of {camera.name}", points, (batch, count, 3))
+
+
+def _expect(name, tensor, shape):
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {shape}")
+
+
+# The model: two images, a sentence and a state in; text logits or the actions' velocity o.
 
 
 class SpearModel(nn.Module):
@@ -31,7 +227,7 @@ class SpearModel(nn.Module):
         self.siglip = SiglipEncoder(config.siglip, config.patch_size)
         self.depth = DepthEncoder(config.depth, config.patch_size) if config.depth else None
         self.fusion = Fusion(config)
-        self.tokens = TokenTables(config.vocabulary, language.width)
+        self.tokens = TokenEmbedding(config.vocabulary, language.width)
         self.language = GemmaStack(language, language.width, language.mlp_width)
         self.expert = ActionExpert(config) if config.expert else None
 
@@ -95,7 +291,7 @@ class SpearModel(nn.Module):
                 [torch.zeros_like(valid[:, : -bidirectional.shape[1]]), ~bidirectional], dim=1
             )
             allowed = block_mask(causal.long().cumsum(-1), valid)
-        memory = GrowingMemory(self.config.language.layers)
+        memory = DynamicKVCache(self.config.language.layers)
         hidden = self.language(embedded, positions_of(valid), allowed, memory)
         return self.tokens.logits(hidden[:, -inputs.text_ids.shape[1] :])
 
@@ -122,7 +318,7 @@ class SpearModel(nn.Module):
         Returns:
             (B, H, D) in fp32.
         """
-        memory = GrowingMemory(self.config.language.layers)
+        memory = DynamicKVCache(self.config.language.layers)
         valid = self.remember(inputs, memory)
         return self.expert(inputs.state, actions, tau, memory, valid)
 
@@ -140,3 +336,71 @@ class SpearModel(nn.Module):
         columns = inputs.present.split(1, dim=1)
         counts = self.config.image_tokens
         return torch.cat([c.expand(-1, n) for c, n in zip(columns, counts, strict=True)], dim=1)
+
+
+# Values for a model that no checkpoint fills (facts/model.md 2.2, 4.4).
+
+
+TABLE_STD = 0.02  # of learned positions and of the depth projector, as in PaliGemma's code
+
+
+def build(
+    config: ModelConfig,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> SpearModel:
+    """Make a model with random values; the same seed gives the same values on one device."""
+    with torch.device("meta"):
+        model = SpearModel(config)
+    model = model.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    initialise(model, generator)
+    return model.eval()
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Give values to every parameter of a module and of what is in it.
+
+    Linear and convolution weights are LeCun normal (variance 1 / fan in), biases and the offsets
+    of RMS norms are 0, layer norms and layer scales 1.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            fan_in = part.weight[0].numel()
+            part.weight.normal_(0.0, 1.0 / math.sqrt(fan_in), generator=generator)
+            if part.bias is not None:
+                part.bias.zero_()
+        elif isinstance(part, nn.LayerNorm):
+            part.weight.fill_(1.0)
+            part.bias.zero_()
+        elif isinstance(part, RmsNorm):
+            part.weight.zero_()
+        elif isinstance(part, LayerScale):
+            part.gamma.fill_(1.0)
+        elif isinstance(part, PositionTable):
+            part.table.normal_(0.0, TABLE_STD, generator=generator)
+        elif isinstance(part, TokenEmbedding):
+            # look-ups are multiplied by sqrt(width)
+            width = part.words.shape[1]
+            part.words.normal_(0.0, 1.0 / math.sqrt(width), generator=generator)
+            # 1e-5 of the covariance is for words that mean something; these do not yet
+            count = len(part.coordinates)
+            rows = initialise_coordinates(part.words, count, scale=1.0, generator=generator)
+            part.coordinates.copy_(rows)
+    if isinstance(module, SpearModel):
+        _initialise_image_parts(module, generator)
+
+
+def _initialise_image_parts(model, generator):
+    if model.depth is not None:
+        for token in (model.depth.class_token, model.depth.class_position):
+            token.normal_(0.0, TABLE_STD, generator=generator)
+        model.depth.mask_token.zero_()
+        projector = model.fusion.depth_projector.weight
+        if model.config.depth_projector_init == "zero":
+            projector.zero_()
+        else:
+            projector.normal_(0.0, TABLE_STD, generator=generator)

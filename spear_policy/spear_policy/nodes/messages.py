@@ -10,6 +10,7 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Quaternion, Twist, Vector3
 from geometry_msgs.msg import Pose as PoseMsg
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from spear_msgs.msg import ActionChunk, EndEffectorDelta
 from spear_policy.geometry.chunks import Chunk
@@ -130,3 +131,23 @@ def chunk_to_msg(chunk: Chunk, base_frame: str, ee_frame: str) -> ActionChunk:
         step.chunk_source_id, step.chunk_id = chunk.source_id, int(chunk.chunk_id)
         message.steps.append(step)
     return message
+
+
+# The four qualities of service on the wire.
+
+
+def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+    )
+
+
+SENSOR = _profile(reliable=False, depth=5)  # images, states: the newest counts, a lost one is gone
+COMMAND = _profile(
+    reliable=True, depth=1
+)  # action_chunk: every one must arrive, only the last counts
+EVENT = _profile(reliable=True, depth=10)  # command: every one counts
+LATCHED = _profile(reliable=True, depth=1, latched=True)  # instruction, status: late joiners see it

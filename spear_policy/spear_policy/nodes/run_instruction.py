@@ -5,7 +5,7 @@ import threading
 from rclpy.action import ActionServer, CancelResponse
 
 from spear_msgs.action import RunInstruction
-from spear_policy.inference.session import Ending, Outcome
+from spear_policy.inference.instruction_session import Ending, Outcome
 from spear_policy.nodes.messages import s_to_duration, stamp_to_s
 
 

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     # A job that a script starts in the background ignores SIGINT by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from spear_training.annotation.frame import JobError
-    from spear_training.annotation.items import ItemError
+    from spear_training.annotation.records import ItemError
 
     try:
         return command.run(options)

@@ -1,8 +1,13 @@
 """What every reader of recorded data is, and how it says that a file cannot be used."""
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from spear_policy.inference.episode import Episode
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spear_policy.inference.episode import Episode, EpisodeError
 
 
 class DataFileError(ValueError):
@@ -27,3 +32,68 @@ class EpisodeReader(Protocol):
             EpisodeError: what is in the file is no usable episode.
             IndexError: no such number.
         """
+
+
+# Pictures that stay encoded until somebody looks at them.
+
+
+Decode = Callable[[Any], NDArray[np.uint8]]
+
+
+class EncodedVideo:
+    """A Video (see inference.episode) of encoded pictures; only the first is decoded at once.
+
+    Attributes:
+        shape: (T, H, W, 3).
+        dtype: uint8.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, pictures: Sequence[Any], decode: Decode | None = None):
+        """Take pictures, and what makes (H, W, 3) uint8 RGB of one.
+
+        Args:
+            pictures: at least one; JPEG or PNG bytes unless `decode` says otherwise.
+            decode: `decode_rgb` if it is not given.
+
+        Raises:
+            EpisodeError: there is no picture, or the first cannot be decoded.
+        """
+        if not len(pictures):
+            raise EpisodeError("a camera has no picture")
+        self._pictures, self._decode = pictures, decode or decode_rgb
+        self.shape = (len(pictures), *self[0].shape)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, step: int) -> NDArray[np.uint8]:
+        """Decode the picture (H, W, 3) of a step.
+
+        Raises:
+            EpisodeError: it is damaged, or of another size than the first.
+        """
+        picture = self._pictures[step]
+        try:
+            image = self._decode(picture)
+        except ValueError as error:
+            raise EpisodeError(f"picture {step}: {error}") from None
+        if hasattr(self, "shape") and image.shape != self.shape[1:]:
+            raise EpisodeError(f"picture {step} is {image.shape}, the first {self.shape[1:]}")
+        return image
+
+
+def decode_rgb(encoded: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG or PNG to (H, W, 3) RGB.
+
+    Raises:
+        ValueError: it is empty or damaged.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ValueError(f"its {len(encoded)} bytes are no picture")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

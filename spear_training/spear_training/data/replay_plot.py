@@ -16,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_policy.geometry.tracking import TimedPoses, TrackingErrors, tracking_errors
-from spear_training.data.importing.selection import spread
+from spear_policy.shared.files import atomic_write
+from spear_policy.shared.pages import STYLE
+from spear_training.data.loader import DT_S, STEPS, chunk_targets, followed
 from spear_training.data.reader import DataFileError
-from spear_training.data.report.rotations import turned
-from spear_training.data.store.facts import EXTERNAL
-from spear_training.data.store.frames import FrameStore
-from spear_training.data.store.motions import EpisodeMotion, episode_motion
-from spear_training.data.targets import DT_S, STEPS, chunk_targets, followed
-from spear_training.data.whole_file import whole_file
-from spear_training.pages.drawing import STYLE
+from spear_training.data.report import turned
+from spear_training.data.sources import spread
+from spear_training.data.store.format import EXTERNAL
+from spear_training.data.store.reader import EpisodeMotion, FrameStore, episode_motion
 
 EXAMPLE = (
     "example: python3 -m spear_training.data.replay_plot stores/bridge --episode 3 --out p.png"
@@ -180,7 +179,7 @@ def write_plot(store: FrameStore, episode: int, moments: int, out: Path) -> str:
         draw_replay(figure, motion, chunks, pictures, title)
         out.parent.mkdir(parents=True, exist_ok=True)
         kind = out.suffix.lstrip(".") or "png"
-        with whole_file(out) as beside:
+        with atomic_write(out) as beside:
             figure.savefig(beside, format=kind, dpi=DPI)
     away_mm, away_deg = worst(chunks)
     return (

@@ -5,18 +5,438 @@ Run `python3 -m spear_training.data.rlds FOLDER` to see what such a folder holds
 
 import argparse
 import json
+import os
+import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from spear_training.data.reader import DataFileError
-from spear_training.data.tf_example import Values, decode_example
-from spear_training.data.tfds_features import STEPS, FeatureSpec, read_features
-from spear_training.data.tfrecord import TfRecordFile
+
+# CRC-32C (Castagnoli), the checksum of TFRecord files, vectorised with numpy.
+
+
+_POLYNOMIAL = 0x82F63B78  # reversed bit order
+_ROW_BYTES = 512
+# Rows that are processed side by side: about 1 MB, what a processor's cache holds.
+_BLOCK_ROWS = 2048
+_ALL_ONES = np.uint32(0xFFFFFFFF)
+
+
+def _byte_table() -> NDArray:
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(_POLYNOMIAL), table >> 1)
+    return table
+
+
+_TABLE = _byte_table()
+_PLAIN_TABLE = _TABLE.tolist()
+
+
+def _word_table() -> NDArray:
+    """What two bytes at once (little endian) do to a remainder."""
+    words = np.arange(1 << 16, dtype=np.uint32)
+    first = _TABLE[words & 0xFF] ^ (words >> 8)
+    return _TABLE[first & 0xFF] ^ (first >> 8)
+
+
+_WORD_TABLE = _word_table()
+
+
+def _apply(columns: NDArray, remainders: NDArray) -> NDArray:
+    moved = np.zeros_like(remainders)
+    for bit, column in enumerate(columns):
+        moved ^= np.where((remainders >> np.uint32(bit)) & 1, column, np.uint32(0))
+    return moved
+
+
+def _past_one_row() -> NDArray:
+    columns = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    for _ in range(_ROW_BYTES):
+        columns = _TABLE[columns & 0xFF] ^ (columns >> 8)
+    return columns
+
+
+_PAST_ONE_ROW = _past_one_row()
+
+
+def _of_rows(words: NDArray) -> NDArray:
+    """Remainders (rows,) of rows of words, each starting from zero."""
+    remainders = np.zeros(len(words), np.uint32)
+    for column in np.ascontiguousarray(words.T):
+        remainders = _WORD_TABLE.take((remainders ^ column) & 0xFFFF) ^ (remainders >> 16)
+    return remainders
+
+
+def crc32c(data: bytes | bytearray | memoryview) -> int:
+    """CRC-32C of `data`, 0 .. 2**32 - 1."""
+    message = np.frombuffer(data, np.uint8)
+    if len(message) < _ROW_BYTES:
+        remainder = int(_ALL_ONES)
+        for byte in message.tolist():
+            remainder = _PLAIN_TABLE[(remainder ^ byte) & 0xFF] ^ (remainder >> 8)
+        return remainder ^ 0xFFFFFFFF
+    # Starting from all ones is the same as starting from zero with the first 4 bytes inverted,
+    # and from zero on, leading zero bytes change nothing: the first row may be filled with them.
+    count = -(-len(message) // _ROW_BYTES)
+    rows = np.zeros(count * _ROW_BYTES, np.uint8)
+    rows[-len(message) :] = message
+    rows[len(rows) - len(message) :][:4] ^= 0xFF
+    words = rows.view("<u2").reshape(count, _ROW_BYTES // 2)
+    blocks = range(0, count, _BLOCK_ROWS)
+    remainders = np.concatenate([_of_rows(words[at : at + _BLOCK_ROWS]) for at in blocks])
+    past = _PAST_ONE_ROW
+    while len(remainders) > 1:
+        if len(remainders) % 2:
+            remainders = np.concatenate([np.zeros(1, np.uint32), remainders])
+        remainders = _apply(past, remainders[::2]) ^ remainders[1::2]
+        past = _apply(past, past)
+    return int(remainders[0] ^ _ALL_ONES)
+
+
+def masked_crc32c(data: bytes | bytearray | memoryview) -> int:
+    """The form that TFRecord stores: turned right by 15 bits, plus a constant.
+
+    A checksum of data that contain their own checksum says little; this keeps them apart.
+    """
+    crc = crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+# TFRecord files: their records by number, each checked, without TensorFlow.
+
+
+_LENGTH_BYTES, _HEADER_BYTES, _FOOTER_BYTES = 8, 12, 4
+
+
+class TfRecordFile:
+    """One file. The constructor finds where every record lies; payloads are read when asked for.
+
+    Attributes:
+        path: the file.
+        offsets: byte offset of each whole record.
+        damage: a sentence when the file breaks off or its framing is damaged after the last of
+            `offsets`; None when it ends where it should.
+
+    Raises:
+        DataFileError: the file does not exist or cannot be opened.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.offsets: list[int] = []
+        self.damage: str | None = None
+        self._lengths: list[int] = []
+        try:
+            with open(self.path, "rb") as file:
+                self._index(file, os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            raise DataFileError(f"{self.path}: cannot be read ({error.strerror})") from None
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def read(self, index: int) -> bytes:
+        """The payload of record `index`, 0-based.
+
+        Raises:
+            DataFileError: its checksum is wrong, or the file broke off before it.
+            IndexError: the file has no such record.
+        """
+        if not 0 <= index < len(self):
+            if self.damage and index >= len(self):
+                raise DataFileError(self.damage)
+            raise IndexError(f"{self.path}: no record {index}, there are {len(self)}")
+        offset, length = self.offsets[index], self._lengths[index]
+        with open(self.path, "rb") as file:
+            file.seek(offset + _HEADER_BYTES)
+            payload, footer = file.read(length), file.read(_FOOTER_BYTES)
+        if len(footer) < _FOOTER_BYTES:
+            raise DataFileError(f"{self.path}: became shorter while it was read; copy it again")
+        if masked_crc32c(payload) != struct.unpack("<I", footer)[0]:
+            raise DataFileError(
+                f"{self.path}: record {index} at byte {offset} is damaged (its checksum is wrong); "
+                "copy the file again from its source"
+            )
+        return payload
+
+    def _index(self, file, size: int) -> None:
+        offset = 0
+        while offset < size:
+            file.seek(offset)
+            header = file.read(_HEADER_BYTES)
+            place = f"{self.path}: record {len(self)} at byte {offset}"
+            if len(header) < _HEADER_BYTES:
+                self.damage = f"{place} is cut short (the file ends at byte {size}); copy it again"
+                return
+            length, crc = struct.unpack("<QI", header)
+            if masked_crc32c(header[:_LENGTH_BYTES]) != crc:
+                self.damage = (
+                    f"{place} has a damaged length, so nothing after it can be found; copy the "
+                    "file again, or it is no TFRecord file"
+                )
+                return
+            end = offset + _HEADER_BYTES + length + _FOOTER_BYTES
+            if end > size:
+                self.damage = (
+                    f"{place} is cut short (it needs bytes up to {end}, the file ends at {size}); "
+                    "copy it again"
+                )
+                return
+            self.offsets.append(offset)
+            self._lengths.append(length)
+            offset = end
+
+
+def frame_record(payload: bytes) -> bytes:
+    """`payload` as one TFRecord record, ready to be appended to a file."""
+    length = struct.pack("<Q", len(payload))
+    return b"".join(
+        [
+            length,
+            struct.pack("<I", masked_crc32c(length)),
+            payload,
+            struct.pack("<I", masked_crc32c(payload)),
+        ]
+    )
+
+
+# tf.train.Example messages, in and out, with protobuf alone.
+
+
+Values = NDArray | list[bytes]
+
+
+def _example_class():
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="spear_tf_example.proto", package="spear_tf_example", syntax="proto3"
+    )
+
+    def add_field(message, name, number, kind, repeated=False, **more):
+        label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+        if isinstance(kind, str):
+            more |= {"type": field.TYPE_MESSAGE, "type_name": f".spear_tf_example.{kind}"}
+        else:
+            more["type"] = kind
+        message.field.add(name=name, number=number, label=label, **more)
+
+    lists = (
+        ("BytesList", field.TYPE_BYTES),
+        ("FloatList", field.TYPE_FLOAT),
+        ("Int64List", field.TYPE_INT64),
+    )
+    for name, kind in lists:
+        add_field(file.message_type.add(name=name), "value", 1, kind, repeated=True)
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, (kind, name) in enumerate(
+        (("BytesList", "bytes_list"), ("FloatList", "float_list"), ("Int64List", "int64_list")), 1
+    ):
+        add_field(feature, name, number, kind, oneof_index=0)
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    add_field(entry, "key", 1, field.TYPE_STRING)
+    add_field(entry, "value", 2, "Feature")
+    add_field(features, "feature", 1, "Features.FeatureEntry", repeated=True)
+    add_field(file.message_type.add(name="Example"), "features", 1, "Features")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    # The protobuf of Ubuntu 24.04 (3.21) has only the older of the two names.
+    if hasattr(message_factory, "GetMessageClass"):
+        make_class = message_factory.GetMessageClass
+    else:
+        make_class = message_factory.MessageFactory(pool).GetPrototype
+    return make_class(pool.FindMessageTypeByName("spear_tf_example.Example"))
+
+
+_Example = _example_class()
+
+
+def decode_example(payload: bytes) -> dict[str, Values]:
+    """Every feature of a serialised Example: float32 (n,), int64 (n,) or a list of bytes.
+
+    Raises:
+        ValueError: `payload` is no Example.
+    """
+    try:
+        example = _Example.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"not a tf.train.Example ({error})") from None
+    return {key: _values(feature) for key, feature in example.features.feature.items()}
+
+
+def encode_example(features: Mapping[str, Values]) -> bytes:
+    """The Example of `features`: floats, integers or booleans as arrays, bytes as lists."""
+    example = _Example()
+    for key, values in features.items():
+        feature = example.features.feature[key]
+        if isinstance(values, list):
+            feature.bytes_list.value.extend(values)
+            continue
+        flat = np.asarray(values).ravel()
+        if flat.dtype.kind == "f":
+            feature.float_list.value.extend(flat.tolist())
+        else:
+            feature.int64_list.value.extend(flat.astype(np.int64).tolist())
+    return example.SerializeToString()
+
+
+def _values(feature) -> Values:
+    kind = feature.WhichOneof("kind")
+    if kind == "float_list":
+        return np.array(feature.float_list.value, np.float32)
+    if kind == "int64_list":
+        return np.array(feature.int64_list.value, np.int64)
+    return list(feature.bytes_list.value)
+
+
+# The features.json of a TFDS folder: what each key of a record holds, and how to decode i.
+
+
+STEPS = "steps/"
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One key of a record.
+
+    Attributes:
+        key: flat name such as "steps/observation/state"; those of a step begin with "steps/".
+        kind: "tensor", "text", "image", or "unsupported" with the reason in `why`.
+        shape: of one value; None for an image side that varies. Empty for a scalar or a text.
+        dtype: numpy name.
+    """
+
+    key: str
+    kind: str
+    shape: tuple[int | None, ...] = ()
+    dtype: str = ""
+    why: str = ""
+
+    @property
+    def of_step(self) -> bool:
+        """Whether each step has one, not the episode."""
+        return self.key.startswith(STEPS)
+
+    def count(self, values: Values) -> int:
+        """How many values `values` holds. Raises ValueError when that is no whole number."""
+        size = int(np.prod(self.shape)) if self.kind == "tensor" else 1
+        if len(values) % size:
+            raise ValueError(f"{len(values)} numbers, not a multiple of shape {list(self.shape)}")
+        return len(values) // size
+
+    def decode(self, values: Values) -> NDArray:
+        """(n, *shape) from the n values of a record; texts are str, images are RGB.
+
+        Raises:
+            ValueError: the values are of another type or size, or an image is damaged.
+        """
+        count = self.count(values)
+        if isinstance(values, list) != (self.kind in ("text", "image")) and count:
+            raise ValueError(f"values of another type than {self.kind}")
+        if self.kind == "tensor":
+            return np.asarray(values).reshape(count, *self.shape).astype(self.dtype)
+        if self.kind == "text":
+            return np.array([text.decode() for text in values], dtype=str)
+        return np.stack([self._numbered(data, step) for step, data in enumerate(values)])
+
+    def encoded(self, values: Values) -> list[bytes]:
+        """The n encoded pictures of a record. Raises ValueError when they are no bytes."""
+        if not isinstance(values, list) and self.count(values):
+            raise ValueError(f"values of another type than {self.kind}")
+        return list(values)
+
+    def _numbered(self, data: bytes, step: int) -> NDArray:
+        try:
+            return self.picture(data)
+        except ValueError as error:
+            raise ValueError(f"picture {step} {error}") from None
+
+    def picture(self, data: bytes) -> NDArray:
+        """One picture (H, W, channels), RGB where it has three.
+
+        Raises:
+            ValueError: it is damaged, or of another size than features.json says.
+        """
+        colour = self.shape[-1] == 3 and self.dtype == "uint8"
+        how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if colour else cv2.IMREAD_UNCHANGED
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
+        if picture is None:
+            raise ValueError(f"is damaged ({len(data)} bytes)")
+        picture = picture[..., ::-1] if colour else picture.reshape(*picture.shape[:2], -1)
+        fits = len(picture.shape) == len(self.shape) and all(
+            want in (None, got) for want, got in zip(self.shape, picture.shape, strict=True)
+        )
+        if not fits or picture.dtype != self.dtype:
+            raise ValueError(
+                f"is {picture.shape} {picture.dtype}, features.json says {self.shape} {self.dtype}"
+            )
+        return picture
+
+
+def read_features(path: Path) -> dict[str, FeatureSpec]:
+    """The specs of a features.json by key. What its `description` texts say is not trusted.
+
+    Raises:
+        DataFileError: missing, damaged or foreign file.
+    """
+    try:
+        tree = json.loads(path.read_text())
+        if "featuresDict" not in tree:
+            raise ValueError("no featuresDict at its root")
+        specs = list(_walk(tree, ""))
+    except OSError as error:
+        raise DataFileError(f"{path}: cannot be read ({error.strerror})") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataFileError(f"{path}: damaged or not TFDS's features.json ({error!r})") from None
+    return {spec.key: spec for spec in specs}
+
+
+def _walk(node: dict, key: str):
+    word = node.get("pythonClassName", "unknown feature").rsplit(".", 1)[-1]
+    if "featuresDict" in node:
+        for name, child in node["featuresDict"]["features"].items():
+            yield from _walk(child, f"{key}/{name}" if key else name)
+    elif key + "/" == STEPS and "sequence" in node:
+        yield from _walk(node["sequence"]["feature"], key)
+    elif "text" in node:
+        yield FeatureSpec(key, "text")
+    elif "image" in node:
+        yield FeatureSpec(key, "image", _shape(node["image"]), node["image"]["dtype"])
+    elif "tensor" in node:
+        yield _tensor(key, node["tensor"])
+    else:
+        yield FeatureSpec(key, "unsupported", why=f"it is a {word}")
+
+
+def _tensor(key: str, node: dict) -> FeatureSpec:
+    shape, dtype = _shape(node), node["dtype"]
+    if node.get("encoding", "none") != "none":
+        return FeatureSpec(key, "unsupported", why=f"its encoding is {node['encoding']}")
+    if dtype in ("string", "object"):
+        return FeatureSpec(key, "text" if not shape else "unsupported", why="an array of texts")
+    if None in shape:
+        return FeatureSpec(key, "unsupported", why="its shape varies")
+    np.dtype(dtype)  # TypeError for a name that is none
+    return FeatureSpec(key, "tensor", shape, dtype)
+
+
+def _shape(node: dict) -> tuple[int | None, ...]:
+    sides = (int(side) for side in node.get("shape", {}).get("dimensions", []))
+    return tuple(None if side < 0 else side for side in sides)
+
+
+# RLDS data sets as TFDS stores them: a folder of TFRecord files, without TensorFlow.
 
 
 @dataclass(frozen=True, eq=False)

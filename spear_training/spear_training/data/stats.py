@@ -14,21 +14,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spear_training.data.mixture import Part, load_mixture, open_stores
+from spear_training.data.mixture import MixtureOrder, Part, load_mixture, open_stores
 from spear_training.data.reader import DataFileError
-from spear_training.data.report.statistics_page import write_statistics_report
-from spear_training.data.sampling.mixture_order import MixtureOrder
-from spear_training.data.statistics.files import write_normalisation
-from spear_training.data.statistics.gather import gather, keep, kept_statistics
-from spear_training.data.statistics.motion import MotionStatistics
+from spear_training.data.report import write_statistics_report
+from spear_training.data.statistics.motion import (
+    MotionStatistics,
+    gather,
+    keep,
+    kept_statistics,
+    oddities,
+)
 from spear_training.data.statistics.normalisation import (
     SCHEMES,
     ConstBounds,
     Normalisation,
     normalisation,
+    write_normalisation,
 )
-from spear_training.data.statistics.oddities import oddities
-from spear_training.data.store.frames import FrameStore
+from spear_training.data.store.reader import FrameStore
 
 EXAMPLE = """\
 examples:

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from spear_policy.model.text.coordinate_bins import CoordinateBins
+from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.job.finish import write_lines
+from spear_training.annotation.job import write_lines
 from spear_training.annotation.records import Annotation
 from spear_training.data.statistics.sketch import Sketch, pooled_mean_std, pooled_quantiles
 

@@ -1,8 +1,31 @@
 """What a question is, before any bins: words, with the points and pixels that it speaks of."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from typing import TypeVar
 
-from spear_policy.model.text.answer_types import Answer, ChainOfThought, Pixel, Point, Words
+import numpy as np
+
+from spear_policy.model.answers import (
+    CONCLUSION,
+    Answer,
+    AnswerError,
+    ChainOfThought,
+    Pixel,
+    Point,
+    Words,
+    check_words,
+)
+from spear_policy.model.coordinate_bins import CoordinateBins
+from spear_training.annotation.boxes import edges_of
+from spear_training.annotation.records import AnnotatedObject, Annotation, Intrinsics, Triple
 
 CATEGORIES = (
     "keypoints",
@@ -74,3 +97,251 @@ class Example:
 
     id: str
     pairs: tuple[Pair, ...]
+
+
+# Which numbers the 3D tokens of a model can say, so that nothing false is asked.
+
+
+OUTSIDE = "a number lies outside the bins"
+
+
+def check_held(pair: Pair, bins: CoordinateBins) -> None:
+    """Refuse a pair that 3D tokens cannot say.
+
+    Raises:
+        NotAsked: a number lies outside.
+    """
+    edges = bins.edges_m
+    told, asked = pair.told_m(), pair.asked_m()
+    if told and not (edges[0] <= min(told) and max(told) <= edges[-1]):
+        raise NotAsked(OUTSIDE)
+    low, high = 2 * edges[0] - edges[1], 2 * edges[-1] - edges[-2]
+    if asked and not (low <= min(asked) and max(asked) <= high):
+        raise NotAsked(OUTSIDE)
+
+
+# Random draws that depend on names and numbers alone: the same on every machine, in any o.
+
+
+T = TypeVar("T")
+
+
+def key_of(*parts: str | int) -> int:
+    """A number of 64 bits that depends on the parts and their order."""
+    said = json.dumps(parts, ensure_ascii=True).encode()
+    return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big")
+
+
+class Draws:
+    """One stream of draws. Quick for the few that an example needs."""
+
+    def __init__(self, *parts: str | int):
+        """Take what the stream depends on: names and numbers."""
+        self._next = np.random.Generator(np.random.PCG64(key_of(*parts))).random
+
+    def below(self, count: int) -> int:
+        """One of 0 .. count - 1."""
+        return int(self._next() * count)
+
+    def pick(self, things: Sequence[T]) -> T:
+        """One of the things."""
+        return things[self.below(len(things))]
+
+    def some(self, things: Sequence[T], count: int) -> list[T]:
+        """`count` different things in any order."""
+        left = list(things)
+        return [left.pop(self.below(len(left))) for _ in range(count)]
+
+    def weighted(self, weights: dict[T, float]) -> T:
+        """One of the keys, by their weights; they need not sum to 1."""
+        names, ends = list(weights), list(accumulate(weights.values()))
+        drawn = self._next() * ends[-1]
+        return names[min(bisect_right(ends, drawn), len(names) - 1)]
+
+
+# What is asked how often, and when two objects are too alike to be compared.
+
+
+def even_weights() -> dict[str, float]:
+    """The paper's six categories alike; it names no shares."""
+    return {name: 0.0 if name == "pixel_points" else 1.0 for name in CATEGORIES}
+
+
+@dataclass(frozen=True)
+class QuestionSettings:
+    """How examples are drawn.
+
+    Attributes:
+        weights: of the categories, of any sum; a category that is not named is not asked. Among
+            the categories that a picture has questions of, each pair draws one by these weights.
+        pairs_max: an example has 1 .. pairs_max pairs, each number as often.
+        max_tokens: longest row of ids, see `rows.example_ids`.
+        ratio_margin: compared lengths must differ by this share of the smaller.
+        place_margin: compared places (left, right, higher, lower) must differ by this share of
+            the objects' mean distance from the camera.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=even_weights)
+    pairs_max: int = 4
+    max_tokens: int = 384
+    ratio_margin: float = 0.1
+    place_margin: float = 0.05
+
+    def __post_init__(self):
+        """Refuse what cannot be drawn by.
+
+        Raises:
+            ValueError: names the setting and the mend.
+        """
+        unknown = set(self.weights) - set(CATEGORIES)
+        if unknown:
+            raise ValueError(
+                f"there is no category {', '.join(sorted(unknown))}: "
+                f"choose from {', '.join(CATEGORIES)}"
+            )
+        for name, weight in self.weights.items():
+            if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+                raise ValueError(f"the weight of {name} is {weight!r}: it must be 0 or more")
+        if not any(self.weights.values()):
+            raise ValueError("all weights are 0: give at least one category a weight above 0")
+        for name in ("pairs_max", "max_tokens"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be 1 or more")
+        for name in ("ratio_margin", "place_margin"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be 0 or more")
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """Weights from words like "keypoints=2,box=1"; categories that are not named get 0.
+
+    Raises:
+        ValueError: says which part is no weight.
+    """
+    weights = dict.fromkeys(CATEGORIES, 0.0)
+    for part in text.split(","):
+        name, equals, number = part.strip().partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            value = float(number)
+        except ValueError:
+            raise ValueError(f"{part!r} is no weight: write keypoints=2,box=1") from None
+        if name not in weights:
+            raise ValueError(f"there is no category {name!r}: choose from {', '.join(CATEGORIES)}")
+        weights[name] = value
+    QuestionSettings(weights)
+    return weights
+
+
+# One annotated picture as questions see it: things that words can name, and where they ar.
+
+
+LONGEST_LABEL = 60
+_ARTICLES = ("the ", "a ", "an ")
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object of the picture, by a name that no other has.
+
+    Attributes:
+        name: its label in clean words, without an article.
+        number: of the object in the record.
+        centre_m: of its box.
+        sides_m: of its box.
+        stored: the object of the record.
+    """
+
+    name: str
+    number: int
+    centre_m: Triple
+    sides_m: Triple
+    stored: AnnotatedObject
+
+    @cached_property
+    def range_m(self) -> float:
+        """Distance of the centre from the camera."""
+        return math.hypot(*self.centre_m)
+
+    @cached_property
+    def nearest_m(self) -> float:
+        """Distance of the closest point from the camera."""
+        return math.hypot(*self.stored.closest_m)
+
+    @cached_property
+    def diagonal_m(self) -> float:
+        """Diagonal of the box."""
+        return math.hypot(*self.sides_m)
+
+    @cached_property
+    def volume_m3(self) -> float:
+        """Volume of the box."""
+        return math.prod(self.sides_m)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What can be asked about.
+
+    Attributes:
+        things: the objects that words can name.
+        gaps_m: (i, j) by their numbers in the record, i < j: from the box of i to that of j.
+        intrinsics: of the picture; None where they are not known.
+        pixel_points: (u, v, x, y, z): a pixel's centre (px) and the point seen there.
+    """
+
+    things: tuple[Thing, ...]
+    gaps_m: dict[tuple[int, int], Triple]
+    intrinsics: Intrinsics | None
+    pixel_points: tuple[tuple[float, ...], ...]
+
+    def gap_m(self, start: Thing, end: Thing) -> Triple | None:
+        """From the closest point of one box to that of another; None where it is not stored."""
+        if start.number < end.number:
+            return self.gaps_m.get((start.number, end.number))
+        back = self.gaps_m.get((end.number, start.number))
+        return back and tuple(0.0 - number for number in back)
+
+
+def scene_of(annotation: Annotation) -> Scene:
+    """Prepare a record for questions. Objects whose label cannot name them are left out."""
+    objects = annotation.objects
+    things = []
+    if objects:
+        names = [name_of(found.label) for found in objects]
+        uses = Counter(names)
+        corners = np.array([found.vertices_m for found in objects])
+        centres = corners.mean(axis=1).tolist()
+        sides = np.linalg.norm([edges_of(box) for box in corners], axis=-1).tolist()
+        things = [
+            Thing(name, number, tuple(centres[number]), tuple(sides[number]), objects[number])
+            for number, name in enumerate(names)
+            if name is not None and uses[name] == 1
+        ]
+    return Scene(
+        tuple(things),
+        {(i, j): xyz for i, j, xyz in annotation.gaps_m},
+        annotation.intrinsics,
+        annotation.pixel_points,
+    )
+
+
+@lru_cache(maxsize=4096)
+def name_of(label: str) -> str | None:
+    """Words that name an object in questions and answers; None where a label has none.
+
+    Underscores and runs of blanks become one blank, a leading article goes away. A label is no
+    name if it is empty, longer than `LONGEST_LABEL` letters, or spells tokens or the mark that
+    ends a thought.
+    """
+    name = " ".join(label.replace("_", " ").split())
+    for article in _ARTICLES:
+        if name.lower().startswith(article):
+            name = name[len(article) :]
+            break
+    try:
+        check_words(name, "the label")
+    except AnswerError:
+        return None
+    return None if len(name) > LONGEST_LABEL or CONCLUSION in name else name

@@ -5,31 +5,324 @@ noisy depth is annotated twice, with different noise, to see how far the same pi
 same order of vertices.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from spear_training.annotation.accuracy.compare import ObjectAccuracy, compare_scene
-from spear_training.annotation.accuracy.depth_noise import DepthNoise, NoisyDepth
-from spear_training.annotation.accuracy.repeats import (
-    Repeat,
-    RepeatSummary,
-    repeats,
-    summarise_repeats,
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+
+from spear_training.annotation.accuracy.compare import (
+    ObjectAccuracy,
+    SceneTruth,
+    box_iou,
+    compare_scene,
+    matching_axes,
+    read_truth,
 )
-from spear_training.annotation.accuracy.summary import GroupSummary, summarise
-from spear_training.annotation.accuracy.truth import SceneTruth, read_truth
-from spear_training.annotation.boxes.clouds import MakeClouds
-from spear_training.annotation.boxes.fit import FitBoxes
-from spear_training.annotation.boxes.outliers import RemoveOutliers
-from spear_training.annotation.detectors.given import GivenDetector
-from spear_training.annotation.detectors.unique import KeepUnique
-from spear_training.annotation.frame import JobError, Stage
-from spear_training.annotation.geometries.depth import DepthGeometry
-from spear_training.annotation.items import Item, read_items
+from spear_training.annotation.boxes import FitBoxes
+from spear_training.annotation.clouds import MakeClouds, RemoveOutliers
+from spear_training.annotation.depth import DepthGeometry
+from spear_training.annotation.detections import KeepUnique
+from spear_training.annotation.frame import Frame, JobError, Stage, StageError, seed_of
+from spear_training.annotation.given import GivenDetector, GivenSegmenter
 from spear_training.annotation.pipeline import Pipeline
-from spear_training.annotation.records import Annotation, RecordError
-from spear_training.annotation.segmenters.given import GivenSegmenter
+from spear_training.annotation.records import Annotation, Item, RecordError, read_items
+
+# Makes exact depth as bad as a camera's: noise, false points at edges, holes.
+
+
+@dataclass(frozen=True)
+class DepthNoise:
+    """How bad the depth is. The default is a Kinect's, at 840x630.
+
+    Attributes:
+        axial_scale: times the noise of the Kinect; 0: none.
+        correlation_px: sigma of the Gaussian that makes neighbours err alike; 0: each pixel by
+            itself. The size of the noise stays.
+        edge_px: how far from a jump of depth pixels may be false; 0: nowhere.
+        edge_share: the share 0..1 of the pixels there that are.
+        jump_share: a jump is a change of depth by this share of it.
+        hole_share: the share 0..1 of all pixels where nothing is measured.
+        seed: draws the noise; pictures differ by their ids all the same.
+    """
+
+    axial_scale: float = 1.0
+    correlation_px: float = 2.0
+    edge_px: int = 2
+    edge_share: float = 0.5
+    jump_share: float = 0.02
+    hole_share: float = 0.01
+    seed: int = 0
+
+
+def axial_sigma_m(depth_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviation of the Kinect's noise at each depth (m); valid from 0.4 m."""
+    return 0.0012 + 0.0019 * (depth_m - 0.4) ** 2
+
+
+def noisy_depth(
+    depth_m: NDArray[np.float64], noise: DepthNoise, name: str = ""
+) -> NDArray[np.float64]:
+    """Spoil a depth picture; the same for the same noise and name.
+
+    Args:
+        depth_m: (H, W); 0 or not finite where nothing is known.
+        noise: how.
+        name: of the picture.
+
+    Returns:
+        (H, W); 0 where nothing is known.
+    """
+    rng = np.random.default_rng(seed_of(f"{noise.seed} {name}"))
+    known = np.isfinite(depth_m) & (depth_m > 0)
+    found = _false_at_edges(np.where(known, depth_m, 0.0), known, noise, rng)
+    error = rng.standard_normal(depth_m.shape)
+    if noise.correlation_px > 0:
+        error = gaussian_filter(error, noise.correlation_px, mode="wrap")
+        error /= error.std()
+    found = found + noise.axial_scale * axial_sigma_m(found) * error
+    holes = rng.random(depth_m.shape) < noise.hole_share
+    return np.where(known & ~holes & (found > 0), found, 0.0)
+
+
+def _false_at_edges(depth, known, noise, rng):
+    """Put pixels near a jump of depth between the two surfaces there."""
+    draws = rng.random((2, *depth.shape))
+    if noise.edge_px < 1:
+        return depth
+    size = 2 * noise.edge_px + 1
+    near = minimum_filter(np.where(known, depth, np.inf), size)
+    far = maximum_filter(np.where(known, depth, -np.inf), size)
+    false = known & (far - near > noise.jump_share * depth) & (draws[0] < noise.edge_share)
+    between = np.zeros_like(depth)
+    between[false] = near[false] + draws[1][false] * (far - near)[false]
+    return np.where(false, between, depth)
+
+
+class NoisyDepth:
+    """Stage behind the geometry's that moves each point along its ray, as `noisy_depth` says."""
+
+    name = "noise"
+    parallel = 1
+
+    def __init__(self, noise: DepthNoise | None = None):
+        """Take how bad the depth is to be; None: a Kinect's."""
+        self.noise = noise or DepthNoise()
+
+    @property
+    def settings(self) -> dict:
+        """The noise."""
+        return asdict(self.noise)
+
+    def __call__(self, frame: Frame) -> Frame:
+        """Spoil `frame.points`.
+
+        Raises:
+            StageError: there are none yet.
+        """
+        if frame.points is None:
+            raise StageError("there is no depth to spoil: put this stage behind the geometry's")
+        points = frame.points.points_m.astype(np.float64)
+        true = points[..., 2]
+        spoilt = noisy_depth(true, self.noise, frame.item.id)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            points *= np.where(spoilt > 0, spoilt / true, np.nan)[..., None]
+        return replace(frame, points=replace(frame.points, points_m=points.astype(np.float32)))
+
+
+# Whether a second annotation of the same picture, with other noise, says the same.
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One object that both annotations have.
+
+    Attributes:
+        scene: id of its picture.
+        label: in words.
+        is_round: see `ObjectAccuracy`.
+        order_kept: whether each vertex lies next to that of its number in the other annotation.
+        vertex_shift_m: mean distance of the vertices of one number.
+        iou: of the two boxes.
+    """
+
+    scene: str
+    label: str
+    is_round: bool
+    order_kept: bool
+    vertex_shift_m: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class RepeatSummary:
+    """Many repeats: how many, the share whose order keeps, median shift and median IoU."""
+
+    objects: int
+    order_kept: float
+    vertex_shift_m: float
+    iou_median: float
+
+
+def repeats(first: Annotation, second: Annotation, round_labels: set[str]) -> list[Repeat]:
+    """Compare two annotations of one picture, object by object.
+
+    Args:
+        first: one of them.
+        second: the other.
+        round_labels: of the objects that have an axis of symmetry.
+
+    Raises:
+        ValueError: they are of different pictures.
+    """
+    if first.id != second.id:
+        raise ValueError(f"{first.id} and {second.id} are different pictures")
+    others = {found.label: found for found in second.objects}
+    found = []
+    for one in first.objects:
+        if one.label in others:
+            a, b = one.vertices, others[one.label].vertices
+            shift = np.linalg.norm(a - b, axis=1).mean()
+            is_round = one.label in round_labels
+            kept = matching_axes(a, b)[1]
+            found.append(Repeat(first.id, one.label, is_round, kept, float(shift), box_iou(a, b)))
+    return found
+
+
+def summarise_repeats(entries: list[Repeat]) -> dict[str, RepeatSummary]:
+    """Summaries by the name of the group, for those that have any object."""
+    groups = {
+        "not round": [entry for entry in entries if not entry.is_round],
+        "round": [entry for entry in entries if entry.is_round],
+    }
+    return {
+        name: RepeatSummary(
+            objects=len(group),
+            order_kept=float(np.mean([entry.order_kept for entry in group])),
+            vertex_shift_m=float(np.median([entry.vertex_shift_m for entry in group])),
+            iou_median=float(np.median([entry.iou for entry in group])),
+        )
+        for name, group in groups.items()
+        if group
+    }
+
+
+# What many comparisons come to: medians, tails and shares, for all scenes and for each ki.
+
+
+ALL = "all"
+CLEARLY_SEEN = 0.9  # of an object's pixels, for the groups of objects that little hides
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle and the bad end of some numbers: median, and 90th percentile."""
+
+    median: float
+    p90: float
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """What became of a group of true objects; None where there is nothing to say.
+
+    Attributes:
+        objects, found: how many there are, and how many of them were annotated.
+        lost: number of those that were not, by the reason.
+        centre_error_m, centre_error_share, extent_error_m, extent_error_share: see
+            `ObjectAccuracy`; shares are of the true box's diagonal.
+        iou_median, iou_over_25, iou_over_50: median, and shares of those found whose IoU is
+            above 0.25 and 0.5.
+        ordered: how many of those found have an order of vertices, which round ones have not.
+        order_kept: the share of these whose order is the true one.
+    """
+
+    objects: int
+    found: int
+    lost: dict[str, int]
+    centre_error_m: Spread | None
+    centre_error_share: Spread | None
+    extent_error_m: Spread | None
+    extent_error_share: Spread | None
+    iou_median: float | None
+    iou_over_25: float | None
+    iou_over_50: float | None
+    ordered: int
+    order_kept: float | None
+
+    @property
+    def recall(self) -> float | None:
+        """The share of the objects that were annotated."""
+        return self.found / self.objects if self.objects else None
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON."""
+        return asdict(self) | {"recall": self.recall}
+
+
+def summarise(objects: Sequence[ObjectAccuracy]) -> dict[str, GroupSummary]:
+    """Summaries by the name of the group: all, then each kind of scene, then what is well seen.
+
+    The kind of a scene is its id without the number at its end: `room` for `room/000012`.
+    """
+    kinds = sorted({kind_of_scene(entry.scene) for entry in objects})
+    groups: dict[str, Callable[[ObjectAccuracy], bool]] = {ALL: lambda entry: True}
+    if len(kinds) > 1:
+        groups |= {
+            kind: lambda entry, kind=kind: kind_of_scene(entry.scene) == kind for kind in kinds
+        }
+    groups |= {
+        f"{CLEARLY_SEEN:.0%} visible": lambda entry: (entry.visible_fraction or 0) >= CLEARLY_SEEN,
+        "not round": lambda entry: not entry.is_round,
+        "round": lambda entry: entry.is_round,
+    }
+    return {
+        name: _group([entry for entry in objects if belongs(entry)])
+        for name, belongs in groups.items()
+    }
+
+
+def kind_of_scene(scene: str) -> str:
+    """Name the kind of a scene from its id."""
+    return re.sub(r"[/_\-\d]+$", "", scene) or ALL
+
+
+def _group(objects: Sequence[ObjectAccuracy]) -> GroupSummary:
+    found = [entry for entry in objects if entry.lost is None]
+    ious = np.array([entry.iou for entry in found])
+    orders = [entry.order_kept for entry in found if entry.order_kept is not None]
+    # Numbers in reasons would make each of them another.
+    lost = Counter(re.sub(r"\d+", "N", entry.lost) for entry in objects if entry.lost is not None)
+    return GroupSummary(
+        objects=len(objects),
+        found=len(found),
+        lost=dict(lost.most_common()),
+        centre_error_m=_spread(entry.centre_error_m for entry in found),
+        centre_error_share=_spread(entry.centre_error_share for entry in found),
+        extent_error_m=_spread(entry.extent_error_m for entry in found),
+        extent_error_share=_spread(entry.extent_error_share for entry in found),
+        iou_median=float(np.median(ious)) if found else None,
+        iou_over_25=float(np.mean(ious > 0.25)) if found else None,
+        iou_over_50=float(np.mean(ious > 0.5)) if found else None,
+        ordered=len(orders),
+        order_kept=float(np.mean(orders)) if orders else None,
+    )
+
+
+def _spread(values: Iterable[float]) -> Spread | None:
+    values = list(values)
+    if not values:
+        return None
+    median, tail = np.percentile(values, [50, 90])
+    return Spread(float(median), float(tail))
+
+
+# Measures the pipeline in a world of known truth: with true depth, and with a camera's.
+
 
 ITEMS, TRUTH = "items.jsonl", "truth.jsonl"
 TRUE_DEPTH, NOISY_DEPTH = "true depth", "noisy depth"

@@ -45,12 +45,10 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from spear_training.annotation.accuracy.depth_noise import DepthNoise
-    from spear_training.annotation.accuracy.measure import compare_run, measure_world
-    from spear_training.annotation.accuracy.page import write_report
-    from spear_training.annotation.accuracy.tables import terminal_tables
+    from spear_training.annotation.accuracy.measure import DepthNoise, compare_run, measure_world
+    from spear_training.annotation.accuracy.report import terminal_tables, write_report
     from spear_training.annotation.frame import JobError
-    from spear_training.annotation.job.records_folder import read_annotations
+    from spear_training.annotation.run_folder import read_annotations
 
     if options.scenes is not None and options.scenes < 1:
         raise JobError(f"--scenes is {options.scenes}; it must be at least 1")

@@ -45,8 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from rich.progress import track
 
     from spear_training.annotation.frame import JobError
-    from spear_training.annotation.inspection.page import PAGE, write_pages
-    from spear_training.annotation.inspection.survey import Wanted, survey
+    from spear_training.annotation.inspection.page import PAGE, Wanted, survey, write_pages
 
     for name, value in (("--count", options.count), ("--per-page", options.per_page)):
         if value < 1:

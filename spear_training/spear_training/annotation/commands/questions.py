@@ -15,14 +15,20 @@ from rich.progress import track
 from rich.table import Table
 
 from spear_training.annotation.frame import JobError
-from spear_training.annotation.job.finish import write_lines
+from spear_training.annotation.job import write_lines
 from spear_training.vqa.bins import COUNT, NAME, BinSource, FittedBins, fit_bins
-from spear_training.vqa.examples import ASKED_ALREADY
-from spear_training.vqa.mixture import Mixture, check_folders, load_mixtures, mixture
-from spear_training.vqa.question_file import NAME as QUESTIONS
-from spear_training.vqa.question_file import QuestionCounts, question_lines
-from spear_training.vqa.record_files import RecordFiles
-from spear_training.vqa.settings import QuestionSettings, parse_weights
+from spear_training.vqa.dataset import (
+    ASKED_ALREADY,
+    Mixture,
+    QuestionCounts,
+    RecordFiles,
+    check_folders,
+    load_mixtures,
+    mixture,
+    question_lines,
+)
+from spear_training.vqa.dataset import NAME as QUESTIONS
+from spear_training.vqa.pairs import QuestionSettings, parse_weights
 
 EXAMPLE = """\
 examples:

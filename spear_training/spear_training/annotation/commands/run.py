@@ -6,12 +6,80 @@ goes on where it was. Several shards of one job may run at once, on one machine 
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
 from pathlib import Path
 
-from spear_training.annotation.job.choices import DETECTORS, EXECUTORS, GEOMETRIES, SEGMENTERS
+from spear_training.annotation.frame import JobError
+from spear_training.annotation.pipeline import (
+    DETECTORS,
+    EXECUTORS,
+    GEOMETRIES,
+    NETWORKS,
+    SEGMENTERS,
+)
+
+# From the command line to the settings of the stages.
+
+
+def stage_options(options: argparse.Namespace) -> dict[str, dict]:
+    """Gather what the command line says of the stages: stage name -> names and values.
+
+    Raises:
+        JobError: an option is for a stage that was not chosen, or is not written as it must be.
+    """
+    chosen = (options.detector, options.segmenter, options.geometry)
+    found: dict[str, dict] = {}
+
+    def put(option: str, stages: tuple[str, ...], name: str, value) -> None:
+        fitting = [stage for stage in stages if stage in chosen]
+        if value is None:
+            return
+        if not fitting:
+            raise JobError(f"{option} is for {' or '.join(stages)}, which was not chosen")
+        for stage in fitting:
+            found.setdefault(stage, {})[name] = value
+
+    put("--phrases", ("grounding_dino",), "phrases", _phrases(options.phrases))
+    put("--detector-model", ("gemini", "grounding_dino"), "model", options.detector_model)
+    put("--segmenter-model", ("sam2",), "model", options.segmenter_model)
+    put("--geometry-model", ("moge",), "model", options.geometry_model)
+    put("--moge-version", ("moge",), "version", options.moge_version)
+    put("--device", NETWORKS, "device", options.device)
+    put("--requests", ("gemini",), "requests_at_once", options.requests)
+    if options.answers and options.detector != "gemini":
+        raise JobError("--answers is for gemini, which was not chosen")
+    if options.detector == "grounding_dino" and options.phrases is None:
+        raise JobError('grounding_dino needs --phrases: what to look for, as "mug, red plate"')
+    for words in options.set:
+        stage, name, value = _setting(words)
+        found.setdefault(stage, {})[name] = value
+    return found
+
+
+def _setting(words: str) -> tuple[str, str, object]:
+    key, equals, value = words.partition("=")
+    stage, point, name = key.partition(".")
+    if not (stage and point and name and equals):
+        raise JobError(f"--set {words}: write it as STAGE.NAME=VALUE")
+    try:
+        return stage, name, json.loads(value)
+    except ValueError:
+        return stage, name, value
+
+
+def _phrases(words: str | None) -> tuple[str, ...] | None:
+    if words is None:
+        return None
+    if words.startswith("@"):
+        words = Path(words[1:]).read_text(encoding="utf-8").replace("\n", ",")
+    return tuple(phrase.strip() for phrase in words.split(",") if phrase.strip())
+
+
+# Annotate photographs: 2D boxes and labels, masks, points, outlier removal, oriented 3D b.
+
 
 EXAMPLE = """\
 examples:
@@ -84,15 +152,12 @@ def run(options: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from spear_training.annotation.executors import OnRay, RayOptions, local_executor
     from spear_training.annotation.frame import JobError
-    from spear_training.annotation.items import read_items
-    from spear_training.annotation.job.local_executor import local_executor
-    from spear_training.annotation.job.progress import JobProgress, describe
-    from spear_training.annotation.job.ray_executor import OnRay, RayOptions
-    from spear_training.annotation.job.run_card import agree_on_run
-    from spear_training.annotation.job.shard_job import ShardJob, run_shard
-    from spear_training.annotation.job.shards import Shard
-    from spear_training.annotation.sources.photographs import photograph_items
+    from spear_training.annotation.job import JobProgress, Shard, ShardJob, describe, run_shard
+    from spear_training.annotation.records import read_items
+    from spear_training.annotation.run_folder import agree_on_run
+    from spear_training.annotation.sources import photograph_items
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if options.shard is None and options.num_shards > 1:
@@ -137,8 +202,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _spec(options: argparse.Namespace, root: Path):
-    from spear_training.annotation.job.spec import PipelineSpec
-    from spear_training.annotation.job.stage_options import stage_options
+    from spear_training.annotation.pipeline import PipelineSpec
+
+    pass
 
     return PipelineSpec(
         # Absolute, for workers that begin in another folder.

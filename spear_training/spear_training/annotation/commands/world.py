@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from spear_training.annotation.scenes.world_steps import WorldSteps
+    from spear_training.annotation.synthetic.generate import WorldSteps
 
     for name, value in (
         ("--scenes", options.scenes),
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _steps(options: argparse.Namespace, shards: int, console) -> list:
-    from spear_training.annotation.scenes.world_steps import Step
+    from spear_training.annotation.synthetic.generate import Step
 
     scenes, records = options.out / "scenes", options.out / "annotations"
     accuracy = options.out / "accuracy"
@@ -114,9 +114,8 @@ def _steps(options: argparse.Namespace, shards: int, console) -> list:
 
 
 def _generate(options: argparse.Namespace, scenes: Path, console) -> int:
-    from spear_training.annotation.job.progress import JobProgress
-    from spear_training.annotation.scenes.generate import generate
-    from spear_training.annotation.scenes.scene_files import Recipe
+    from spear_training.annotation.job import JobProgress
+    from spear_training.annotation.synthetic.generate import Recipe, generate
 
     recipe = Recipe(options.seed, options.split)
     generate(scenes, options.scenes, recipe, options.jobs, JobProgress(console, "scenes"))
@@ -125,10 +124,7 @@ def _generate(options: argparse.Namespace, scenes: Path, console) -> int:
 
 def _annotate(options: argparse.Namespace, scenes: Path, records: Path, shards: int) -> int:
     from spear_training.annotation.annotate import main
-    from spear_training.annotation.scenes.child_processes import (
-        defaults_of_environment,
-        side_by_side,
-    )
+    from spear_training.annotation.synthetic.generate import defaults_of_environment, side_by_side
 
     words = ["run", "--items", str(scenes / "items.jsonl"), "--out", str(records)]
     for stage, name in (("detector", "given"), ("segmenter", "given"), ("geometry", "depth")):

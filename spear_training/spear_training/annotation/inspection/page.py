@@ -1,19 +1,590 @@
 """One page about a run, or several: each a file that needs no other."""
 
-from collections.abc import Iterator, Sequence
+import base64
+import heapq
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from spear_training.annotation.inspection.drawing import PALETTE, web_colour
-from spear_training.annotation.inspection.entries import Entry, make_entry
-from spear_training.annotation.inspection.plan_views import HEIGHT_PX, WIDTH_PX
-from spear_training.annotation.inspection.run_records import Place
-from spear_training.annotation.inspection.summary import Summary, settings_rows, summarise
-from spear_training.annotation.inspection.survey import Survey, Watch, unwatched
-from spear_training.annotation.inspection.token_text import TokenReader
-from spear_training.data.whole_file import whole_file
+import cv2
+import numpy as np
+
+from spear_policy.shared.files import atomic_write
+from spear_training.annotation.boxes import edges_of
+from spear_training.annotation.frame import JobError, StageError, read_frame, seed_of
+from spear_training.annotation.inspection.counts import (
+    Asked,
+    Summary,
+    Tally,
+    read_asked,
+    settings_rows,
+    summarise,
+)
+from spear_training.annotation.inspection.overlays import (
+    HEIGHT_PX,
+    PALETTE,
+    WIDTH_PX,
+    Colour,
+    Image,
+    PlanView,
+    Tag,
+    colour_of,
+    draw_box_3d,
+    draw_boxes_2d,
+    draw_mark,
+    draw_masks,
+    draw_point,
+    draw_tags,
+    is_shown,
+    label_tag,
+    project,
+    vertex_tags,
+    view_from_above,
+    view_from_the_side,
+    web_colour,
+)
+from spear_training.annotation.inspection.token_text import AskedPair, TokenReader
+from spear_training.annotation.job import Shard
+from spear_training.annotation.records import (
+    STATUSES,
+    Annotation,
+    Intrinsics,
+    Item,
+    MaskError,
+    RecordError,
+    decode_mask,
+)
+from spear_training.annotation.run_folder import images_root, read_run
+from spear_training.vqa.bins import NAME as BINS
+from spear_training.vqa.bins import FittedBins
+from spear_training.vqa.dataset import NAME as QUESTIONS
+
+# The records of a run as they are now: of shards that are finished and of those in work.
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the record of a picture is: a file, and the byte that its line begins at."""
+
+    id: str
+    path: Path
+    begin: int
+
+
+@dataclass
+class ShardCounts:
+    """What the shards of a run are at, filled by `RunRecords.read`.
+
+    Attributes:
+        finished, in_work, not_begun: how many.
+        damaged: lines that hold no record: where, and why.
+    """
+
+    finished: int = 0
+    in_work: int = 0
+    not_begun: int = 0
+    damaged: list[str] = field(default_factory=list)
+
+
+class RunRecords:
+    """All records of a folder that `annotate run` writes, or has written, to."""
+
+    def __init__(self, out: Path, num_shards: int):
+        """Take the folder and the number of shards in its run.json."""
+        self._out = out
+        self._shards = [Shard(index, num_shards) for index in range(num_shards)]
+        self.counts = ShardCounts()
+
+    def read(self) -> Iterator[tuple[Place, Annotation]]:
+        """Read all, in the order of the list where shards are finished.
+
+        Lines that are damaged are left out and counted.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        self.counts = ShardCounts()
+        for shard in self._shards:
+            # In this order: a journal that becomes a finished file meanwhile is not missed.
+            in_work, finished = shard.journal(self._out).is_file(), shard.file(self._out).is_file()
+            if finished:
+                self.counts.finished += 1
+                yield from self._lines(shard.file(self._out))
+            elif in_work:
+                self.counts.in_work += 1
+                yield from self._journal(shard)
+            else:
+                self.counts.not_begun += 1
+
+    def at(self, place: Place) -> Annotation:
+        """Read one record again.
+
+        Raises:
+            JobError: the file was written anew meanwhile.
+        """
+        with suppress(RecordError, FileNotFoundError), place.path.open("rb") as file:
+            file.seek(place.begin)
+            record = Annotation.from_json(file.readline().decode("utf-8", "replace"))
+            if record.id == place.id:
+                return record
+        raise JobError(
+            f"{place.path} was written anew while it was read: run the same command again"
+        )
+
+    def _lines(self, path: Path, end: int | None = None) -> Iterator[tuple[Place, Annotation]]:
+        """Records of a file up to a byte."""
+        begin = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if end is not None and begin >= end:
+                    return
+                try:
+                    record = Annotation.from_json(line.decode("utf-8", "replace"))
+                    yield Place(record.id, path, begin), record
+                except RecordError as error:
+                    self.counts.damaged.append(f"{path.name}, line {number}: {error}")
+                begin += len(line)
+
+    def _journal(self, shard: Shard) -> Iterator[tuple[Place, Annotation]]:
+        """Records of a shard in work; of a picture that was tried again, the last one."""
+        path = shard.journal(self._out)
+        try:
+            last, end = _last_places(path)
+            for place, record in self._lines(path, end):
+                if last.get(record.id) == place.begin:
+                    yield place, record
+        except FileNotFoundError:
+            raise JobError(f"{path} was finished just now: run the same command again") from None
+
+
+def _last_places(path: Path) -> tuple[dict[str, int], int]:
+    """Where the last record of each picture begins, and where the last whole line ends.
+
+    What follows that line is a record that is being written, or was when the job was killed.
+    """
+    last: dict[str, int] = {}
+    begin = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            # A damaged line is met, and counted, by who reads the records.
+            with suppress(ValueError, TypeError, KeyError):
+                last[json.loads(line)["id"]] = begin
+            begin += len(line)
+    return last, begin
+
+
+# Which pictures of a run a person gets to see: drawn by chance, the same for the same see.
+
+
+class Sample:
+    """Draws pictures while their records go by; holds no more than `count` of each status.
+
+    Each picture has a number that follows from its id and the seed, and the lowest win. So the
+    sample does not depend on the order or the shards, and a larger one contains a smaller one.
+    """
+
+    def __init__(self, count: int, seed: int, only: str = "all"):
+        """Take how many pictures, and which status: one of `records.STATUSES`, or all."""
+        self._count, self._seed = count, seed
+        self._statuses = STATUSES if only == "all" else (only,)
+        self._seen: Counter[str] = Counter()
+        # (minus the picture's number, its place in the list, where its record is)
+        self._heaps: dict[str, list[tuple[int, int, Place]]] = {
+            status: [] for status in self._statuses
+        }
+
+    def add(self, place: Place, annotation: Annotation) -> None:
+        """Let a record go by."""
+        if annotation.status not in self._heaps:
+            return
+        heap = self._heaps[annotation.status]
+        order = self._seen.total()
+        self._seen[annotation.status] += 1
+        ticket = (-seed_of(f"{self._seed} {annotation.id}"), order, place)
+        if len(heap) < self._count:
+            heapq.heappush(heap, ticket)
+        elif ticket[0] > heap[0][0]:
+            heapq.heapreplace(heap, ticket)
+
+    def places(self) -> list[Place]:
+        """The records drawn, in the order of the list."""
+        drawn = []
+        for status, share in shares(self._seen, self._count).items():
+            drawn += sorted(self._heaps.get(status, []), reverse=True)[:share]
+        return [place for _, _, place in sorted(drawn, key=lambda ticket: ticket[1])]
+
+
+def shares(there: Counter[str], total: int) -> dict[str, int]:
+    """Split a total among statuses so that rare ones are seen.
+
+    Args:
+        there: pictures that there are, by status.
+        total: pictures wanted.
+
+    Returns:
+        How many of each. A tenth of the total (2 at least) may be failed and as many empty, the
+        others are ok; what one has not is left to the others.
+    """
+    few = min(max(2, total // 10), total // 3)
+    found = {status: min(there[status], few) for status in ("failed", "empty")}
+    for status in ("ok", "empty", "failed"):
+        taken = found.get(status, 0)
+        found[status] = taken + min(there[status] - taken, total - sum(found.values()))
+    return found
+
+
+# What the page shows of one picture.
+
+
+JPEG_QUALITY = 80
+_MARK: Colour = (255, 255, 255)
+_SAME_PLACE_PX = 8.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture, whole inside the page: what it shows, and a data URI of a JPEG."""
+
+    title: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class ObjectRow:
+    """A line of the table of objects.
+
+    Attributes:
+        number: from 1, as on the pictures.
+        label: its own.
+        colour: "#rrggbb", as on the pictures.
+        sides: along the box's x, y, z axis: width, height, depth; cm, or units.
+        distance: of the box's centre from the camera; m, or units.
+        points: of the cloud.
+        score: of the detector, if it gave one.
+        unusual: "" or why its size is unusual.
+    """
+
+    number: int
+    label: str
+    colour: str
+    sides: tuple[float, float, float]
+    distance: float
+    points: int
+    score: float | None
+    unusual: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All that is shown of one picture; `notes` say what could not be shown, and why."""
+
+    annotation: Annotation
+    pictures: tuple[Shown, ...]
+    views: tuple[PlanView, ...]
+    rows: tuple[ObjectRow, ...]
+    pairs: tuple[AskedPair, ...]
+    notes: tuple[str, ...]
+
+
+def make_entry(
+    annotation: Annotation,
+    images: Path | None,
+    pairs: Sequence[AskedPair],
+    unusual: dict[str, str] | None = None,
+) -> Entry:
+    """Draw a picture and what was found in it; what cannot be drawn is noted.
+
+    Args:
+        annotation: the record.
+        images: folder that its picture is relative to; None: it is not known.
+        pairs: questions about it, explained.
+        unusual: label -> why the size of this object is unusual.
+    """
+    notes: list[str] = []
+    image = _read(annotation, images, notes)
+    found = annotation.objects
+    above = view_from_above(found, annotation.intrinsics)
+    side = view_from_the_side(found, annotation.intrinsics)
+    return Entry(
+        annotation,
+        () if image is None else _pictures(image, annotation, pairs, notes),
+        tuple(view for view in (above, side) if view),
+        tuple(_rows(annotation, unusual or {})),
+        tuple(pairs),
+        tuple(notes),
+    )
+
+
+def in_flat(image: Image, annotation: Annotation, notes: list[str]) -> Image:
+    """Draw masks, 2D boxes and labels; what is wrong with a mask goes to `notes`."""
+    colours = [colour_of(number) for number in range(len(annotation.objects))]
+    drawn = image
+    for found, colour in zip(annotation.objects, colours, strict=True):
+        try:
+            drawn = draw_masks(drawn, [decode_mask(found.mask)], [colour])
+        except (MaskError, ValueError) as error:
+            notes.append(f"{found.label}: {error}")
+    boxes = [found.box_xyxy_px for found in annotation.objects]
+    tags = [
+        label_tag(f"{number} {found.label}", found.box_xyxy_px, colour)
+        for number, (found, colour) in enumerate(zip(annotation.objects, colours, strict=True), 1)
+    ]
+    return draw_tags(draw_boxes_2d(drawn, boxes, colours), tags)
+
+
+def in_space(image: Image, annotation: Annotation) -> Image:
+    """Draw the oriented boxes with numbered corners, and the keypoints; needs the intrinsics."""
+    camera, height, width = annotation.intrinsics, *image.shape[:2]
+    numbered = list(enumerate(annotation.objects))
+    # The furthest first, so that near boxes lie over it.
+    numbered.sort(key=lambda each: -np.linalg.norm(each[1].centre_m))
+    drawn, tags = image, []
+    for number, found in numbered:
+        colour = colour_of(number)
+        drawn = draw_box_3d(drawn, found.vertices, camera, colour)
+        drawn = draw_point(drawn, found.closest_m, camera, colour, "disc")
+        drawn = draw_point(drawn, found.furthest_m, camera, colour, "ring")
+        drawn = draw_point(drawn, found.centre_m, camera, colour, "cross")
+        tags = vertex_tags(found.vertices, camera, colour, width, height) + tags
+    return draw_tags(drawn, tags)
+
+
+def _read(annotation: Annotation, images: Path | None, notes: list[str]) -> Image | None:
+    if images is None:
+        return None
+    item = Item(annotation.id, annotation.image, native_aspect=annotation.native_aspect)
+    try:
+        return read_frame(item, images).image
+    except StageError as error:
+        notes.append(f"The picture cannot be shown: {error}.")
+        return None
+
+
+def _pictures(image: Image, annotation: Annotation, pairs, notes: list[str]) -> tuple[Shown, ...]:
+    if not annotation.objects:
+        return (_shown("The picture", image),)
+    flat = _with_marks(in_flat(image, annotation, notes), pairs, annotation.intrinsics)
+    shown = [_shown("Masks, 2D boxes", flat)]
+    if annotation.intrinsics is None:
+        notes.append("The record has no intrinsics, so its 3D boxes cannot be drawn.")
+    else:
+        shown.append(_shown("Oriented 3D boxes, keypoints", in_space(image, annotation)))
+    return tuple(shown)
+
+
+def _with_marks(image: Image, pairs: Sequence[AskedPair], camera: Intrinsics | None) -> Image:
+    """Mark the places that questions and answers speak of with the question's number."""
+    tags = []
+    height, width = image.shape[:2]
+    for number, pair in enumerate(pairs, 1):
+        marked: list[np.ndarray] = []
+        places = [np.array(pixel) for pixel in pair.pixels_px()]
+        if camera:
+            places += [project(point, camera) for point in pair.points_m()]
+        for place in places:
+            # A question may say in space what its answer says in the picture.
+            known = any(np.abs(place - other).max() < _SAME_PLACE_PX for other in marked)
+            if is_shown(place, width, height) and not known:
+                marked.append(place)
+                image = draw_mark(image, place, _MARK, "ring")
+                u, v = place.tolist()
+                tags.append(Tag(f"Q{number}", ((u + 8, v - 8), (u + 8, v + 4)), _MARK))
+    return draw_tags(image, tags)
+
+
+def _shown(title: str, image: Image) -> Shown:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    stored = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]
+    return Shown(title, "data:image/jpeg;base64," + base64.b64encode(stored).decode())
+
+
+def _rows(annotation: Annotation, unusual: dict[str, str]):
+    factor = 100.0 if annotation.metric else 1.0
+    for number, found in enumerate(annotation.objects):
+        sides = np.linalg.norm(edges_of(found.vertices), axis=1) * factor
+        yield ObjectRow(
+            number + 1,
+            found.label,
+            web_colour(number),
+            tuple(sides.tolist()),
+            float(np.linalg.norm(found.centre_m)),
+            found.cloud_size,
+            found.score,
+            unusual.get(found.label, ""),
+        )
+
+
+# Everything that a page says of a run, gathered in one reading of its records.
+
+
+# Passes things on and shows how far it is: (things, what they are, how many).
+Watch = Callable[[Iterable, str, int], Iterable]
+
+
+def unwatched(things: Iterable, _name: str, _total: int) -> Iterable:
+    """Show nothing."""
+    return things
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person wants to see.
+
+    Attributes:
+        count: pictures.
+        only: their status, or all.
+        ids: these pictures alone, in place of a sample.
+        seed: other seeds draw other pictures.
+        images: where the pictures are now; None: where the run says.
+        bins: of the 3D tokens; None: bins.json in the run's folder, if it is there.
+    """
+
+    count: int = 50
+    only: str = "all"
+    ids: tuple[str, ...] = ()
+    seed: int = 0
+    images: Path | None = None
+    bins: Path | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was gathered.
+
+    Attributes:
+        run: of run.json.
+        tally: of all records.
+        places: of the pictures to show, in the order of the list.
+        asked: the questions; None: there are none yet.
+        bins: of the 3D tokens; None: they are not known.
+        images: folder of the pictures; None: it is gone.
+        notes: what is missing or wrong, in sentences.
+    """
+
+    run: dict
+    tally: Tally
+    places: tuple[Place, ...]
+    asked: Asked | None
+    bins: FittedBins | None
+    images: Path | None
+    notes: tuple[str, ...]
+    records: RunRecords
+
+    def annotation(self, place: Place) -> Annotation:
+        """Read the record of a picture.
+
+        Raises:
+            JobError: its file was written anew meanwhile.
+        """
+        return self.records.at(place)
+
+
+def survey(out: Path, wanted: Wanted, watch: Watch = unwatched) -> Survey:
+    """Read the records of a run, and what lies beside them.
+
+    Args:
+        out: a folder that `annotate run` writes, or has written, to.
+        wanted: which pictures, and where things are.
+        watch: see `Watch`.
+
+    Raises:
+        JobError: the folder is no run's, has no record yet, or not those that are wanted.
+        OSError: a file cannot be read.
+    """
+    run = read_run(out)
+    notes: list[str] = []
+    bins = _bins(out, wanted, notes)
+    records, tally = RunRecords(out, run["num_shards"]), Tally(bins.bins if bins else None)
+    listed = run["items"]["count"]
+    places = _places(watch(records.read(), "records", listed), tally, wanted)
+    if not tally.statuses:
+        raise JobError(f"{out} has no records yet: `annotate run` writes them")
+    notes += _shard_notes(records, listed)
+    if not places:
+        notes.append(f"No picture is {wanted.only}.")
+    ids = {place.id for place in places}
+    asked = read_asked(out / QUESTIONS, ids, bins.bins if bins else None)
+    notes += _asked_notes(asked, bins)
+    images = _images(out, run, wanted, notes)
+    return Survey(run, tally, tuple(places), asked, bins, images, tuple(notes), records)
+
+
+def _places(found, tally: Tally, wanted: Wanted) -> list[Place]:
+    sample, by_id = Sample(wanted.count, wanted.seed, wanted.only), {}
+    for place, annotation in found:
+        tally.add(annotation)
+        sample.add(place, annotation)
+        if annotation.id in wanted.ids:
+            by_id[annotation.id] = place
+    if not wanted.ids:
+        return sample.places()
+    if missing := [name for name in wanted.ids if name not in by_id]:
+        raise JobError(f"no record has the id {missing[0]!r}; the list of the run has them all")
+    return list(by_id.values())
+
+
+def _bins(out: Path, wanted: Wanted, notes: list[str]) -> FittedBins | None:
+    if wanted.bins:
+        return FittedBins.load(wanted.bins)
+    if not (out / BINS).is_file():
+        return None
+    try:
+        return FittedBins.load(out / BINS)
+    except JobError as error:
+        notes.append(f"{error}.")
+        return None
+
+
+def _images(out: Path, run: dict, wanted: Wanted, notes: list[str]) -> Path | None:
+    if wanted.images:
+        if not wanted.images.is_dir():
+            raise JobError(f"{wanted.images} is no folder: give that of the pictures")
+        return wanted.images
+    try:
+        return images_root(out, run)
+    except JobError as error:
+        notes.append(f"No picture can be shown: {error}, or give the folder with --images.")
+        return None
+
+
+def _shard_notes(records: RunRecords, listed: int):
+    counts = records.counts
+    if counts.in_work or counts.not_begun:
+        yield (
+            f"The run is not finished: of its shards {counts.finished} are finished, "
+            f"{counts.in_work} in work and {counts.not_begun} not begun. This page is about what "
+            f"is done so far; the list has {listed:,} pictures."
+        )
+    if counts.damaged:
+        yield (
+            f"{len(counts.damaged):,} lines hold no record and are left out. The first: "
+            f"{counts.damaged[0]}."
+        )
+
+
+def _asked_notes(asked: Asked | None, bins: FittedBins | None):
+    if asked is None:
+        yield f"There are no questions yet ({QUESTIONS}): `annotate questions` writes them."
+        return
+    if bins is None:
+        yield (
+            f"What the 3D tokens stand for is not known, as there is no {BINS} here: give the "
+            "file with --bins."
+        )
+    if asked.damaged:
+        yield f"{asked.damaged:,} lines of {QUESTIONS} are damaged and left out."
+
+
+# One page about a run, or several: each a file that needs no other.
+
 
 PAGE = "inspect.html"
 PER_PAGE = 60
@@ -58,7 +629,7 @@ def write_pages(
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         )
         text.enable_buffering(50)
-        with whole_file(file) as beside:
+        with atomic_write(file) as beside:
             # Words of a model may hold halves of characters, which no file can.
             text.dump(str(beside), encoding="utf-8", errors="replace")
     return files

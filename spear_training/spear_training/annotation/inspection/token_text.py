@@ -6,13 +6,11 @@
 from dataclasses import dataclass
 from itertools import groupby
 
-from spear_policy.model.presets import small
-from spear_policy.model.text.answer_pieces import pieces_of_text
-from spear_policy.model.text.answer_types import AnswerError, Pixel
-from spear_policy.model.text.answers import KINDS, NUMBERS
-from spear_policy.model.text.coordinate_bins import CoordinateBins
+from spear_policy.model.answers import KINDS, NUMBERS, AnswerError, Pixel, pieces_of_text
+from spear_policy.model.config import small
+from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
-from spear_training.vqa.question_file import text_grammar
+from spear_training.vqa.dataset import text_grammar
 
 _KIND_OF_COUNT = {count: kind for kind, count in NUMBERS.items()}
 

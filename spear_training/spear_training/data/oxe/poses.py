@@ -4,7 +4,8 @@ What comes out is (T, 7): position [m] and orientation xyzw in the robot's base 
 mean no pose raise an EpisodeError that names the feature and the step.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,8 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.oxe.franka_kinematics import end_effector_poses
-from spear_training.data.oxe.pose_rules import (
+from spear_training.data.oxe.table import (
+    DETECT,
+    Columns,
     EulerPose,
     JointPose,
     MatrixPose,
@@ -22,7 +24,77 @@ from spear_training.data.oxe.pose_rules import (
     QuaternionPose,
     SummedDeltas,
 )
-from spear_training.data.oxe.rules import Columns
+from spear_training.data.reader import DataFileError
+
+# Where a Franka's end effector is when its joint angles are known.
+
+
+# One row a joint: a [m] and alpha [rad] of the link before it, then d [m] along its own axis.
+_A_ALPHA_D = (
+    (0.0, 0.0, 0.333),
+    (0.0, -np.pi / 2, 0.0),
+    (0.0, np.pi / 2, 0.316),
+    (0.0825, np.pi / 2, 0.0),
+    (-0.0825, -np.pi / 2, 0.384),
+    (0.0, np.pi / 2, 0.0),
+    (0.088, np.pi / 2, 0.0),
+)
+FLANGE_M = 0.107
+HAND_TURN_RAD, HAND_TCP_M = -np.pi / 4, 0.1034
+
+# What either arm can reach, with room for rounding: numbers outside are no angles in radians.
+LOWEST_RAD = np.array([-2.90, -1.84, -2.91, -3.08, -2.90, -0.02, -3.03]) - 0.1
+HIGHEST_RAD = np.array([2.90, 1.84, 2.91, -0.06, 2.90, 4.53, 3.03]) + 0.1
+
+END_EFFECTORS = ("flange", "hand")
+
+
+def end_effector_poses(joints_rad: ArrayLike, end_effector: str = "hand") -> NDArray:
+    """(T, 7) poses in the base frame, position [m] and xyzw, from (T, 7) joint angles [rad].
+
+    Args:
+        joints_rad: joint 1 to 7, from the base to the hand.
+        end_effector: "flange", or "hand": the tool centre point of Franka's own hand, libfranka's
+            default end effector. Another gripper's fingertips lie elsewhere on the same axis.
+
+    Raises:
+        EpisodeError: an angle is not finite or not one that a Franka can have.
+        ValueError: wrong shape or unknown end effector.
+    """
+    joints = np.asarray(joints_rad, float)
+    if joints.ndim != 2 or joints.shape[1] != 7:
+        raise ValueError(f"joints_rad must have shape (T, 7), got {joints.shape}")
+    if end_effector not in END_EFFECTORS:
+        raise ValueError(f"end effector {end_effector!r}: it is one of {END_EFFECTORS}")
+    _judge(joints)
+    position = np.zeros((len(joints), 3))
+    turn = Rotation.identity(len(joints))
+    for joint, (a, alpha, d) in enumerate(_A_ALPHA_D):
+        position = position + turn.apply([a, 0.0, 0.0])
+        turn = turn * Rotation.from_euler("x", alpha)
+        position = position + turn.apply([0.0, 0.0, d])
+        turn = turn * Rotation.from_euler("z", joints[:, [joint]])
+    reach_m = FLANGE_M
+    if end_effector == "hand":
+        turn = turn * Rotation.from_euler("z", HAND_TURN_RAD)
+        reach_m += HAND_TCP_M
+    position = position + turn.apply([0.0, 0.0, reach_m])
+    return np.hstack([position, turn.as_quat()])
+
+
+def _judge(joints: NDArray) -> None:
+    # The comparison is false for NaN too.
+    bad = ~((joints >= LOWEST_RAD) & (joints <= HIGHEST_RAD))
+    if bad.any():
+        step, joint = np.argwhere(bad)[0]
+        raise EpisodeError(
+            f"joint {joint + 1} of step {step} is {joints[step, joint]:.3f}; a Franka's goes from "
+            f"{LOWEST_RAD[joint]:.2f} to {HIGHEST_RAD[joint]:.2f} rad"
+        )
+
+
+# End-effector poses from however a data set writes them.
+
 
 Steps = Mapping[str, NDArray]
 
@@ -157,3 +229,83 @@ def _summed(rule: SummedDeltas, steps: Steps) -> NDArray:
         # Removes the rounding that a long product gathers.
         poses[step, 3:] = orientation_next / np.linalg.norm(orientation_next)
     return poses
+
+
+# Which order or axes a data set writes its rotations in, told by the arm's joint angles.
+
+
+QUATERNION_ORDERS = ("xyzw", "wxyz")
+EULER_AXES = ("xyz", "XYZ", "zyx", "ZYX")
+# Joints and pose may be read some milliseconds apart; a wrong order is off by as much as the hand
+# turned. What lies between the two says nothing.
+FITS_DEG, REFUTED_DEG = 8.0, 20.0
+EPISODES = 20
+
+
+def needs_detection(rule: PoseRule | str | None) -> bool:
+    """Whether the rule leaves the order to the joint angles."""
+    return isinstance(rule, QuaternionPose | EulerPose) and getattr(rule, _field(rule)) == DETECT
+
+
+def detection_keys(rule: PoseRule) -> tuple[str, ...]:
+    """The features of a step that `decide` needs."""
+    return (*pose_keys(rule), rule.joints.key)
+
+
+def decide(rule: PoseRule, episodes: Iterable[Steps], what: str) -> PoseRule:
+    """The rule with its order found on some episodes.
+
+    Raises:
+        DataFileError: no order fits, or the hand turned too little to tell; `what` names the
+            entry of the table.
+    """
+    worst = dict.fromkeys(candidates(rule), 0.0)
+    for steps in episodes:
+        try:
+            found = wander_deg(rule, steps)
+        except EpisodeError:
+            continue  # it will be rejected by its own number; others tell the order
+        worst = {order: max(worst[order], degrees) for order, degrees in found.items()}
+        fitting = [order for order, degrees in worst.items() if degrees < FITS_DEG]
+        if len(fitting) == 1 and all(
+            degrees > REFUTED_DEG for order, degrees in worst.items() if order not in fitting
+        ):
+            return dataclasses.replace(rule, **{_field(rule): fitting[0]})
+    numbers_said = ", ".join(f"{order} {degrees:.1f}" for order, degrees in worst.items())
+    if min(worst.values()) > FITS_DEG:
+        reason = "none of the orders fits the joint angles"
+    else:
+        reason = "the joint angles do not tell which order is true, for the hand turned too little"
+    raise DataFileError(
+        f"{what}.{_field(rule)}: {reason} (wandering in degrees: {numbers_said}); state it in a "
+        "table of your own and give that with --table"
+    )
+
+
+def candidates(rule: PoseRule) -> tuple[str, ...]:
+    """Every order that may be the true one."""
+    return QUATERNION_ORDERS if isinstance(rule, QuaternionPose) else EULER_AXES
+
+
+def wander_deg(rule: PoseRule, steps: Steps) -> dict[str, float]:
+    """By order: how far the hand would turn on the flange during an episode [degrees].
+
+    Raises:
+        EpisodeError: see read_poses.
+    """
+    flange = end_effector_poses(numbers(rule.joints, steps, 7), "flange")[:, 3:]
+    found = {}
+    for order in candidates(rule):
+        tried = dataclasses.replace(rule, **{_field(rule): order})
+        found[order] = _wander_deg(flange, read_poses(tried, steps)[:, 3:])
+    return found
+
+
+def _wander_deg(flange_xyzw: NDArray, stored_xyzw: NDArray) -> float:
+    mounts = quat.multiply(quat.inverse(flange_xyzw), stored_xyzw)
+    middle = Rotation.from_quat(mounts).mean().as_quat()
+    return float(np.degrees(np.percentile(quat.angle(mounts, middle), 95)))
+
+
+def _field(rule: PoseRule) -> str:
+    return "axes" if isinstance(rule, EulerPose) else "order"

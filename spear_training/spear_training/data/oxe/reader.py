@@ -1,24 +1,239 @@
 """Episodes of any row of the mixture table, from the RLDS files of its data set."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN
 from spear_policy.inference.episode import Episode, EpisodeError, Video
-from spear_training.data.oxe import rotation_order
-from spear_training.data.oxe.cameras import decoded, open_camera
-from spear_training.data.oxe.grippers import gripper_keys, read_gripper
-from spear_training.data.oxe.language import read_sentences
-from spear_training.data.oxe.pose_rules import PoseRule, SummedDeltas
-from spear_training.data.oxe.poses import Steps, pose_keys, read_poses
-from spear_training.data.oxe.row import Row
-from spear_training.data.oxe.rules import FROM_MEASURED, REACHED, Subset
-from spear_training.data.oxe.selectors import select, selector_keys
-from spear_training.data.reader import DataFileError
-from spear_training.data.rlds import RldsEpisode, RldsFolder
-from spear_training.data.tfds_features import STEPS
+from spear_training.data.oxe import poses as rotation_order
+from spear_training.data.oxe.poses import Steps, from_euler, pose_keys, read_poses
+from spear_training.data.oxe.table import (
+    FROM_COMMAND,
+    FROM_MEASURED,
+    REACHED,
+    Camera,
+    Columns,
+    Condition,
+    ConstantGripper,
+    GripperEvents,
+    Language,
+    LinearGripper,
+    PoseRule,
+    Row,
+    Subset,
+    SummedDeltas,
+    load_table,
+    plain,
+)
+from spear_training.data.reader import DataFileError, EncodedVideo
+from spear_training.data.rlds import STEPS, FeatureSpec, RldsEpisode, RldsFolder
+from spear_training.data.store.format import PICTURE_SIZES, CameraFacts, StoreFacts
+
+# The pictures of an episode: decoded one by one, always RGB, black cameras left out.
+
+
+def open_camera(camera: Camera, pictures: list[bytes], spec: FeatureSpec) -> Video | None:
+    """The pictures of one camera, or None where every one is black: the episode lacks the camera.
+
+    Raises:
+        EpisodeError: a picture that had to be looked at is damaged; further ones raise it when
+            they are asked for.
+    """
+    try:
+        video = EncodedVideo(pictures, partial(_decode, spec, camera.channels == "bgr"))
+        return None if _is_black(video) else video
+    except EpisodeError as error:
+        raise EpisodeError(f"{camera.key}: {error}") from None
+
+
+def decoded(video: Video) -> NDArray[np.uint8]:
+    """(T, H, W, 3): all of it at once. Raises EpisodeError."""
+    return np.stack([video[step] for step in range(len(video))])
+
+
+def _decode(spec: FeatureSpec, swapped: bool, data: bytes) -> NDArray[np.uint8]:
+    picture = spec.picture(data)
+    # "swapped" says that what the file calls red is blue.
+    return np.ascontiguousarray(picture[..., ::-1] if swapped else picture)
+
+
+def _is_black(video: Video) -> bool:
+    # A camera that is there shows something in its first picture, so one is looked at mostly.
+    return not any(video[step].any() for step in range(len(video)))
+
+
+# Gripper openings and commands, 0 closed .. 1 open, from however a data set writes them.
+
+
+def gripper_keys(row: Row) -> tuple[str, ...]:
+    """The features of a step that `read_gripper` needs."""
+    both = (row.gripper_opening, row.gripper_command)
+    return tuple(rule.key for rule in both if isinstance(rule, Columns))
+
+
+def read_gripper(row: Row, steps: Steps, count: int) -> tuple[NDArray, NDArray | None]:
+    """Measured openings (count,) and commands (count,), or None where no command is recorded.
+
+    Where nothing measures the gripper, it is taken to be where the command tells it to be.
+
+    Raises:
+        EpisodeError: a number is not finite, or none that the gripper can have.
+    """
+    openings = None
+    if row.gripper_opening != FROM_COMMAND:
+        openings = _read(row.gripper_opening, steps, count)
+    commands = None
+    if isinstance(row.gripper_command, GripperEvents):
+        commands = follow_events(row.gripper_command, steps, openings)
+    elif row.gripper_command != FROM_MEASURED:
+        commands = _read(row.gripper_command, steps, count)
+    return (commands if openings is None else openings), commands
+
+
+def linear_opening(rule: LinearGripper, values: NDArray, where: str) -> NDArray:
+    """(T,) 0 .. 1 from (T,) numbers; `where` names them in messages. Raises EpisodeError."""
+    shares = (np.asarray(values, float) - rule.closed_at) / (rule.open_at - rule.closed_at)
+    margin = np.inf if rule.saturate else rule.margin
+    # The comparison is false for NaN too.
+    bad = ~(np.abs(shares - 0.5) <= 0.5 + margin) | ~np.isfinite(shares)
+    if bad.any():
+        step = int(np.argmax(bad))
+        raise EpisodeError(
+            f"gripper {where}[{step}] is {values[step]:.3f}; it must be {rule.closed_at:g} "
+            f"(closed) to {rule.open_at:g} (open)"
+        )
+    return np.clip(shares, GRIPPER_CLOSED, GRIPPER_OPEN)
+
+
+def follow_events(rule: GripperEvents, steps: Steps, openings: NDArray | None) -> NDArray:
+    """(T,) commands from events: each holds until the next one.
+
+    What was told before the first event is not recorded. It is what the measured opening is nearer
+    to in the first step; without a measurement, the opposite of the first event, for a gripper
+    that is told to close was open; without any event, open.
+
+    Raises:
+        EpisodeError: a number is not finite.
+    """
+    values = _column(rule, steps)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise EpisodeError(f"{rule.key}[{int(np.argmax(bad))}] has a number that is not finite")
+    closes, opens = values > rule.threshold, values < -rule.threshold
+    told = np.flatnonzero(closes | opens)
+    if openings is not None:
+        initial = GRIPPER_OPEN if openings[0] >= 0.5 else GRIPPER_CLOSED
+    else:
+        initial = GRIPPER_CLOSED if len(told) and opens[told[0]] else GRIPPER_OPEN
+    commands = np.where(opens, GRIPPER_OPEN, GRIPPER_CLOSED)
+    newest = np.searchsorted(told, np.arange(len(values)), side="right") - 1
+    return np.where(newest < 0, initial, commands[told[newest]] if len(told) else initial)
+
+
+def _read(rule: LinearGripper | ConstantGripper, steps: Steps, count: int) -> NDArray:
+    if isinstance(rule, ConstantGripper):
+        return np.full(count, rule.opening)
+    return linear_opening(rule, _column(rule, steps), rule.key.rsplit("/", 1)[-1])
+
+
+def _column(rule: Columns, steps: Steps) -> NDArray:
+    values = np.asarray(steps[rule.key], float)
+    values = values.reshape(len(values), -1)
+    if values.shape[1] <= rule.first_column:
+        raise EpisodeError(
+            f"{rule.key} has {values.shape[1]} numbers, none in column {rule.first_column}; the "
+            "data set is not the one that the table describes"
+        )
+    return values[:, rule.first_column]
+
+
+# The sentences of an episode, from however a data set writes them.
+
+
+def read_sentences(rule: Language, steps: Steps) -> tuple[str, ...]:
+    """The instruction, then further sentences for the same motion, each once; never empty ones.
+
+    Raises:
+        EpisodeError: there is no sentence, or a feature holds several: one episode is one task.
+    """
+    found: list[str] = []
+    for key in rule.keys:
+        values = steps[key]
+        if rule.encoding == "code_units":
+            values = [text_from_code_units(units, key) for units in np.unique(values, axis=0)]
+        sentences = sorted({tidy(str(value)) for value in values} - {""})
+        if len(sentences) > 1:
+            raise EpisodeError(f"{key}: {len(sentences)} different instructions, not one")
+        found += [sentence for sentence in sentences if sentence not in found]
+    if not found:
+        raise EpisodeError("the instruction is empty; a policy needs a sentence")
+    return tuple(found)
+
+
+def tidy(sentence: str) -> str:
+    """Words apart by one space each, where underscores or line ends stood too."""
+    return " ".join(sentence.replace("_", " ").split())
+
+
+def text_from_code_units(units: NDArray, key: str = "text") -> str:
+    """The text of UTF-8 bytes that are stored as integers and end with the first zero.
+
+    Raises:
+        EpisodeError: they are no UTF-8.
+    """
+    units = np.asarray(units).ravel()
+    zeros = np.flatnonzero(units == 0)
+    units = units[: zeros[0]] if len(zeros) else units
+    try:
+        return bytes(units.tolist()).decode()
+    except ValueError:  # a number that is no byte, or bytes that are no text
+        raise EpisodeError(f"{key}: its numbers are no UTF-8 text") from None
+
+
+# Which episodes of a data set a row takes.
+
+
+class NotSelected(EpisodeError):
+    """The episode is sound, but the row does not take it; the text says why."""
+
+
+def selector_keys(rules: Iterable[Condition | Subset]) -> tuple[str, ...]:
+    """The features of an episode that `select` needs."""
+    return tuple(dict.fromkeys(rule.key for rule in rules))
+
+
+def select(rules: Iterable[Condition | Subset], metadata: Mapping[str, Any]) -> None:
+    """Let an episode pass that every rule takes.
+
+    Raises:
+        NotSelected: the text names the rule and the episode's value.
+    """
+    for rule in rules:
+        value = metadata[rule.key]
+        wanted, holds = _judge(rule, value)
+        if not holds:
+            raise NotSelected(f"not selected: {rule.key} is {str(value)!r}, wanted is {wanted}")
+
+
+def _judge(rule: Condition | Subset, value: Any) -> tuple[str, bool]:
+    if isinstance(rule, Subset):
+        rule = Condition(key=rule.key, matches=rule.matches)
+    if rule.equals is not None:
+        return str(rule.equals), bool(value) == rule.equals
+    if rule.contains is not None:
+        return f"a text with {rule.contains!r}", rule.contains in str(value)
+    return f"a text like {rule.matches!r}", re.search(rule.matches, str(value)) is not None
+
+
+# Episodes of any row of the mixture table, from the RLDS files of its data set.
+
 
 FILE_PATH = "episode_metadata/file_path"
 EXTERNAL = "external"
@@ -223,3 +438,67 @@ def _judge_source(row: Row, folder: RldsFolder) -> None:
             f"describes {known}: if the layout is the same, add the version in a table of your own "
             "(source: {versions: [...]})"
         )
+
+
+# BridgeData V2 in RLDS form, to episodes: the row `bridge` of the mixture table.
+
+
+ROW = "bridge"
+
+
+class BridgeReader(OxeReader):
+    """The episodes of a BridgeData V2 folder in RLDS form, pictures decoded; see OxeReader.
+
+    Raises:
+        DataFileError: the folder cannot be used.
+    """
+
+    def __init__(self, path: str | Path, split: str = "train"):
+        super().__init__(load_table()[ROW], path, split, lazy_images=False, any_name=True)
+
+
+def bridge_poses(position_and_euler: ArrayLike) -> NDArray:
+    """(T, 7) poses of ee_gripper_link from Bridge's (T, 6) x y z [m] and Euler angles [rad]."""
+    return from_euler(load_table()[ROW].pose, np.asarray(position_and_euler, float))
+
+
+# What a row of the mixture table makes a store say about itself.
+
+
+def store_facts(reader: OxeReader) -> StoreFacts:
+    """The facts of the store that `reader` is imported to, before anything is counted."""
+    row = reader.row
+    return StoreFacts(
+        name=reader.name,
+        robot=row.robot,
+        control_hz=row.control_hz,
+        cameras=tuple(
+            CameraFacts(name, _aspect(row.cameras[name].native_aspect))
+            for name in PICTURE_SIZES
+            if name in row.cameras
+        ),
+        action_from=reader.action_from,
+        gripper_from=reader.gripper_from,
+        state_known=reader.state_known,
+        reader="RLDS by the mixture table",
+        row=row.name,
+        row_hash=reader.row_hash,
+        source=_source(reader),
+    )
+
+
+def _aspect(native: tuple[int, ...] | None) -> float | None:
+    return None if native is None else native[0] / native[1]
+
+
+def _source(reader: OxeReader) -> dict[str, Any]:
+    row = reader.row
+    return {
+        **reader.folder_facts,
+        "place": row.source.place or f"gs://gresearch/robotics/{row.source.name}",
+        "subset": plain(reader.subset),
+        "conditions": plain(row.conditions),
+        "pose": plain(row.pose),
+        "command": plain(row.command),
+        "notes": list(row.notes),
+    }

@@ -1,6 +1,11 @@
 """What the motions of one data set look like, gathered episode by episode."""
 
+import json
+import multiprocessing
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,8 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.inference.episode import binary_gripper
+from spear_policy.inference.statistics import Statistics
+from spear_policy.shared.files import write_atomically
+from spear_training.data.loader import DT_S, STEPS, ChunkTargets, chunk_targets
+from spear_training.data.reader import DataFileError
 from spear_training.data.statistics.sketch import Sketch
-from spear_training.data.targets import ChunkTargets, chunk_targets
+from spear_training.data.store.reader import FrameStore, stored_poses
 
 # A moment is idle when its whole chunk stays within these and the gripper does nothing.
 IDLE_M, IDLE_RAD = 0.002, 0.01
@@ -171,3 +180,221 @@ def _implausible(told: TimedPoses) -> str:
     if turns.max() > IMPLAUSIBLE_SPEED_RAD_S:
         return f"{turns.max():.1f} rad/s after step {int(turns.argmax())}"
     return ""
+
+
+# What a person should look at before training: data sets that are not like the others.
+
+
+@dataclass(frozen=True)
+class OddityLimits:
+    """Beyond what a data set is pointed out.
+
+    Attributes:
+        outside_share: of its translations outside the mixture's 1 % .. 99 %.
+        size_ratio: of its median motion in a second to the mixture's, either way.
+        reach_m: of its positions from one end of an axis to the other.
+        turn_rad: that 1 % of its chunks exceed.
+        open_share: of steps with the gripper open, or closed: it hardly ever moves.
+        idle_share: of moments at which nothing moves.
+    """
+
+    outside_share: float = 0.15
+    size_ratio: float = 5.0
+    reach_m: float = 2.5
+    turn_rad: float = 2.0
+    open_share: float = 0.98
+    idle_share: float = 0.3
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """One thing about one data set, and what it may mean."""
+
+    data_set: str
+    text: str
+
+
+def oddities(
+    motions: Mapping[str, MotionStatistics],
+    pooled: Statistics,
+    limits: OddityLimits | None = None,
+) -> list[Oddity]:
+    """Everything worth a look, by data set.
+
+    Args:
+        motions: of each data set.
+        pooled: of the mixture.
+    """
+    limits = limits or OddityLimits()
+    medians = {name: motion.distance.quantile(0.5) for name, motion in motions.items()}
+    typical = float(np.median(list(medians.values())))
+    found = []
+    for name in sorted(motions):
+        motion = motions[name]
+        texts = [
+            *_outside(motion, pooled, limits),
+            *_size(medians[name], typical, limits, alone=len(motions) == 1),
+            *_reach(motion, limits),
+            *_gripper(motion, limits),
+        ]
+        turn = motion.turn.quantile(0.99)
+        if turn > limits.turn_rad:
+            texts.append(
+                f"1 % of the chunks turn by more than {turn:.1f} rad in their last step: check "
+                "the unit and the order of the angles, or of the quaternion"
+            )
+        if motion.idle_share > limits.idle_share:
+            texts.append(
+                f"nothing moves at {100 * motion.idle_share:.0f} % of the moments: the model "
+                "learns to wait; cut the recordings shorter"
+            )
+        if motion.implausible_episodes:
+            first = next(iter(sorted(motion.outliers.items())))
+            texts.append(
+                f"{motion.implausible_episodes} of {motion.episodes} episodes move faster than an "
+                f"arm can, e.g. {first[0]}: {first[1]}"
+            )
+        found += [Oddity(name, text) for text in texts]
+    return found
+
+
+def _outside(motion: MotionStatistics, pooled: Statistics, limits: OddityLimits) -> list[str]:
+    texts = []
+    low_high = zip(pooled.translation.low, pooled.translation.high, strict=True)
+    for axis, sketch, (low, high) in zip("xyz", motion.translation, low_high, strict=True):
+        share = 1 - sketch.share_between(low, high)
+        if share > limits.outside_share:
+            texts.append(
+                f"{100 * share:.0f} % of its translations along {axis} are outside the mixture's "
+                f"{low:.3f}..{high:.3f} m"
+            )
+    return texts
+
+
+def _size(median: float, typical: float, limits: OddityLimits, alone: bool) -> list[str]:
+    if alone or median <= 0 or typical <= 0:
+        return []
+    ratio = median / typical
+    if 1 / limits.size_ratio <= ratio <= limits.size_ratio:
+        return []
+    return [
+        f"its median motion in a second is {ratio:.2g} times the other data sets': check the unit "
+        "of its positions and its rate"
+    ]
+
+
+def _reach(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
+    texts = []
+    for axis, sketch in zip("xyz", motion.position, strict=True):
+        if not sketch.count:
+            continue
+        reach = sketch.quantile(0.99) - sketch.quantile(0.01)
+        if reach > limits.reach_m:
+            texts.append(
+                f"its positions span {reach:.1f} m along {axis}, more than an arm reaches: check "
+                "their unit and frame"
+            )
+    return texts
+
+
+def _gripper(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
+    share = motion.open_share
+    state = "open" if share >= 0.5 else "closed"
+    if max(share, 1 - share) <= limits.open_share:
+        return []
+    return [
+        f"the gripper is told to be {state} in {100 * max(share, 1 - share):.1f} % of the steps: "
+        "check which end of its numbers is open"
+    ]
+
+
+# Motion statistics of a store: gathered by several processes, kept beside it.
+
+
+KEPT = "meta/spear_motion.json"
+VERSION = 2  # of what is counted; statistics kept by another are gathered anew
+_EPISODES_A_TASK = 64
+
+
+def kept_statistics(store: FrameStore) -> MotionStatistics | None:
+    """What an earlier run kept beside the store; None where it does not fit any more."""
+    try:
+        values = json.loads((store.root / KEPT).read_text())
+        if values["made_for"] != _made_for(store):
+            return None
+        return MotionStatistics.from_dict(values["statistics"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def gather(store: FrameStore, workers: int = 0) -> Iterator[tuple[int, MotionStatistics]]:
+    """Count every moment of a store, part by part.
+
+    Args:
+        store: what is read; pictures are not.
+        workers: processes; 0 counts in this one.
+
+    Yields:
+        how many episodes are counted, and the statistics so far; the last are the whole.
+
+    Raises:
+        DataFileError: an episode has numbers that no episode can have.
+    """
+    tasks = [
+        range(begin, min(begin + _EPISODES_A_TASK, len(store.episodes)))
+        for begin in range(0, len(store.episodes), _EPISODES_A_TASK)
+    ]
+    found, done = MotionStatistics(), 0
+    for task, part in zip(tasks, _parts(store, tasks, workers), strict=True):
+        found.merge(part)
+        done += len(task)
+        yield done, found
+
+
+def keep(store: FrameStore, statistics: MotionStatistics) -> None:
+    """Keep what was gathered beside the store. Raises OSError."""
+    values = {"made_for": _made_for(store), "statistics": statistics.to_dict()}
+    write_atomically(store.root / KEPT, json.dumps(values).encode())
+
+
+def _parts(store: FrameStore, tasks: list[range], workers: int) -> Iterator[MotionStatistics]:
+    if not workers or len(tasks) < 2:
+        yield from (_count(store.root, task, store) for task in tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+        futures = [pool.submit(_count, store.root, task) for task in tasks]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _count(root: Path, episodes: range, store: FrameStore | None = None) -> MotionStatistics:
+    store = store or FrameStore(root)
+    found = MotionStatistics()
+    commanded = store.facts.action_from == "commanded"
+    for episode in episodes:
+        first = int(store.episodes.first_frame[episode])
+        rows = slice(first, first + int(store.episodes.length[episode]))
+        name = f"{store.facts.name} episode {episode}"
+        try:
+            measured = stored_poses(store.stamps_s[rows], store.states[rows])
+            told = stored_poses(measured.stamps_s, store.actions[rows]) if commanded else measured
+            found.add(name, measured, told, store.actions[rows, 7], store.facts.state_known)
+        except ValueError as error:
+            raise DataFileError(f"{root}: {name}: {error}; import it again") from None
+    return found
+
+
+def _made_for(store: FrameStore) -> dict:
+    """What the statistics depend on."""
+    return {
+        "version": VERSION,
+        "frames": len(store),
+        "row_hash": store.facts.row_hash,
+        "action_from": store.facts.action_from,
+        "steps": STEPS,
+        "dt_s": DT_S,
+    }

@@ -10,37 +10,328 @@ was killed and one that was not end with the same files.
 """
 
 import dataclasses
+import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from spear_policy.inference.image_geometry import Fit
-from spear_training.data.lerobot.layout import INFO_PATH, v3_data_path
-from spear_training.data.reader import DataFileError
-from spear_training.data.store.episodes import group_table, write_episodes
-from spear_training.data.store.facts import (
-    FACTS_PATH,
-    StoreFacts,
-    as_written,
-    read_facts,
-    write_facts,
-)
-from spear_training.data.store.lookup import open_lookup, write_lookup
-from spear_training.data.store.meta_files import write_info, write_statistics, write_tasks
-from spear_training.data.store.numbering import Numbering
-from spear_training.data.store.places import (
+from spear_policy.inference.episode import Episode, EpisodeError, Video
+from spear_policy.inference.image_geometry import Fit, plan_fit
+from spear_policy.shared.files import atomic_write, write_atomically
+from spear_training.data.oxe.reader import NotSelected
+from spear_training.data.reader import DataFileError, EpisodeReader
+from spear_training.data.store.format import (
+    ACTION,
     BUILDING,
+    FACTS_PATH,
+    INFO_PATH,
     PLAN_PATH,
     REJECTS_PATH,
+    STATE,
+    STATS_PATH,
+    V3,
+    V3_CHUNK_FILES,
+    V3_DATA,
+    V3_DATA_FILE_MB,
+    V3_TASKS,
+    V3_VIDEO_FILE_MB,
+    WRIST,
+    CameraFacts,
+    CameraFit,
+    EpisodeRecord,
+    GroupRecord,
+    Reject,
+    StoreFacts,
+    as_written,
+    episode_columns,
+    episode_table,
+    file_schema,
+    global_numbers,
     group_arrays_path,
+    group_numbered_path,
+    group_record_path,
+    lerobot_features,
+    local_numbers,
+    picture_column,
+    read_facts,
+    read_group,
+    v3_data_path,
+    write_facts,
+    write_record,
 )
-from spear_training.data.store.records import GroupRecord, read_group
-from spear_training.data.store.scan import FileRows
-from spear_training.data.whole_file import write_whole
+from spear_training.data.store.parquet import (
+    ROW_GROUP_ROWS,
+    FileRows,
+    group_table,
+    open_writer,
+    scan_file,
+    set_numbers,
+    write_episodes,
+)
+from spear_training.data.store.reader import open_lookup, write_lookup
+
+# An episode's pictures as the store keeps them: fitted, JPEG, and counted for statistics.
+
+
+JPEG_QUALITY = 92
+# Statistics look at this many pictures of an episode, spread evenly.
+COUNTED_PICTURES = 8
+_JPEG_SETTINGS = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+# OpenCV before 4.7 has no name for it and always writes 4:2:0.
+if hasattr(cv2, "IMWRITE_JPEG_SAMPLING_FACTOR"):
+    _JPEG_SETTINGS += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPictures:
+    """One camera's pictures of an episode.
+
+    Attributes:
+        jpegs: T encoded pictures.
+        fit: how they were brought to their size; None for black ones in place of a camera.
+        histogram: (3, 256) how often each value of red, green and blue was seen.
+        counted: how many pictures the histogram is of.
+    """
+
+    jpegs: list[bytes]
+    fit: Fit | None
+    histogram: NDArray[np.int64]
+    counted: int
+
+
+def store_pictures(video: Video, camera: CameraFacts) -> StoredPictures:
+    """Fit and encode every picture of `video`.
+
+    Raises:
+        EpisodeError: a picture cannot be decoded or fitted; the text names camera and step.
+        DataFileError: the file that a lazy `video` reads is damaged.
+    """
+    width, height = camera.size
+    try:
+        plan = plan_fit(
+            video.shape[2], video.shape[1], width, height, camera.mode, camera.native_aspect
+        )
+    except ValueError as error:
+        raise EpisodeError(f"camera {camera.name!r}: {error}") from None
+    steps = len(video)
+    counted = np.unique(np.linspace(0, steps - 1, min(steps, COUNTED_PICTURES)).round())
+    histogram = np.zeros((3, 256), np.int64)
+    jpegs = []
+    for step in range(steps):
+        try:
+            picture = plan.apply(np.asarray(video[step]))
+        except EpisodeError as error:
+            raise EpisodeError(f"camera {camera.name!r}: {error}") from None
+        if step in counted:
+            histogram += picture_histogram(picture)
+        jpegs.append(encode_jpeg(picture))
+    return StoredPictures(jpegs, plan, histogram, len(counted))
+
+
+def black_pictures(steps: int, camera: CameraFacts) -> StoredPictures:
+    """What stands for a camera that the episode lacks; no part of the statistics."""
+    width, height = camera.size
+    black = encode_jpeg(np.zeros((height, width, 3), np.uint8))
+    return StoredPictures([black] * steps, None, np.zeros((3, 256), np.int64), 0)
+
+
+def encode_jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """A picture (H, W, 3) RGB as JPEG 4:2:0 of the store's quality."""
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _JPEG_SETTINGS)
+    if not done:
+        raise EpisodeError(f"a picture of shape {picture.shape} cannot be encoded")
+    return encoded.tobytes()
+
+
+def picture_histogram(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(3, 256): how often each value occurs in red, green and blue of (H, W, 3)."""
+    counts = [cv2.calcHist([picture], [channel], None, [256], [0, 256]) for channel in range(3)]
+    return np.stack([np.ravel(count) for count in counts]).astype(np.int64)
+
+
+# The statistics that LeRobot keeps beside its data: of each episode, and of all.
+
+
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+
+
+def vector_statistics(values: NDArray) -> dict[str, NDArray]:
+    """Of vectors (N, D), N >= 1: each statistic (D,) float64, and count (1,)."""
+    columns = [np.asarray(column, float) for column in np.asarray(values).T]
+    levels = list(QUANTILES.values())
+    quantiles = np.array([np.quantile(column, levels) for column in columns])
+    result = {
+        "min": np.array([column.min() for column in columns]),
+        "max": np.array([column.max() for column in columns]),
+        "mean": np.array([column.mean() for column in columns]),
+        "std": np.array([column.std() for column in columns]),
+        "count": np.array([len(values)]),
+    }
+    return result | {name: quantiles[:, i] for i, name in enumerate(QUANTILES)}
+
+
+def picture_statistics(histogram: NDArray[np.int64], counted: int) -> dict[str, NDArray]:
+    """Of pictures, from how often each value occurs (3, 256): each (3, 1, 1) in 0..1.
+
+    `counted` is how many pictures the histogram is of; of none, all statistics are 0.
+    """
+    values = np.arange(256) / 255
+    total = histogram.sum(axis=1)
+    seen = histogram > 0
+    share = histogram / np.maximum(total, 1)[:, None]
+    mean = share @ values
+    result = {
+        "min": values[seen.argmax(axis=1)] * (total > 0),
+        "max": values[255 - seen[:, ::-1].argmax(axis=1)] * (total > 0),
+        "mean": mean,
+        "std": np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1)),
+    }
+    below = np.cumsum(histogram, axis=1)
+    for name, level in QUANTILES.items():
+        # The smallest value that at least this share of the pixels does not exceed.
+        reached = below >= np.maximum(level * total, 1)[:, None]
+        result[name] = values[reached.argmax(axis=1)]
+    shaped = {name: value.reshape(3, 1, 1) for name, value in result.items()}
+    return shaped | {"count": np.array([counted])}
+
+
+# The small files that make a folder of data files a LeRobotDataset v3.0.
+
+
+def write_info(root: Path, facts: StoreFacts, tasks: int) -> None:
+    """Write meta/info.json: from then on the store is finished. Raises OSError."""
+    hz = facts.control_hz
+    info = {
+        "codebase_version": V3,
+        "robot_type": facts.robot,
+        "total_episodes": facts.episodes,
+        "total_frames": facts.frames,
+        "total_tasks": tasks,
+        "chunks_size": V3_CHUNK_FILES,
+        "data_files_size_in_mb": V3_DATA_FILE_MB,
+        "video_files_size_in_mb": V3_VIDEO_FILE_MB,
+        "fps": int(hz) if hz.is_integer() else hz,
+        "splits": {"train": f"0:{facts.episodes}"},
+        "data_path": V3_DATA,
+        "video_path": None,
+        "features": lerobot_features(facts),
+    }
+    write_atomically(root / INFO_PATH, (json.dumps(info, indent=4) + "\n").encode())
+
+
+def write_tasks(root: Path, tasks: dict[str, int]) -> None:
+    """Write meta/tasks.parquet, the sentences in the order of their numbers. Raises OSError.
+
+    LeRobot reads it with pandas and takes the index for the sentence; the schema says which
+    column that is.
+    """
+    kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
+    described = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_kind}
+        for name, (kind, numpy_kind) in kinds.items()
+    ]
+    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": described}
+    schema = pa.schema(
+        [("task_index", pa.int64()), ("task", pa.string())], {"pandas": json.dumps(pandas)}
+    )
+    table = pa.table({"task_index": list(tasks.values()), "task": list(tasks)}, schema=schema)
+    with atomic_write(root / V3_TASKS) as beside:
+        pq.write_table(table, beside)
+
+
+def write_statistics(
+    root: Path,
+    states: NDArray[np.float32],
+    actions: NDArray[np.float32],
+    pictures: dict[str, tuple[NDArray[np.int64], int]],
+) -> None:
+    """Write meta/stats.json.
+
+    Args:
+        root: the store's folder.
+        states, actions: (F, 8).
+        pictures: camera -> histogram (3, 256), and of how many pictures.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    found = {STATE: vector_statistics(states), ACTION: vector_statistics(actions)}
+    for camera, (histogram, counted) in pictures.items():
+        found[picture_column(camera)] = picture_statistics(histogram, counted)
+    plain = {
+        feature: {name: value.tolist() for name, value in statistics.items()}
+        for feature, statistics in found.items()
+    }
+    write_atomically(root / STATS_PATH, (json.dumps(plain, indent=4) + "\n").encode())
+
+
+# The true numbers of every row: episodes, frames and tasks counted over all groups.
+
+
+class Numbering:
+    """Numbers the groups of a store one after the other, as far as they are there.
+
+    One process does it, while others write groups or when they are through.
+
+    Attributes:
+        groups: how many are numbered.
+        episodes, frames: how many these hold.
+        tasks: sentence -> its number, in order of first appearance.
+        first_episodes, first_frames: of each group.
+    """
+
+    def __init__(self, root: str | Path):
+        self._root = Path(root)
+        self.groups = self.episodes = self.frames = 0
+        self.tasks: dict[str, int] = {}
+        self.first_episodes: list[int] = []
+        self.first_frames: list[int] = []
+
+    def advance(self) -> int:
+        """Number every group that is there and has all groups before it; how many in all.
+
+        Raises:
+            DataFileError: a group's file or record is damaged.
+            OSError: a file cannot be written; call again when it can.
+        """
+        while group_record_path(self._root, self.groups).exists():
+            self._number(read_group(self._root, self.groups))
+        return self.groups
+
+    def _number(self, record: GroupRecord) -> None:
+        group, path = self.groups, v3_data_path(self._root, self.groups)
+        tasks = dict(self.tasks)
+        for sentence in record.sentences:
+            tasks.setdefault(sentence, len(tasks))
+        begin = json.dumps([self.episodes, self.frames, [tasks[s] for s in record.sentences]])
+        done = group_numbered_path(self._root, group)
+        if record.episodes and not (done.exists() and done.read_text() == begin):
+            after = global_numbers(record, self.episodes, self.frames, tasks)
+            try:
+                set_numbers(path, local_numbers(record), after)
+            except FileNotFoundError:
+                raise DataFileError(
+                    f"{path}: is missing, although its group was written; delete "
+                    f"{group_record_path(self._root, group)} and run the import again"
+                ) from None
+            write_atomically(done, begin.encode())
+        self.first_episodes.append(self.episodes)
+        self.first_frames.append(self.frames)
+        self.tasks = tasks
+        self.episodes += len(record.episodes)
+        self.frames += record.frames
+        self.groups += 1
+
+
+# A store's life: begun, filled group by group, finished.
 
 
 def is_finished(root: str | Path) -> bool:
@@ -114,7 +405,7 @@ def finish_store(root: str | Path, groups: int, numbering: Numbering | None = No
     write_tasks(root, numbering.tasks)
     rejects = [dataclasses.asdict(reject) for record in records for reject in record.rejects]
     lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
-    write_whole(root / REJECTS_PATH, "".join(lines).encode())
+    write_atomically(root / REJECTS_PATH, "".join(lines).encode())
     write_facts(facts, root / FACTS_PATH)
     for left in root.rglob(".*.part"):  # of processes that were killed
         left.unlink()
@@ -190,3 +481,137 @@ def _pictures(root: Path, records: list[GroupRecord], facts: StoreFacts) -> dict
             more = arrays[f"histogram/{name}"], int(arrays[f"counted/{name}"])
             result[name] = histogram + more[0], counted + more[1]
     return result
+
+
+# One group of episodes, written whole: a data file, and beside it what the group holds.
+
+
+def write_group(
+    root: Path, group: int, reader: EpisodeReader, source_indices: Sequence[int]
+) -> GroupRecord:
+    """Read episodes and write them as group `group` of the store that `begin_store` began.
+
+    A group that is there already is left as it is. Episodes that cannot be used are recorded
+    with their reason.
+
+    Raises:
+        DataFileError: the group is there, but of other episodes.
+        OSError: it cannot be written (disk full); nothing of it is left.
+    """
+    root, wanted = Path(root), tuple(int(index) for index in source_indices)
+    if group_record_path(root, group).exists():
+        return _written_before(root, group, wanted)
+    facts = read_facts(root / PLAN_PATH)
+    path = v3_data_path(root, group)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    filling = _Filling(facts)
+    with atomic_write(path) as beside:
+        writer = open_writer(beside, file_schema(facts))
+        try:
+            for index in wanted:
+                filling.add(reader, index, writer)
+        finally:
+            writer.close()
+        rows = scan_file(beside, facts.camera_names)
+        # In memory first: a zip file that meets a full disk complains once more when it is dropped.
+        archive = io.BytesIO()
+        np.savez(archive, **filling.arrays(rows))
+        write_atomically(group_arrays_path(root, group), archive.getvalue())
+    if not filling.episodes:
+        path.unlink()
+    record = GroupRecord(
+        wanted,
+        tuple(filling.episodes),
+        tuple(filling.rejects),
+        tuple(filling.fits),
+        rows.file_bytes if filling.episodes else 0,
+    )
+    write_record(record, root, group)
+    return record
+
+
+def _written_before(root: Path, group: int, wanted: tuple[int, ...]) -> GroupRecord:
+    record = read_group(root, group)
+    if record.source_indices != wanted:
+        raise DataFileError(
+            f"{root}: group {group} holds other episodes than this import would put there; go on "
+            "with the settings it was begun with, or delete the folder"
+        )
+    return record
+
+
+class _Filling:
+    """A group while its episodes come in."""
+
+    def __init__(self, facts: StoreFacts):
+        self._facts = facts
+        self.episodes: list[EpisodeRecord] = []
+        self.rejects: list[Reject] = []
+        self.fits: dict[CameraFit, None] = {}
+        self._sentences: dict[str, int] = {}
+        self._frames = 0
+        self._statistics: dict[str, list[NDArray]] = {}
+        self._histograms = {name: np.zeros((3, 256), np.int64) for name in facts.camera_names}
+        self._counted = dict.fromkeys(facts.camera_names, 0)
+
+    def add(self, reader: EpisodeReader, index: int, writer: pq.ParquetWriter) -> None:
+        """Write an episode, whole, or note why it cannot be used."""
+        try:
+            episode = reader.read(index)
+            columns = episode_columns(episode, self._facts)
+            # All pictures before the first row: a damaged one must leave no part of an episode.
+            pictures = {
+                camera.name: _group_pictures(episode, camera) for camera in self._facts.cameras
+            }
+        except (DataFileError, EpisodeError) as error:
+            selected = not isinstance(error, NotSelected)
+            self.rejects.append(Reject(index, selected, str(error)))
+            return
+        sentences = tuple(dict.fromkeys([episode.instruction, *episode.other_instructions]))
+        for sentence in sentences:
+            self._sentences.setdefault(sentence, len(self._sentences))
+        steps = len(episode)
+        numbers = {
+            "episode_index": np.full(steps, len(self.episodes)),
+            "index": self._frames + np.arange(steps),
+            "task_index": np.full(steps, self._sentences[sentences[0]]),
+        }
+        jpegs = {name: stored.jpegs for name, stored in pictures.items()}
+        table = episode_table(columns, jpegs, numbers, self._facts)
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        black = WRIST in pictures and pictures[WRIST].fit is None
+        self.episodes.append(
+            EpisodeRecord(index, steps, sentences, black, dict(episode.source), episode.notes)
+        )
+        self._frames += steps
+        self._count(columns, pictures)
+
+    def arrays(self, rows: FileRows) -> dict[str, NDArray]:
+        """What group_arrays_path holds: see `numbering` and `finish`."""
+        result = {"states": rows.states, "actions": rows.actions, "stamps_s": rows.stamps_s}
+        for name in self._facts.camera_names:
+            result[f"offsets/{name}"] = rows.offsets[name]
+            result[f"lengths/{name}"] = rows.lengths[name]
+            result[f"histogram/{name}"] = self._histograms[name]
+            result[f"counted/{name}"] = np.array(self._counted[name])
+        return result | {key: np.stack(values) for key, values in self._statistics.items()}
+
+    def _count(self, columns: dict[str, NDArray], pictures: dict[str, StoredPictures]) -> None:
+        for name, stored in pictures.items():
+            if stored.fit is not None:
+                self.fits[CameraFit(name, stored.fit)] = None
+            self._histograms[name] += stored.histogram
+            self._counted[name] += stored.counted
+        found = {name: vector_statistics(columns[name]) for name in (STATE, ACTION)} | {
+            picture_column(name): picture_statistics(stored.histogram, stored.counted)
+            for name, stored in pictures.items()
+        }
+        for feature, statistics in found.items():
+            for name, value in statistics.items():
+                self._statistics.setdefault(f"stats/{feature}/{name}", []).append(value)
+
+
+def _group_pictures(episode: Episode, camera: CameraFacts) -> StoredPictures:
+    if camera.name not in episode.images:
+        return black_pictures(len(episode), camera)
+    return store_pictures(episode.images[camera.name], camera)

@@ -1,0 +1,343 @@
+"""Judge a whole chunk before its first step: is it sound, in time, ours, and near the arm?"""
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spear_bringup.control.limits import GateDecision, Limits, Reason, Timing, Verdict
+from spear_bringup.control.path import Path, Peaks, Start, peaks, turns
+from spear_policy.geometry import quaternions as quat
+from spear_policy.geometry.chunks import Chunk
+from spear_policy.geometry.poses import Pose, PoseHistory, distance
+
+# The box and the reach sphere, and the way back into them.
+
+
+_ROUNDING_M = 1e-9
+
+
+def box_violation_m(positions_m: NDArray, limits: Limits) -> NDArray:
+    """How far each position (N, 3) lies outside the workspace box [m], 0 inside."""
+    low, high = np.asarray(limits.workspace_min_m), np.asarray(limits.workspace_max_m)
+    outside = np.maximum(np.maximum(low - positions_m, positions_m - high), 0.0)
+    return np.linalg.norm(outside, axis=-1)
+
+
+def reach_violation_m(positions_m: NDArray, limits: Limits) -> NDArray:
+    """How far each position (N, 3) lies outside the reach sphere [m], 0 inside."""
+    radius = np.linalg.norm(positions_m - np.asarray(limits.reach_center_m), axis=-1)
+    return np.maximum(radius - limits.reach_radius_m, 0.0)
+
+
+def leaves(positions_m: NDArray, from_m: NDArray, limits: Limits) -> tuple[Reason, float] | None:
+    """The reason and the worst violation [m] when the way from `from_m` through positions leaves.
+
+    Box and ball are convex, so straight segments between points inside stay inside. A way that
+    starts outside may go on as long as no point is further out than the one before it: else an
+    arm that was left outside could never come back.
+    """
+    way = np.vstack([from_m, positions_m])
+    for reason, violation in (
+        (Reason.OUTSIDE_WORKSPACE, box_violation_m(way, limits)),
+        (Reason.OUTSIDE_REACH, reach_violation_m(way, limits)),
+    ):
+        outside = violation[1:] > _ROUNDING_M
+        growing = violation[1:] >= violation[:-1] - _ROUNDING_M
+        if np.any(outside & growing):
+            return reason, float(np.max(violation[1:]))
+    return None
+
+
+# Watch what the robot itself says it commands: the last check, behind gate and planner.
+
+
+WINDOW_S = 0.1
+MARGIN_M = 0.02
+
+
+class LimitMonitor:
+    """Judges the robot's own commanded poses against the limits, over windows of 0.1 s.
+
+    The robot's planner may pass a knot a little faster than the knot says, so speeds count as
+    broken above `monitor_factor` times the limit, and the box above a margin of 2 cm.
+    """
+
+    def __init__(self, limits: Limits):
+        self.limits = limits
+        self._poses: deque[tuple[float, Pose]] = deque()
+
+    def reset(self) -> None:
+        """Forget the past: after a recovery, or a new connection."""
+        self._poses.clear()
+
+    def observe(self, robot_time_s: float, commanded: Pose) -> tuple[str, float, float] | None:
+        """(sentence, seen, allowed) when a limit is broken, else None."""
+        if self._poses and robot_time_s <= self._poses[-1][0]:
+            if robot_time_s < self._poses[-1][0]:
+                self._poses.clear()
+            else:
+                return None
+        self._poses.append((robot_time_s, commanded))
+        while len(self._poses) > 2 and self._poses[1][0] <= robot_time_s - WINDOW_S:
+            self._poses.popleft()
+        first_s, first = self._poses[0]
+        span_s = robot_time_s - first_s
+        if span_s < WINDOW_S * 0.9:
+            return None
+        translation, rotation = distance(first, commanded)
+        factor = self.limits.monitor_factor
+        for seen, allowed, unit in (
+            (translation / span_s, factor * self.limits.max_linear_speed_m_s, "m/s"),
+            (rotation / span_s, factor * self.limits.max_angular_speed_rad_s, "rad/s"),
+        ):
+            if seen > allowed:
+                text = f"the robot commands itself {seen:.3g} {unit}; {allowed:.3g} is the most"
+                return text, seen, allowed
+        return self._leaving(first, commanded)
+
+    def _leaving(self, first: Pose, commanded: Pose) -> tuple[str, float, float] | None:
+        way = np.vstack([first.position_m, commanded.position_m])
+        for violation in (
+            box_violation_m(way, self.limits),
+            reach_violation_m(way, self.limits),
+        ):
+            if violation[1] > MARGIN_M and violation[1] > violation[0] + 1e-4:
+                text = (
+                    f"the robot commands itself {violation[1] * 1000:.0f} mm out of the workspace"
+                )
+                return text, float(violation[1]), MARGIN_M
+        return None
+
+
+# Who publishes action_chunk: one at a time, in order.
+
+
+class Sources:
+    """The publishers heard lately, told apart by their random source_id.
+
+    Two at once cannot be told into right and wrong, so the arm holds until only one is left for
+    `release_s`.
+    """
+
+    def __init__(self, release_s: float):
+        self.release_s = release_s
+        self._heard: dict[str, float] = {}
+        self._last_id: dict[str, int] = {}
+
+    def hear(self, source_id: str, now_s: float) -> list[str]:
+        """Note a chunk; the source ids heard within `release_s`, this one included."""
+        # An absolute difference: after a backward clock jump every old entry is of another time.
+        self._heard = {
+            source: heard_s
+            for source, heard_s in self._heard.items()
+            if abs(now_s - heard_s) <= self.release_s
+        }
+        self._heard[source_id] = now_s
+        return sorted(self._heard)
+
+    def in_order(self, source_id: str, chunk_id: int) -> bool:
+        """Whether `chunk_id` is newer than every one of this source before; remembers it."""
+        newest = self._last_id.get(source_id, -1)
+        if chunk_id <= newest:
+            return False
+        self._last_id = {source_id: chunk_id}
+        return True
+
+
+# Judge a timed path: inside, and within every speed limit, slowed down where that mends i.
+
+
+# Time scale at which a peak meets its limit: speed falls with 1/s, acceleration with 1/s^2, ...
+_CHECKS = (
+    ("linear_speed_m_s", Reason.LINEAR_SPEED, 1.0, "m/s"),
+    ("angular_speed_rad_s", Reason.ANGULAR_SPEED, 1.0, "rad/s"),
+    ("linear_acceleration_m_s2", Reason.LINEAR_ACCELERATION, 1 / 2, "m/s^2"),
+    ("angular_acceleration_rad_s2", Reason.ANGULAR_ACCELERATION, 1 / 2, "rad/s^2"),
+    ("linear_jerk_m_s3", Reason.LINEAR_JERK, 1 / 3, "m/s^3"),
+    ("angular_jerk_rad_s3", Reason.ANGULAR_JERK, 1 / 3, "rad/s^3"),
+)
+_ROUNDS = 40
+
+
+def judge_path(path: Path, start: Start, limits: Limits, from_m=None) -> tuple[GateDecision, Path]:
+    """The verdict on a path and the path to send (the same one, or slowed down).
+
+    Args:
+        path: knots to judge, at rest at the end.
+        start: pose and velocity at its beginning.
+        from_m: (3,) measured position from which leaving the workspace is judged; start's by
+            default.
+
+    PASS or CLAMPED: no knot and no segment breaks a limit. Time is stretched by one factor over
+    the whole path, which never bends it. REJECTED when the path leaves the workspace, or would
+    need more than `max_time_scale`.
+    """
+    away = leaves(path.positions_m, start.pose.position_m if from_m is None else from_m, limits)
+    if away is not None:
+        reason, metres = away
+        text = f"the path goes {metres * 1000:.0f} mm outside the {_NAMES[reason]}"
+        return GateDecision(Verdict.REJECTED, reason, text, asked=metres), path
+    if np.any(np.linalg.norm(turns(path, start.pose), axis=-1) > np.pi - 0.1):
+        text = "a step turns by half a turn, so its direction is undefined; send smaller rotations"
+        return GateDecision(Verdict.REJECTED, Reason.JUMP, text, np.pi, np.pi - 0.1), path
+    scale, worst = 1.0, None
+    for _ in range(_ROUNDS):
+        slowed = path.slowed(scale)
+        ratio, reason, asked, allowed, unit = _worst(peaks(slowed, start), limits)
+        if ratio <= 1.0:
+            break
+        worst = worst or (reason, asked, allowed, unit)
+        scale *= ratio * 1.001
+    else:
+        scale = np.inf
+    if worst is None:
+        return GateDecision(Verdict.PASS), path
+    reason, asked, allowed, unit = worst
+    judgement = GateDecision(
+        Verdict.CLAMPED,
+        reason,
+        f"asked for {asked:.3g} {unit}, the limit is {allowed:.3g}; time stretched by {scale:.2f}",
+        asked,
+        allowed,
+        float(scale),
+    )
+    if scale > limits.max_time_scale:
+        text = (
+            f"asked for {asked:.3g} {unit}, the limit is {allowed:.3g}; slowing down by "
+            f"{limits.max_time_scale:g} does not mend it"
+        )
+        judgement = replace(judgement, verdict=Verdict.REJECTED, text=text, time_scale=1.0)
+        return judgement, path
+    return judgement, slowed
+
+
+_NAMES = {Reason.OUTSIDE_WORKSPACE: "workspace box", Reason.OUTSIDE_REACH: "reach sphere"}
+
+
+def _worst(values: Peaks, limits: Limits) -> tuple[float, Reason, float, float, str]:
+    rows = []
+    for name, reason, power, unit in _CHECKS:
+        asked, allowed = getattr(values, name), getattr(limits, f"max_{name}")
+        rows.append(((asked / allowed) ** power, reason, asked, allowed, unit))
+    return max(rows, key=lambda row: row[0])
+
+
+# Judge a whole chunk before its first step: is it sound, in time, ours, and near the arm?.
+
+
+MAX_STEPS = 64
+DT_RANGE_S = (0.02, 1.0)
+UNIT_TOLERANCE = 1e-3
+FAR_M = 10.0  # farther than any arm reaches; keeps later arithmetic from overflowing
+
+
+def judge_form(chunk: Chunk) -> GateDecision | None:
+    """Finite numbers, unit quaternions, sensible shape; None when nothing is wrong."""
+    count = len(chunk.translations_m)
+    if not 1 <= count <= MAX_STEPS or len(chunk.rotations_xyzw) != count:
+        text = f"the chunk has {count} steps; it needs 1 to {MAX_STEPS}"
+        return _refuse(Reason.MALFORMED, text, count, MAX_STEPS)
+    numbers = (
+        [chunk.stamp_s, chunk.dt_s],
+        chunk.translations_m,
+        chunk.rotations_xyzw,
+        chunk.gripper_openings,
+        chunk.anchor_measured,
+        chunk.anchor_commanded,
+    )
+    if not all(np.all(np.isfinite(part)) for part in numbers):
+        return _refuse(Reason.NOT_FINITE, "the chunk holds NaN or infinity; look at the policy")
+    if not DT_RANGE_S[0] <= chunk.dt_s <= DT_RANGE_S[1]:
+        text = f"dt is {chunk.dt_s:.3g} s; it must be {DT_RANGE_S[0]} to {DT_RANGE_S[1]} s"
+        return _refuse(Reason.MALFORMED, text, chunk.dt_s, DT_RANGE_S[1])
+    if len(chunk.gripper_openings) != count or np.any(np.abs(chunk.gripper_openings - 0.5) > 0.6):
+        text = "gripper_opening must be one number from 0 (closed) to 1 (open) a step"
+        return _refuse(Reason.MALFORMED, text)
+    with np.errstate(over="ignore"):
+        quaternions = np.vstack(
+            [chunk.rotations_xyzw, chunk.anchor_measured[3:], chunk.anchor_commanded[3:]]
+        )
+        norms = np.linalg.norm(quaternions, axis=-1)
+        if not np.all(quat.is_unit(quaternions, UNIT_TOLERANCE)):
+            worst = float(norms[np.argmax(np.abs(norms - 1.0))])
+            text = f"a quaternion has norm {worst:.4g}; rotations must be unit quaternions"
+            return _refuse(Reason.NOT_UNIT_QUATERNION, text, worst, 1.0)
+    places = np.vstack(
+        [chunk.translations_m, chunk.anchor_measured[:3], chunk.anchor_commanded[:3]]
+    )
+    largest = float(np.max(np.abs(places)))
+    if largest > FAR_M:
+        text = f"a translation or an anchor is {largest:.3g} m; both are metres near the robot"
+        return _refuse(Reason.JUMP, text, largest, FAR_M)
+    return None
+
+
+def judge_age(
+    chunk: Chunk, now_s: float, received_age_s: float, timing: Timing
+) -> GateDecision | None:
+    """Fresh by both clocks: header stamp against the node clock, receipt against the steady one."""
+    age_s = now_s - chunk.stamp_s
+    if age_s < -timing.max_future_s:
+        text = f"the stamp is {-age_s:.3f} s in the future; synchronise the clocks of the machines"
+        return _refuse(Reason.FUTURE, text, -age_s, timing.max_future_s)
+    if received_age_s > timing.max_receive_age_s:
+        text = f"the chunk lay unread for {received_age_s:.3f} s; the driver is overloaded"
+        return _refuse(Reason.STALE, text, received_age_s, timing.max_receive_age_s)
+    if now_s > chunk.due_times_s()[-1] - timing.min_lead_s:
+        text = f"every step was due before the chunk came, {age_s:.3f} s after its image"
+        return GateDecision(Verdict.HELD, Reason.LATE, text, age_s, timing.max_chunk_age_s)
+    if age_s > timing.max_chunk_age_s:
+        text = f"the chunk answers an image {age_s:.3f} s old; speed up inference or the network"
+        return _refuse(Reason.STALE, text, age_s, timing.max_chunk_age_s)
+    return None
+
+
+def judge_anchor(chunk: Chunk, history: PoseHistory, timing: Timing) -> GateDecision | None:
+    """The chunk's anchor lies where the driver's own history says that the arm was."""
+    known = history.at(chunk.stamp_s, slack_s=timing.max_future_s)
+    if known is None:
+        text = "the driver has no pose at the chunk's stamp; check that ee_state stamps are used"
+        return _refuse(Reason.ANCHOR_MISMATCH, text)
+    mine = known[0 if chunk.anchor_kind == "measured" else 1]
+    translation = float(np.linalg.norm(chunk.anchor[:3] - mine.position_m))
+    rotation = float(quat.angle(chunk.anchor[3:], mine.orientation_xyzw))
+    if translation > timing.anchor_tolerance_m:
+        text = f"the anchor is {translation * 1000:.1f} mm from where the arm was at that stamp"
+        return _refuse(Reason.ANCHOR_MISMATCH, text, translation, timing.anchor_tolerance_m)
+    if rotation > timing.anchor_tolerance_rad:
+        text = f"the anchor is {rotation:.3f} rad from how the arm was turned at that stamp"
+        return _refuse(Reason.ANCHOR_MISMATCH, text, rotation, timing.anchor_tolerance_rad)
+    return None
+
+
+def judge_jumps(
+    positions_m, orientations_xyzw, skipped: int, measured: Pose, limits: Limits
+) -> GateDecision | None:
+    """No step of the way measured pose -> first target ahead -> ... is longer than a step may be.
+
+    `skipped` steps were due before now; the first target may be one more step away for them.
+    """
+    way_m = np.vstack([measured.position_m, positions_m])
+    way_xyzw = np.vstack([measured.orientation_xyzw, orientations_xyzw])
+    moves = np.linalg.norm(np.diff(way_m, axis=0), axis=-1)
+    angles = quat.angle(way_xyzw[:-1], way_xyzw[1:])
+    room = np.ones(len(moves))
+    room[0] = min(skipped + 1, 2)
+    for values, limit, unit in (
+        (moves, limits.max_step_translation_m, "m"),
+        (angles, limits.max_step_rotation_rad, "rad"),
+    ):
+        if np.any(values > limit * room):
+            index = int(np.argmax(values / room))
+            text = (
+                f"step {skipped + index + 1} is {values[index]:.3f} {unit} from the pose before; "
+                f"{limit * room[index]:.3f} {unit} is the most"
+            )
+            return _refuse(Reason.JUMP, text, float(values[index]), float(limit * room[index]))
+    return None
+
+
+def _refuse(reason: Reason, text: str, asked: float = 0.0, allowed: float = 0.0) -> GateDecision:
+    return GateDecision(Verdict.REJECTED, reason, text, float(asked), float(allowed))

@@ -1,0 +1,157 @@
+"""The robot's clock in terms of the node clock, free of the jitter with which states arrive."""
+
+import threading
+from collections import deque
+
+# Faults of the node clock, told by the steady clock.
+
+
+class ClockWatch:
+    """Under simulated time: a /clock that stalls or goes back; else a system clock that jumps.
+
+    Args:
+        simulated: whether the node clock follows /clock.
+        stall_timeout_s: steady time without progress of /clock that counts as a stall.
+        max_jump_s: change of system time against the steady clock that counts as a jump.
+    """
+
+    def __init__(self, simulated: bool, stall_timeout_s: float = 1.0, max_jump_s: float = 0.1):
+        self.simulated, self.stall_timeout_s, self.max_jump_s = (
+            simulated,
+            stall_timeout_s,
+            max_jump_s,
+        )
+        self._now_s: float | None = None
+        self._progress_steady_s = 0.0
+        self._offset_s = 0.0
+
+    def check(self, now_s: float, steady_s: float) -> str | None:
+        """What is wrong with the clock, in a sentence, at the moment it goes wrong; else None."""
+        first, before_s = self._now_s is None, self._now_s
+        self._now_s = now_s
+        if first:
+            self._progress_steady_s, self._offset_s = steady_s, now_s - steady_s
+            return None
+        if not self.simulated:
+            jump_s = now_s - steady_s - self._offset_s
+            self._offset_s = now_s - steady_s
+            if abs(jump_s) > self.max_jump_s:
+                return f"the system clock jumped by {jump_s:.3f} s; let chrony slew it, not step it"
+            return None
+        if now_s < before_s:
+            self._progress_steady_s = steady_s
+            return f"/clock went back by {before_s - now_s:.3f} s; restart the graph"
+        if now_s > before_s:
+            self._progress_steady_s = steady_s
+            return None
+        stalled_s = steady_s - self._progress_steady_s
+        if stalled_s > self.stall_timeout_s:
+            return f"/clock has stood still for {stalled_s:.1f} s; is the simulation running?"
+        return None
+
+
+# Has the robot gone silent? Told by its own clock standing still, on ours.
+
+
+class StateWatch:
+    """Counts the steady time for which the robot's clock has not moved.
+
+    A state that is handed out again and again is no sign of life: during a motion franky returns
+    the last one it has, at once, for a whole second after the robot is gone. And time in which
+    this process itself did not run counts only up to `longest_tick_s` a tick, because then it is
+    we who were away.
+
+    Args:
+        timeout_s: silence after which the robot counts as lost.
+        longest_tick_s: the most that one tick may add.
+    """
+
+    def __init__(self, timeout_s: float, longest_tick_s: float = 0.04):
+        self.timeout_s, self.longest_tick_s = timeout_s, longest_tick_s
+        self._lock = threading.Lock()
+        self._robot_time_s: float | None = None
+        self._moved = False
+        self._ticked_s: float | None = None
+        self._silent_s = 0.0
+
+    def saw(self, robot_time_s: float) -> None:
+        """A state with this robot time was read (reader thread)."""
+        with self._lock:
+            if robot_time_s != self._robot_time_s:
+                self._robot_time_s, self._moved = robot_time_s, True
+
+    def tick(self, steady_s: float) -> float:
+        """How long the robot has been silent [s] (watching thread, many times a timeout)."""
+        with self._lock:
+            before_s, self._ticked_s = self._ticked_s, steady_s
+            if self._moved or before_s is None:
+                self._moved, self._silent_s = False, 0.0
+            else:
+                self._silent_s += min(steady_s - before_s, self.longest_tick_s)
+            return self._silent_s
+
+    @property
+    def silent_s(self) -> float:
+        """The silence at the last tick [s]."""
+        return self._silent_s
+
+    @property
+    def lost(self) -> bool:
+        """Whether the silence is longer than it may be."""
+        return self._silent_s > self.timeout_s
+
+
+# The robot's clock in terms of the node clock, free of the jitter with which states arriv.
+
+
+class ClockMap:
+    """Maps robot time to node time with the best offset of the last second.
+
+    A state is seen some time after the robot made it, so on the system clock every sample of
+    `node - robot` is too large, by its delay: the smallest is right. Simulated time is the other
+    way round: /clock comes in steps, so the node clock lags and the largest is right.
+
+    Stamps never go back and never run more than `slew` faster or slower than the robot's clock,
+    except when a clock was reset.
+
+    Args:
+        simulated: whether the node clock follows /clock.
+        window_s: how long a sample counts, robot time.
+        jump_s: a best offset this far from the present one means that a clock was reset.
+    """
+
+    def __init__(
+        self, simulated: bool, window_s: float = 1.0, jump_s: float = 0.5, slew: float = 0.5
+    ):
+        self.simulated, self.window_s, self.jump_s, self.slew = simulated, window_s, jump_s, slew
+        self._best: deque[tuple[float, float]] = deque()  # monotone: the first one is the best
+        self._offset_s: float | None = None
+        self._robot_time_s = 0.0
+
+    def stamp_s(self, robot_time_s: float, node_now_s: float) -> float:
+        """Node time at which the robot was in the state of `robot_time_s` that is seen now."""
+        sample = node_now_s - robot_time_s
+        if self._offset_s is None or robot_time_s < self._robot_time_s:
+            self._best.clear()
+            self._offset_s, self._robot_time_s = sample, robot_time_s
+        self._keep(robot_time_s, sample)
+        change = self._best[0][1] - self._offset_s
+        if abs(change) <= self.jump_s:
+            most = self.slew * (robot_time_s - self._robot_time_s)
+            change = min(max(change, -most), most)
+        self._offset_s += change
+        self._robot_time_s = robot_time_s
+        return robot_time_s + self._offset_s
+
+    def reset(self) -> None:
+        """Forget everything: after a new connection, or when the node clock was reset."""
+        self._best.clear()
+        self._offset_s = None
+
+    def _keep(self, robot_time_s: float, sample: float) -> None:
+        sign = 1.0 if self.simulated else -1.0
+        while self._best and sign * self._best[-1][1] <= sign * sample:
+            self._best.pop()
+        self._best.append((robot_time_s, sample))
+        while self._best[0][0] < robot_time_s - self.window_s:
+            self._best.popleft()

@@ -1,1 +1,0 @@
-"""One description of the node graph, for launch files and the supervisor."""

@@ -1,1 +1,0 @@
-"""Weights in files: our own folders, and the public checkpoints of PaliGemma, MoGe and pi0."""

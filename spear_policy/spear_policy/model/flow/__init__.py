@@ -1,1 +1,0 @@
-"""Flow matching of action chunks, and the ways to represent a rotation in it."""

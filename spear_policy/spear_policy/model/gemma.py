@@ -1,0 +1,369 @@
+"""Gemma's decoder layers, for the language model and for the action expert alike.
+
+Both read one stream of keys and values: the expert's tokens attend to what the language model
+remembered of images and text. As nothing in the prefix sees the expert's tokens, the joint
+attention of pi0 is exactly this: first one stack, then the other over its memory
+(facts/model.md 1.8 and 1.9; test_joint_attention.py compares it with the joint form).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spear_policy.model.config import LanguageConfig, VocabularyConfig
+
+# The tables of word and 3D-token embeddings, shared by look-up and logits (facts/model.md.
+
+
+NO_COLUMN = -100  # what cross_entropy ignores
+ROWS_AT_ONCE = 16_384
+
+
+class TokenEmbedding(nn.Module):
+    """Embeddings of text.
+
+    Attributes:
+        words: (size, width) of words, <loc> and control tokens.
+        coordinates: (coordinate_tokens, width) of 3D tokens.
+    """
+
+    def __init__(self, vocabulary: VocabularyConfig, width: int):
+        """Make tables without values."""
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.words = nn.Parameter(torch.empty(vocabulary.size, width))
+        self.coordinates = nn.Parameter(torch.empty(vocabulary.coordinate_tokens, width))
+        # As transformers does: rounded to the table's dtype (45.25 for bf16 and width 2048).
+        self._scales = {
+            dtype: torch.tensor(math.sqrt(width), dtype=dtype, device="cpu").item()
+            for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        }
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Look up ids of any shape: (..., width), rows times sqrt(width).
+
+        <image> has no row: what it gives here must be replaced by image tokens, which enter
+        unscaled (facts/model.md 1.6).
+        """
+        words = functional.embedding(ids.clamp(max=self.vocabulary.size - 1), self.words)
+        if self.vocabulary.coordinate_tokens:
+            index = ids - self.vocabulary.coordinate_begin
+            coordinates = functional.embedding(index.clamp(min=0), self.coordinates)
+            words = torch.where(index.unsqueeze(-1) >= 0, coordinates, words)
+        return words * self._scales[self.words.dtype]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token, (..., size + coordinate_tokens), from the unscaled tables."""
+        scores = (functional.linear(hidden, table) for table in (self.words, self.coordinates))
+        return torch.cat(list(scores), dim=-1)
+
+
+def ids_from_columns(columns: Tensor, vocabulary: VocabularyConfig) -> Tensor:
+    """Ids of the tokens that columns of the logits stand for."""
+    return torch.where(columns >= vocabulary.size, columns + 1, columns)
+
+
+def columns_from_ids(ids: Tensor, vocabulary: VocabularyConfig) -> Tensor:
+    """Columns of the logits that stand for ids, for use as targets.
+
+    <image> has no column and becomes -100, which cross_entropy ignores; negative ids stay.
+    """
+    columns = torch.where(ids > vocabulary.image_id, ids - 1, ids)
+    return torch.where(ids == vocabulary.image_id, NO_COLUMN, columns)
+
+
+@torch.no_grad()
+def initialise_coordinates(
+    words: Tensor, count: int, scale: float = 1e-5, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw rows of new tokens from a normal distribution around the rows there are.
+
+    Its mean is that of the rows, its covariance theirs times `scale` (facts/model.md 4.4). A draw
+    is a random combination of the centred rows, which has exactly this covariance. So no matrix
+    is factorised, and fewer rows than their width, a singular covariance, needs no second way.
+
+    Args:
+        words: (N, width), any dtype.
+        count: rows to draw.
+        scale: of the covariance.
+        generator: on the device of `words`.
+
+    Returns:
+        (count, width) in fp32.
+
+    Raises:
+        ValueError: no rows, NaN or infinity in them, or a negative scale.
+    """
+    if len(words) < 1:
+        raise ValueError("there are no rows of words to draw new ones around")
+    if scale < 0:
+        raise ValueError(f"scale is {scale}: a covariance cannot be negative")
+    mean = words.mean(0, dtype=torch.float64).float()
+    if not bool(torch.isfinite(mean).all()):
+        raise ValueError("the word table is not finite: load it before drawing new rows from it")
+    drawn = torch.zeros_like(mean).repeat(count, 1)
+    for rows in words.split(ROWS_AT_ONCE):
+        weights = torch.randn(count, len(rows), device=words.device, generator=generator)
+        drawn += weights @ (rows.float() - mean)
+    return mean + math.sqrt(scale / len(words)) * drawn
+
+
+# What attention remembers of tokens already read: keys and values of every layer.
+
+
+class DynamicKVCache:
+    """Concatenates; gradients flow through it. For training."""
+
+    def __init__(self, layers: int):
+        """Begin empty."""
+        self.length = 0
+        self._kept: list[tuple[Tensor, Tensor] | None] = [None] * layers
+        self._viewed = list(self._kept)
+
+    def view(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return kept and new keys and values of a layer, each (B, length + S, head_dim)."""
+        kept = self._kept[layer]
+        if kept is not None:
+            k, v = torch.cat([kept[0], k], dim=1), torch.cat([kept[1], v], dim=1)
+        self._viewed[layer] = (k, v)
+        return k, v
+
+    def keep(self, count: int) -> None:
+        """Keep the `count` tokens that every layer viewed last."""
+        self._kept = list(self._viewed)
+        self.length += count
+
+
+class StaticKVCache:
+    """Writes into buffers made once; nothing is copied again. For inference only.
+
+    Attributes:
+        length: tokens kept.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        capacity: int,
+        head_dim: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        """Make room for `capacity` tokens, those of the widest view included."""
+        self.length = 0
+        shape = (layers, batch, capacity, head_dim)
+        self._keys = torch.empty(shape, device=device, dtype=dtype)
+        self._values = torch.empty_like(self._keys)
+
+    def view(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return kept and new keys and values of a layer, each (B, length + S, head_dim).
+
+        Raises:
+            ValueError: the tokens do not fit; the buffers stay as they were.
+        """
+        begin, end = self.length, self.length + k.shape[1]
+        keys, values = self._keys[layer], self._values[layer]
+        if end > keys.shape[1]:
+            raise ValueError(f"{end} tokens do not fit a memory made for {keys.shape[1]}")
+        keys[:, begin:end], values[:, begin:end] = k, v
+        return keys[:, :end], values[:, :end]
+
+    def keep(self, count: int) -> None:
+        """Keep the `count` tokens that every layer viewed last."""
+        self.length += count
+
+
+KeyValues = DynamicKVCache | StaticKVCache
+
+
+# Multi-query attention, rotary positions, and which token may see which.
+
+
+def rotary_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines in fp32, each (B, S, head_dim / 2).
+
+    Args:
+        positions: (B, S), any real dtype.
+        head_dim: even.
+        base: 10,000 for Gemma.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device) / head_dim
+    angles = positions.float().unsqueeze(-1) * (base ** -exponents.float())
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn (x1, x2), the halves of the last dimension, into (x1 c - x2 s, x2 c + x1 s).
+
+    Args:
+        x: (B, S, heads, head_dim).
+        tables: from `rotary_tables`.
+
+    Returns:
+        The same shape and dtype; the arithmetic is fp32.
+    """
+    cos, sin = (table.unsqueeze(-2) for table in tables)
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return turned.to(x.dtype)
+
+
+def multi_query_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
+    """Attention in which all query heads share one key/value head.
+
+    The heads of a token become rows of one query block, so keys and values are read once and no
+    tensor is transposed.
+
+    Args:
+        q: (B, S, heads, head_dim).
+        k: (B, T, head_dim).
+        v: (B, T, head_dim).
+        allowed: None, or bool (B, 1, T) for all queries alike, or (B, S, T). A row that may see
+            nothing gives undefined values: nobody may read it.
+
+    Returns:
+        (B, S, heads * head_dim).
+    """
+    batch, length, heads, _ = q.shape
+    mask = None
+    if allowed is not None:
+        rows = allowed if allowed.shape[1] == 1 else allowed.repeat_interleave(heads, dim=1)
+        mask = rows.unsqueeze(1)
+    block = q.reshape(batch, 1, length * heads, -1)
+    seen = F.scaled_dot_product_attention(block, k.unsqueeze(1), v.unsqueeze(1), mask)
+    return seen.reshape(batch, length, -1)
+
+
+def block_mask(blocks: Tensor, valid: Tensor, query_blocks: Tensor | None = None) -> Tensor:
+    """Say who sees whom: valid tokens of one's own block and of the blocks before it.
+
+    [images, text] are block 0, [state] block 1, [actions] block 2; each token of a causal answer
+    is a block of its own (facts/model.md 1.8).
+
+    Args:
+        blocks: (B, T) block number of each key, ascending.
+        valid: (B, T) false for padding.
+        query_blocks: (B, S) of the queries; the keys' own when not given.
+
+    Returns:
+        bool (B, S, T).
+    """
+    queries = blocks if query_blocks is None else query_blocks
+    return (blocks.unsqueeze(1) <= queries.unsqueeze(2)) & valid.unsqueeze(1)
+
+
+def positions_of(valid: Tensor) -> Tensor:
+    """Number the valid tokens (B, S) from 0; padding does not move what comes after it."""
+    return (valid.long().cumsum(-1) - 1).clamp_min(0)
+
+
+# Gemma's decoder layers, for the language model and for the action expert alike.
+
+
+NORM_EPS = 1e-6
+
+
+class RmsNorm(nn.Module):
+    """x / sqrt(mean x^2 + eps) * (1 + weight), computed in fp32."""
+
+    def __init__(self, width: int):
+        """The weight is an offset from one."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., width); the dtype stays."""
+        normal = F.rms_norm(x.float(), x.shape[-1:], eps=NORM_EPS)
+        return (normal * (1.0 + self.weight.float())).to(x.dtype)
+
+
+class GemmaLayer(nn.Module):
+    """One layer: multi-query attention and a gated MLP, no biases."""
+
+    def __init__(self, width: int, mlp_width: int, heads: int, head_dim: int):
+        """The query, key and value matrices are one, and so are gate and up."""
+        super().__init__()
+        self.heads, self.head_dim = heads, head_dim
+        self.norm1 = RmsNorm(width)
+        self.qkv = nn.Linear(width, (heads + 2) * head_dim, bias=False)
+        self.out = nn.Linear(heads * head_dim, width, bias=False)
+        self.norm2 = RmsNorm(width)
+        self.gate_up = nn.Linear(width, 2 * mlp_width, bias=False)
+        self.down = nn.Linear(mlp_width, width, bias=False)
+
+    def forward(self, x: Tensor, rotary, allowed: Tensor | None, view) -> Tensor:
+        """Return (B, S, width) from (B, S, width); `view` is the memory's, for this layer."""
+        qkv = self.qkv(self.norm1(x)).unflatten(-1, (-1, self.head_dim))
+        q, k, v = qkv.split([self.heads, 1, 1], dim=-2)
+        keys, values = view(rotate(k, rotary).squeeze(-2), v.squeeze(-2))
+        x = x + self.out(multi_query_attention(rotate(q, rotary), keys, values, allowed))
+        gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
+        return x + self.down(F.gelu(gate, approximate="tanh") * up)
+
+    def remember(self, x: Tensor, rotary, view) -> None:
+        """Only put this layer's keys and values into the memory."""
+        rows = self.qkv.weight[self.heads * self.head_dim :]
+        k, v = F.linear(self.norm1(x), rows).unflatten(-1, (2, self.head_dim)).unbind(-2)
+        view(rotate(k.unsqueeze(-2), rotary).squeeze(-2), v)
+
+
+class GemmaStack(nn.Module):
+    """The layers and the final norm."""
+
+    def __init__(self, language: LanguageConfig, width: int, mlp_width: int):
+        """Build it without values; `initialisation.initialise` or a checkpoint gives them.
+
+        Args:
+            language: layers, heads, head_dim and rope_base, which both stacks share.
+            width, mlp_width: of this stack.
+        """
+        super().__init__()
+        self.head_dim, self.rope_base = language.head_dim, language.rope_base
+        self.layers = nn.ModuleList(
+            GemmaLayer(width, mlp_width, language.heads, language.head_dim)
+            for _ in range(language.layers)
+        )
+        self.norm = RmsNorm(width)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, allowed: Tensor | None, memory: KeyValues
+    ) -> Tensor:
+        """Run new tokens through all layers.
+
+        Args:
+            x: (B, S, width) embeddings.
+            positions: (B, S).
+            allowed: see `multi_query_attention`; keys are the memory's tokens, then these.
+            memory: is viewed, not kept.
+
+        Returns:
+            (B, S, width) after the final norm.
+        """
+        rotary = rotary_tables(positions, self.head_dim, self.rope_base)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, rotary, allowed, _viewer(memory, index))
+        return self.norm(x)
+
+    def remember(
+        self, x: Tensor, positions: Tensor, allowed: Tensor | None, memory: KeyValues
+    ) -> None:
+        """Keep the keys and values of new tokens; what only their output needs is not computed.
+
+        In the last layer that is everything but keys and values, and the final norm: 109.1 of
+        Gemma-2B's 1,981.9 million parameters (facts/model.md 1.9).
+        """
+        rotary = rotary_tables(positions, self.head_dim, self.rope_base)
+        *first, last = self.layers
+        for index, layer in enumerate(first):
+            x = layer(x, rotary, allowed, _viewer(memory, index))
+        last.remember(x, rotary, _viewer(memory, len(first)))
+        memory.keep(x.shape[1])
+
+
+def _viewer(memory, layer):
+    return lambda k, v: memory.view(layer, k, v)

@@ -1,1 +1,0 @@
-"""The Gemma decoder: attention over a memory of keys and values, and the token tables."""

@@ -1,0 +1,381 @@
+"""PaliGemma's weights from a Hugging Face folder, in the layouts that transformers has written.
+
+On disk: `language_model.model...` and `vision_tower.vision_model...` until 4.51, without
+`vision_model` since 5; in memory since 4.52 (and in folders written from there) everything
+begins with `model.`.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spear_policy.model.checkpoint import CheckpointError, TensorFiles, open_tensors, read_json
+from spear_policy.model.config import ExpertConfig
+from spear_policy.model.gemma import ROWS_AT_ONCE, initialise_coordinates
+from spear_policy.model.public_layouts import (
+    Filled,
+    PaligemmaPrefixes,
+    Source,
+    fill,
+    moge,
+    paligemma,
+    pi0_expert,
+    refuse_unknown,
+)
+from spear_policy.model.spear import SpearModel, time_embedding
+
+# pi0's action expert from openpi's torch port or lerobot, turned to our direction of time.
+
+
+PREFIXES = ("", "model.")  # openpi's, lerobot's
+EXPERT = "paligemma_with_expert.gemma_expert"
+# The vision-language part, the expert's token tables, which nothing looks up, and the statistics
+# that lerobot's first port kept among the weights.
+UNUSED = (
+    "paligemma_with_expert.paligemma.",
+    f"{EXPERT}.lm_head.",
+    f"{EXPERT}.model.embed_tokens.",
+)
+STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
+# (name, dimension of the weight that is pi0's padded state or action)
+PADDED = (("action_in", 1), ("state_in", 1), ("action_out", 0))
+MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
+
+
+def load_pi0_expert(model: SpearModel, path: str | Path, *, progress: bool | None = None) -> Filled:
+    """Fill the action expert: its layers, time MLP and those heads whose dimensions fit.
+
+    pi0's states and actions are padded to 32 numbers and laid out for its own robots, ours are 8;
+    a head of another dimension stays as it was and is named in `left`.
+
+    Args:
+        model: with values and with an expert of pi0's size (facts/model.md 2.1).
+        path: model.safetensors, or the folder with it or with its shards.
+        progress: draw a bar on stderr, if that is a terminal.
+
+    Raises:
+        CheckpointError: not a pi0 checkpoint, or something is missing, unknown, of other sizes
+            or not finite; names the file and the key. The model is as it was.
+        ValueError: the model has no expert or no values, or its time periods are not pi0's.
+    """
+    expert = model.config.expert
+    if expert is None:
+        raise ValueError(f"{model.config.name} has no action expert for pi0's weights")
+    if (expert.time_min_period, expert.time_max_period) != (MIN_PERIOD, MAX_PERIOD):
+        raise ValueError(
+            f"expert.time_min_period and time_max_period are {expert.time_min_period} and "
+            f"{expert.time_max_period}: pi0's weights need {MIN_PERIOD} and {MAX_PERIOD}"
+        )
+    files = open_tensors(path)
+    prefix = _prefix(files)
+    layout = pi0_expert(model.config, prefix)
+    left = _left(model, layout, files)
+    unused = [layout.pop(name).keys[0] for name in left]
+    starts = tuple(f"{prefix}{start}" for start in UNUSED) + STATISTICS
+    ignored = tuple(key for key in files if key in unused or key.startswith(starts))
+    refuse_unknown(files, layout, ignored, files.where)
+    changes = {
+        "expert.time_in.weight": lambda weight: reverse_time(weight, expert),
+        "expert.action_out.weight": torch.neg,
+        "expert.action_out.bias": torch.neg,
+    }
+    fill(model, layout, files, files.where, changes=changes, progress=progress)
+    return Filled(tuple(layout), left=left, ignored=ignored)
+
+
+def reverse_time(weight: Tensor, expert: ExpertConfig) -> Tensor:
+    """Turn a first layer that reads phi(1 - tau) into the one that reads phi(tau).
+
+    Args:
+        weight: (width, 2 * width), columns of the action first, then sines, then cosines.
+
+    Returns:
+        The same shape, in fp64.
+    """
+    width = expert.width
+    halves = [width, width // 2, width // 2]
+    of_action, of_sines, of_cosines = weight.double().split(halves, dim=1)
+    whole = torch.ones((), dtype=torch.float64)
+    sines, cosines = time_embedding(whole, width, expert).double().chunk(2)
+    return torch.cat(
+        [
+            of_action,
+            of_cosines * sines - of_sines * cosines,
+            of_sines * sines + of_cosines * cosines,
+        ],
+        dim=1,
+    )
+
+
+def _prefix(files):
+    for prefix in PREFIXES:
+        if f"{prefix}{EXPERT}.model.norm.weight" in files:
+            return prefix
+        if f"{prefix}{EXPERT}.model.norm.dense.weight" in files:
+            raise CheckpointError(
+                f"{files.where} is a pi0.5 checkpoint (its norms depend on time, "
+                f"'{prefix}{EXPERT}.model.norm.dense.weight'): give one of pi0"
+            )
+    raise CheckpointError(
+        f"{files.where} has no tensor '{EXPERT}.model.norm.weight', with or without 'model.': "
+        "give a pi0 checkpoint of openpi's torch port or of lerobot"
+    )
+
+
+def _left(model, layout, files):
+    """Name our head's weight and bias where the checkpoint's padded dimension is not ours."""
+    left = []
+    for name, dimension in PADDED:
+        weight = f"expert.{name}.weight"
+        (key,) = layout[weight].keys
+        if key not in files or len(files.entries[key].shape) != 2:
+            continue  # reported with the rest
+        ours = model.get_parameter(weight).shape[dimension]
+        if files.entries[key].shape[dimension] != ours:
+            left += [weight, f"expert.{name}.bias"]
+    return tuple(left)
+
+
+# MoGe's image encoder from its model.pt: a dict of `model_config` and `model`.
+
+
+DECODER_V1 = ("head.", "image_mean", "image_std")
+DECODER_V2 = (
+    "encoder.output_projections.",
+    "encoder.image_mean",
+    "encoder.image_std",
+    "neck.",
+    "points_head.",
+    "mask_head.",
+    "normal_head.",
+    "scale_head.",
+)
+# What the encoders' code takes when a file does not say it (facts/model.md 0, row 3).
+OUTPUTS_V1, OUTPUTS_V2 = 4, (5, 11, 17, 23)
+
+
+def load_moge(model: SpearModel, path: str | Path, *, progress: bool | None = None) -> Filled:
+    """Fill the depth encoder; its projector stays as it is.
+
+    Args:
+        model: with values and with a depth encoder.
+        path: model.pt; only tensors and plain values are unpickled, nothing in it is executed.
+        progress: draw a bar on stderr, if that is a terminal.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not MoGe's, its sizes or output layers
+            are not the configuration's, or a tensor is missing, unknown or not finite; names the
+            key. The model is as it was.
+        ValueError: the model has no depth encoder or no values.
+    """
+    path = Path(path)
+    if model.depth is None:
+        raise ValueError(f"{model.config.name} has no depth encoder for MoGe's weights")
+    tensors, settings = _read(path)
+    second = any(key.startswith("encoder.backbone.") for key in tensors)
+    _check_outputs(settings, second, path, model.config.depth)
+    layout = moge(model.config, "encoder.backbone" if second else "backbone")
+    decoder = DECODER_V2 if second else DECODER_V1
+    ignored = tuple(key for key in tensors if key.startswith(decoder))
+    refuse_unknown(tensors, layout, ignored, path)
+    fill(model, layout, tensors, path, progress=progress)
+    return Filled(tuple(layout), ignored=ignored)
+
+
+def _read(path):
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {path} ({error.strerror or error}): give MoGe's model.pt"
+        ) from None
+    except Exception as error:  # a damaged or hostile pickle may raise anything
+        first = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{path} is not a whole file of tensors ({first}): get MoGe's model.pt again"
+        ) from None
+    document = document if isinstance(document, dict) else {}
+    tensors, settings = document.get("model"), document.get("model_config")
+    named = isinstance(tensors, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
+    )
+    if not named or not isinstance(settings, dict):
+        raise CheckpointError(
+            f"{path} has no 'model' of named tensors with its 'model_config': give MoGe's model.pt"
+        )
+    return tensors, settings
+
+
+def _check_outputs(settings, second, path, depth):
+    """Compare the layers that its decoder was trained on with those that the model reads."""
+    where, default = "model_config.intermediate_layers", OUTPUTS_V1
+    if second:
+        where, default = "model_config.encoder.intermediate_layers", OUTPUTS_V2
+        settings = settings.get("encoder")
+    found = settings.get("intermediate_layers", default) if isinstance(settings, dict) else default
+    layers = list(range(depth.layers))[-found:] if isinstance(found, int) else found
+    if layers != list(depth.output_layers) and layers != depth.output_layers:
+        raise CheckpointError(
+            f"{path}: {where} is {found}, so the model must read the layers {layers}, not "
+            f"{list(depth.output_layers)}: set depth.output_layers in its configuration"
+        )
+
+
+# PaliGemma's weights from a Hugging Face folder, in the layouts that transformers has wri.
+
+
+# Longer ones first where one begins with another.
+VISION = (
+    "model.vision_tower.vision_model",
+    "model.vision_tower",
+    "vision_tower.vision_model",
+    "vision_tower",
+)
+PROJECTOR = ("model.multi_modal_projector", "multi_modal_projector")
+LANGUAGE = ("model.language_model", "language_model.model")
+OUTPUT_TABLES = ("lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight")
+# <image>, one more, and padding to a multiple of 64 (facts/model.md 4.3).
+MOST_ROWS_BEYOND = 65
+# Buffers of old transformers versions, and SigLIP's pooling head, which PaliGemma never runs.
+PALIGEMMA_UNUSED = (
+    r"embeddings\.position_ids",
+    r"head\.(probe|attention\.(in_proj_weight|in_proj_bias|out_proj\.(weight|bias)))",
+    r"head\.(layernorm|mlp\.fc1|mlp\.fc2)\.(weight|bias)",
+    r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
+)
+
+
+def load_paligemma(
+    model: SpearModel, folder: str | Path, *, seed: int = 0, progress: bool | None = None
+) -> Filled:
+    """Fill SigLIP, its projector, the Gemma layers and the token tables.
+
+    The 3D tokens are drawn around the word embeddings, covariance times 1e-5
+    (facts/model.md 4.4). The depth encoder, its projector and the expert stay as they are.
+
+    Args:
+        model: with values.
+        folder: with config.json and model.safetensors, or its shards and their index.
+        seed: of the 3D tokens.
+        progress: draw a bar on stderr, if that is a terminal.
+
+    Raises:
+        CheckpointError: something is missing, unknown, damaged, of other sizes or not finite;
+            names the file and the key. The model is as it was.
+        ValueError: the model has no values.
+    """
+    folder = Path(folder)
+    files = open_tensors(folder)
+    _check_config(read_json(folder / "config.json"), folder / "config.json", model.config)
+    prefixes = PaligemmaPrefixes(
+        _paligemma_prefix(files, VISION, "embeddings.patch_embedding.weight"),
+        _paligemma_prefix(files, PROJECTOR, "linear.weight"),
+        _paligemma_prefix(files, LANGUAGE, "norm.weight"),
+    )
+    layout = paligemma(model.config, prefixes)
+    outputs = [key for key in OUTPUT_TABLES if key in files]
+    layout["tokens.words"] = _words(files, layout["tokens.words"], outputs)
+    ignored = _ignored(files, prefixes, outputs)
+    refuse_unknown(files, layout, ignored, files.where)
+    fill(model, layout, files, files.where, progress=progress)
+    taken = tuple(layout)
+    if model.config.vocabulary.coordinate_tokens:
+        _draw_coordinates(model, seed)
+        taken += ("tokens.coordinates",)
+    return Filled(taken, ignored=ignored)
+
+
+@torch.no_grad()
+def _draw_coordinates(model, seed):
+    tables = model.tokens
+    generator = torch.Generator(tables.words.device).manual_seed(seed)
+    count = len(tables.coordinates)
+    tables.coordinates.copy_(initialise_coordinates(tables.words, count, generator=generator))
+
+
+def _paligemma_prefix(files: TensorFiles, prefixes, rest):
+    for prefix in prefixes:
+        if f"{prefix}.{rest}" in files:
+            return prefix
+    raise CheckpointError(
+        f"{files.where} has no tensor '{prefixes[-1]}.{rest}', under any prefix that PaliGemma's "
+        "folders use: give the folder of a PaliGemma checkpoint"
+    )
+
+
+def _words(files, source: Source, outputs) -> Source:
+    """Find the word table and make sure that it is also the output's; transformers ties them."""
+    (key,) = source.keys
+    if key not in files and outputs:  # of two names for one tensor, safetensors keeps one
+        key, *outputs = outputs
+        source = replace(source, keys=(key,))
+    if key not in files:
+        return source  # reported as missing with the rest
+    rows = files.entries[key].shape[0] if files.entries[key].shape else 0
+    if rows > source.end + MOST_ROWS_BEYOND:
+        raise CheckpointError(
+            f"{files.where}: {key!r} has {rows} rows, but the model's vocabulary is {source.end}: "
+            "set vocabulary.size to the checkpoint's, without <image> and padding"
+        )
+    for output in outputs:
+        if not _same_rows(files, key, output, source.end):
+            raise CheckpointError(
+                f"{files.where}: {output!r} is not {key!r}, but the model ties them: use a "
+                "PaliGemma whose input and output tables are one"
+            )
+    return source
+
+
+def _same_rows(files, first, second, count):
+    if files.entries[first].shape != files.entries[second].shape:
+        return False
+    a, b = files[first], files[second]
+    return all(
+        torch.equal(a[i : min(i + ROWS_AT_ONCE, count)], b[i : min(i + ROWS_AT_ONCE, count)])
+        for i in range(0, count, ROWS_AT_ONCE)
+    )
+
+
+def _ignored(files, prefixes, outputs):
+    starts = "|".join(re.escape(prefix) for prefix in (prefixes.vision, prefixes.language))
+    pattern = re.compile(rf"({starts})\.({'|'.join(PALIGEMMA_UNUSED)})")
+    words = f"{prefixes.language}.embed_tokens.weight"
+    tied = outputs if words in files else outputs[1:]
+    return tuple(key for key in files if key in tied or pattern.fullmatch(key))
+
+
+def _check_config(values, path, config):
+    """Compare what shapes cannot show: the numbers of heads, and which model it is."""
+    if values.get("model_type") != "paligemma":
+        raise CheckpointError(
+            f"{path} is of a {values.get('model_type')!r} model: give a PaliGemma folder"
+        )
+    text, vision = (values.get(name) or {} for name in ("text_config", "vision_config"))
+    rope = (text.get("rope_parameters") or {}).get("rope_theta", text.get("rope_theta"))
+    language = config.language
+    comparisons = (
+        ("text_config.num_attention_heads", text.get("num_attention_heads"), language.heads),
+        ("text_config.num_key_value_heads", text.get("num_key_value_heads"), 1),
+        ("text_config.head_dim", text.get("head_dim"), language.head_dim),
+        ("text_config.rope_theta", rope, language.rope_base),
+        (
+            "vision_config.num_attention_heads",
+            vision.get("num_attention_heads"),
+            config.siglip.heads,
+        ),
+    )
+    for name, theirs, ours in comparisons:
+        if theirs is not None and theirs != ours:  # old folders leave out the defaults
+            raise CheckpointError(
+                f"{path}: {name} is {theirs}, but the model's configuration has {ours}: use the "
+                "checkpoint that fits, or change the configuration"
+            )
+
+
+# Weights that others have published, one function for each; each fills its part of a mode.
+
+
+__all__ = ["Filled", "load_moge", "load_paligemma", "load_pi0_expert"]

@@ -1,1 +1,0 @@
-"""Words and 3D tokens: vocabulary, tokenizers, prompts, coordinate bins, the answer grammar."""

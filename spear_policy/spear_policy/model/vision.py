@@ -1,0 +1,317 @@
+"""SigLIP's image encoder: what is in the picture (facts/model.md 1.4)."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spear_policy.model.config import DepthEncoderConfig, ModelConfig, SiglipConfig
+
+# Two kinds of image features become one token a patch for the language model.
+
+
+POINT_FREQUENCIES = 8
+
+
+class PointEmbedding(nn.Module):
+    """3D points become features to add to SigLIP's: the paper's second fusion.
+
+    The paper does not give the form. Ours: the coordinates and their sines and cosines at
+    octaves of half a metre to 64 m wavelength, then a two-layer MLP. A patch without a valid
+    point (NaN or infinite) adds nothing.
+    """
+
+    def __init__(self, width: int):
+        """`width` is SigLIP's."""
+        super().__init__()
+        self.fc1 = nn.Linear(3 * (1 + 2 * POINT_FREQUENCIES), width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Embed (B, N, 3), one point a patch in its camera's frame (m), to (B, N, width)."""
+        valid = torch.isfinite(points).all(-1, keepdim=True)
+        points = torch.where(valid, points, 0.0).float()
+        wavelengths_m = 0.5 * 2.0 ** torch.arange(POINT_FREQUENCIES, device=points.device)
+        phases = (2 * torch.pi * points.unsqueeze(-1) / wavelengths_m).flatten(-2)
+        features = torch.cat([points, phases.sin(), phases.cos()], dim=-1)
+        hidden = F.gelu(self.fc1(features.to(self.fc1.weight.dtype)), approximate="tanh")
+        return torch.where(valid, self.fc2(hidden), 0.0)
+
+
+class Fusion(nn.Module):
+    """The projectors, and how their outputs come together."""
+
+    def __init__(self, config: ModelConfig):
+        """Build what `config.fusion` asks for."""
+        super().__init__()
+        width = config.language.width
+        self.siglip_projector = nn.Linear(config.siglip.width, width)
+        self.depth_projector = self.point_embedding = None
+        if config.fusion == "average":
+            self.depth_projector = nn.Linear(config.depth.output_width, width)
+        elif config.fusion == "point_map":
+            self.point_embedding = PointEmbedding(config.siglip.width)
+
+    def forward(
+        self, siglip: Tensor, depth: Tensor | None = None, points: Tensor | None = None
+    ) -> Tensor:
+        """Fuse the features of the same patches.
+
+        Args:
+            siglip: (B, N, siglip width).
+            depth: (B, N, depth output width), for fusion average.
+            points: (B, N, 3), for fusion point_map.
+
+        Returns:
+            (B, N, language width).
+        """
+        if self.point_embedding is not None:
+            siglip = siglip + self.point_embedding(points)
+        tokens = self.siglip_projector(siglip)
+        if self.depth_projector is not None:
+            tokens = 0.5 * (tokens + self.depth_projector(depth))
+        return tokens
+
+
+# Learned position tables, resampled to the grid of an image.
+
+
+def resample_to_size(table: Tensor, rows: int, columns: int, mode: str = "bicubic") -> Tensor:
+    """SigLIP's rule: align the outer edges of both grids; half-pixel centres, no antialiasing.
+
+    Args:
+        table: (side * side, width), row-major.
+        mode: bicubic or bilinear.
+
+    Returns:
+        (rows * columns, width) in fp32.
+    """
+    square = _as_picture(table)
+    return _as_table(F.interpolate(square, size=(rows, columns), mode=mode, align_corners=False))
+
+
+def resample_by_offset(table: Tensor, rows: int, columns: int, offset: float) -> Tensor:
+    """MoGe's rule: bicubic by the factors (rows + offset) / side and (columns + offset) / side.
+
+    The offset moves every sample a little; DINOv2 took it in to make the size round right. A
+    grid of the table's own size stays as it is.
+
+    Args:
+        table: (side * side, width), row-major, without the class token.
+
+    Returns:
+        (rows * columns, width) in fp32.
+    """
+    square = _as_picture(table)
+    side = square.shape[-1]
+    if rows == columns == side:
+        return table.float()
+    factors = ((rows + offset) / side, (columns + offset) / side)
+    return _as_table(F.interpolate(square, scale_factor=factors, mode="bicubic"))
+
+
+class PositionTable(nn.Module):
+    """A learned table of side x side positions and its resampled versions.
+
+    The resampled tables are kept while nothing is trained; a changed table is noticed.
+    """
+
+    def __init__(self, side: int, width: int, resample):
+        """`resample(table, rows, columns)` is one of this module's rules."""
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(side * side, width))
+        self._resample = resample
+        self._kept = {}
+
+    def forward(self, rows: int, columns: int) -> Tensor:
+        """Return the positions of a grid, (rows * columns, width), in the table's dtype."""
+        table = self.table
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or table.is_inference():
+            return self._resample(table, rows, columns).to(table.dtype)
+        version = (table.data_ptr(), table._version, table.dtype, table.device)
+        found = self._kept.get((rows, columns))
+        if found is None or found[0] != version:
+            resampled = self._resample(table, rows, columns).to(table.dtype)
+            found = self._kept[rows, columns] = (version, resampled)
+        return found[1]
+
+
+def _as_picture(table):
+    side = round(table.shape[0] ** 0.5)
+    if side * side != table.shape[0]:
+        raise ValueError(f"a position table of {table.shape[0]} rows is not square")
+    return table.float().view(1, side, side, -1).permute(0, 3, 1, 2)
+
+
+def _as_table(picture):
+    return picture.squeeze(0).flatten(1).T
+
+
+# The transformer block of both image encoders, over several images packed into one sequen.
+
+
+NORM_EPS = 1e-6
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel."""
+
+    def __init__(self, width: int):
+        """Begin with ones, as the released DINOv2 code does for training from its weights."""
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale (..., width)."""
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, with biases.
+
+    SigLIP: tanh GELU, no layer scale. DINOv2: exact GELU and layer scale.
+    """
+
+    def __init__(
+        self, width: int, heads: int, mlp_width: int, *, gelu: str, layer_scale: bool = False
+    ):
+        """`gelu` is tanh (the approximation) or none (exact)."""
+        super().__init__()
+        self.heads = heads
+        self.gelu = gelu
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.scale1 = LayerScale(width) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.fc1 = nn.Linear(width, mlp_width)
+        self.fc2 = nn.Linear(mlp_width, width)
+        self.scale2 = LayerScale(width) if layer_scale else nn.Identity()
+
+    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return (B, N, width) from (B, N, width); `lengths` are the tokens of each image."""
+        x = x + self.scale1(self._attend(self.norm1(x), lengths))
+        hidden = F.gelu(self.fc1(self.norm2(x)), approximate=self.gelu)
+        return x + self.scale2(self.fc2(hidden))
+
+    def _attend(self, x, lengths):
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        images = qkv.split(list(lengths), dim=3)
+        seen = [F.scaled_dot_product_attention(q, k, v) for q, k, v in images]
+        return self.out(torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
+
+
+def patches(embedding: nn.Conv2d, image: Tensor) -> tuple[Tensor, int, int]:
+    """Embed an image's patches, row by row.
+
+    Args:
+        embedding: a convolution whose stride is its kernel.
+        image: (B, 3, H, W).
+
+    Returns:
+        (B, rows * columns, width), rows, columns.
+    """
+    grid = embedding(image)
+    return grid.flatten(2).transpose(1, 2), *grid.shape[-2:]
+
+
+# SigLIP's image encoder: what is in the picture (facts/model.md 1.4).
+
+
+class SiglipEncoder(nn.Module):
+    """So400m/14 in full size: 27 blocks, no class token, no pooling head."""
+
+    def __init__(self, config: SiglipConfig, patch_size: int):
+        """Build it without values; `initialisation.initialise` or a checkpoint gives them."""
+        super().__init__()
+        resample = partial(resample_to_size, mode=config.position_interpolation)
+        self.patch = nn.Conv2d(3, config.width, patch_size, patch_size)
+        self.positions = PositionTable(config.position_grid, config.width, resample)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.mlp_width, gelu="tanh")
+            for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+
+    def forward(self, images: Sequence[Tensor]) -> Tensor:
+        """Encode the cameras' images.
+
+        Args:
+            images: one (B, 3, H, W) a camera, RGB in [0, 1]; the sizes may differ.
+
+        Returns:
+            (B, N, width): the patches of all cameras, camera after camera, row by row.
+        """
+        tokens = []
+        for image in images:
+            embedded, rows, columns = patches(self.patch, 2.0 * image - 1.0)
+            tokens.append(embedded + self.positions(rows, columns))
+        lengths = [each.shape[1] for each in tokens]
+        x = torch.cat(tokens, dim=1)
+        for block in self.blocks:
+            x = block(x, lengths)
+        return self.norm(x)
+
+
+# MoGe's image encoder, a DINOv2 ViT: how far away things are (facts/model.md 1.5).
+
+
+# ImageNet's, which DINOv2 was trained with.
+MEAN_RGB = (0.485, 0.456, 0.406)
+STD_RGB = (0.229, 0.224, 0.225)
+
+
+class DepthEncoder(nn.Module):
+    """ViT-L/14 in full size: 24 blocks, the outputs of several of them concatenated."""
+
+    def __init__(self, config: DepthEncoderConfig, patch_size: int):
+        """Build it without values; `initialisation.initialise` or a checkpoint gives them."""
+        super().__init__()
+        self.output_layers = config.output_layers
+        resample = partial(resample_by_offset, offset=config.position_offset)
+        self.patch = nn.Conv2d(3, config.width, patch_size, patch_size)
+        self.class_token = nn.Parameter(torch.empty(config.width))
+        self.class_position = nn.Parameter(torch.empty(config.width))
+        # Only DINOv2's own training uses it; kept so that public weights load without remainder.
+        self.mask_token = nn.Parameter(torch.empty(config.width))
+        self.positions = PositionTable(config.position_grid, config.width, resample)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.mlp_width, gelu="none", layer_scale=True)
+            for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+
+    def forward(self, images: Sequence[Tensor]) -> Tensor:
+        """Encode the cameras' images.
+
+        Args:
+            images: one (B, 3, H, W) a camera, RGB in [0, 1]; the sizes may differ.
+
+        Returns:
+            (B, N, width * outputs): the patches of all cameras in SigLIP's order, without class
+            tokens; each output layer through the shared final norm.
+        """
+        tokens = [self._embed(image) for image in images]
+        lengths = [each.shape[1] for each in tokens]
+        x = torch.cat(tokens, dim=1)
+        outputs = []
+        for index, block in enumerate(self.blocks[: self.output_layers[-1] + 1]):
+            x = block(x, lengths)
+            if index in self.output_layers:
+                images_of = x.split(lengths, dim=1)
+                outputs.append(self.norm(torch.cat([each[:, 1:] for each in images_of], dim=1)))
+        return torch.cat(outputs, dim=-1)
+
+    def _embed(self, image):
+        mean, std = _per_channel(MEAN_RGB, image), _per_channel(STD_RGB, image)
+        embedded, rows, columns = patches(self.patch, (image - mean) / std)
+        embedded = embedded + self.positions(rows, columns)
+        first = (self.class_token + self.class_position).expand(embedded.shape[0], 1, -1)
+        return torch.cat([first.to(embedded.dtype), embedded], dim=1)
+
+
+def _per_channel(values, like):
+    """(3, 1, 1), filled on the device: a copy from the host could not be part of a CUDA graph."""
+    return torch.cat([like.new_full((1, 1, 1), value) for value in values])

@@ -1,0 +1,1 @@
+"""What every package uses: files, configurations, progress, processes, HTML pages, seeds."""

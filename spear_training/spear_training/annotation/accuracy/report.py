@@ -1,0 +1,223 @@
+"""The measured accuracy as files: accuracy.json, and accuracy.html with curves and tables."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.table import Table
+
+from spear_training.annotation.accuracy.measure import (
+    ALL,
+    AccuracyReport,
+    Condition,
+    GroupSummary,
+    Spread,
+)
+
+# The measured accuracy in rows of words, for the terminal and for the page alike.
+
+
+COLUMNS = (
+    "objects",
+    "true",
+    "found %",
+    "centre mm",
+    "centre %",
+    "edges mm",
+    "IoU",
+    "> 0.25 %",
+    "> 0.5 %",
+    "order %",
+)
+REPEAT_COLUMNS = ("objects", "in both", "order kept %", "vertices mm", "IoU")
+LOST_COLUMNS = ("reason", "objects")
+REPEATED = "noisy depth, and again with other noise"
+NOTHING = "-"
+CAPTION = (
+    "errors: median (90th percentile); centre %: of the true box's diagonal; edges: the worst of "
+    "the three; IoU: median, and shares above; order: share of objects, round ones aside, whose "
+    "vertices have the true order"
+)
+REPEAT_CAPTION = "vertices: median distance of vertices of the same number; IoU: median"
+
+
+def accuracy_rows(condition: Condition) -> list[tuple[str, ...]]:
+    """One row for each group of objects, in the order of `COLUMNS`."""
+    return [(name, *_cells(group)) for name, group in condition.summaries().items()]
+
+
+def repeat_rows(report: AccuracyReport) -> list[tuple[str, ...]]:
+    """One row for each group of objects, in the order of `REPEAT_COLUMNS`."""
+    return [
+        (
+            name,
+            str(group.objects),
+            _percent(group.order_kept),
+            _millimetres(group.vertex_shift_m),
+            f"{group.iou_median:.2f}",
+        )
+        for name, group in report.repeat_summaries().items()
+    ]
+
+
+def lost_rows(condition: Condition) -> list[tuple[str, ...]]:
+    """Reason and number of the objects that were lost for it."""
+    return [(reason, str(count)) for reason, count in condition.summaries()[ALL].lost.items()]
+
+
+def all_tables(report: AccuracyReport) -> list[tuple[str, tuple[str, ...], list, str]]:
+    """Title, columns, rows and caption of every table that has rows."""
+    tables = []
+    for condition in report.conditions:
+        tables += [
+            (condition.name, COLUMNS, accuracy_rows(condition), CAPTION),
+            (f"{condition.name}: objects without a box", LOST_COLUMNS, lost_rows(condition), ""),
+        ]
+    tables.append((REPEATED, REPEAT_COLUMNS, repeat_rows(report), REPEAT_CAPTION))
+    return [table for table in tables if table[2]]
+
+
+def terminal_tables(report: AccuracyReport) -> list[Table]:
+    """Tables for a terminal of 80 columns."""
+    tables = []
+    for title, columns, rows, caption in all_tables(report):
+        table = Table(
+            title=title,
+            caption=caption,
+            title_justify="left",
+            caption_justify="left",
+            box=SIMPLE,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="right" if number else "left", no_wrap=number == 0)
+        for row in rows:
+            table.add_row(*row)
+        tables.append(table)
+    return tables
+
+
+def _cells(group: GroupSummary) -> tuple[str, ...]:
+    return (
+        str(group.objects),
+        _percent(group.recall),
+        _spread(group.centre_error_m, _millimetres),
+        _spread(group.centre_error_share, _percent),
+        _spread(group.extent_error_m, _millimetres),
+        NOTHING if group.iou_median is None else f"{group.iou_median:.2f}",
+        _percent(group.iou_over_25),
+        _percent(group.iou_over_50),
+        _percent(group.order_kept),
+    )
+
+
+def _spread(spread: Spread | None, words) -> str:
+    return NOTHING if spread is None else f"{words(spread.median)} ({words(spread.p90)})"
+
+
+def _millimetres(length_m: float) -> str:
+    return _short(1000 * length_m)
+
+
+def _percent(share: float | None) -> str:
+    return NOTHING if share is None else _short(100 * share)
+
+
+def _short(number: float) -> str:
+    return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
+
+
+# The measured accuracy as files: accuracy.json, and accuracy.html with curves and tables.
+
+
+_COLOURS = ("#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a94a0")
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Accuracy of the 3D boxes</title>
+<style>
+  body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 2rem auto;
+         max-width: 76rem; padding: 0 1rem; }
+  table { border-collapse: collapse; margin: 1rem 0; }
+  th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
+  th:first-child, td:first-child { text-align: left; }
+  svg { width: 100%; height: auto; }
+  p { color: #616e7c; }
+</style>
+<h1>Accuracy of the 3D boxes</h1>
+<p>{{ scenes }} scenes of known truth.</p>
+{{ drawing }}
+{% for title, columns, rows, note in tables %}
+<h2>{{ title }}</h2>
+<table>
+  <tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr>
+  {% for row in rows %}
+  <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+  {% endfor %}
+</table>
+<p>{{ note }}</p>
+{% endfor %}
+</html>
+"""
+
+
+def write_report(report: AccuracyReport, folder: Path) -> Path:
+    """Write accuracy.json and accuracy.html, each whole or not at all.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "accuracy.html"
+    _replace(folder / "accuracy.json", json.dumps(report.to_dict(), indent=1, allow_nan=False))
+    _replace(page, _html(report))
+    return page
+
+
+def _html(report: AccuracyReport) -> str:
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_PAGE).render(
+        scenes=report.scenes, drawing=Markup(_drawing(report)), tables=all_tables(report)
+    )
+
+
+def _drawing(report: AccuracyReport) -> str:
+    """SVG: which share of the objects is better than what, for IoU and for the centre's error."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "spear", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for condition, colour in zip(report.conditions, _COLOURS, strict=False):
+            found = [entry for entry in condition.objects if entry.lost is None]
+            ious = np.sort([entry.iou for entry in found])[::-1]
+            errors = np.sort([entry.centre_error_share for entry in found])
+            share = np.arange(1, len(found) + 1) / max(1, len(condition.objects))
+            left.plot(ious, share, color=colour, label=condition.name)
+            right.plot(100 * errors, share, color=colour, label=condition.name)
+        left.set(xlabel="IoU at least", ylabel="share of all objects", xlim=(1, 0), ylim=(0, 1))
+        right.set(xlabel="centre error at most (% of diagonal)", xlim=(0, 50), ylim=(0, 1))
+        for axes in (left, right):
+            axes.grid(color="#e4e7eb")
+            axes.legend(frameon=False)
+        stored = io.StringIO()
+        figure.savefig(stored, format="svg", metadata={"Date": None})
+    drawn = stored.getvalue()
+    return drawn[drawn.index("<svg") :]
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(text)
+    beside.replace(path)

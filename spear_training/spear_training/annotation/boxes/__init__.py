@@ -1,1 +1,0 @@
-"""From the points of an object to its oriented box."""

@@ -1,0 +1,119 @@
+"""The geometry `depth`: a measured depth picture and the camera's intrinsics."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spear_training.annotation.frame import (
+    Frame,
+    JobError,
+    PointMap,
+    StageError,
+    in_picture,
+    intrinsics_in_picture,
+)
+from spear_training.annotation.records import GivenDepth, Intrinsics
+
+NOTHING_MEASURED = 0
+SATURATED = np.iinfo(np.uint16).max  # whatever is farther than the file can say
+
+
+class DepthGeometry:
+    """Reads 16-bit depth along the optical axis and gives each pixel its point, in metres."""
+
+    name = "depth"
+    parallel = 1
+
+    def __init__(self, root: Path, max_range_m: float | None = None):
+        """Take the folder of the list of items, and from where on depth is not believed.
+
+        Raises:
+            JobError: the range is not above 0.
+        """
+        if max_range_m is not None and not max_range_m > 0:
+            raise JobError(f"max_range_m is {max_range_m}; it must be above 0")
+        self._root, self._max_range_m = Path(root), max_range_m
+
+    @property
+    def settings(self) -> dict:
+        """What the points depend on besides the files."""
+        return {"max_range_m": self._max_range_m}
+
+    def __call__(self, frame: Frame) -> Frame:
+        """Add the points.
+
+        Raises:
+            StageError: the item has no depth or no intrinsics, or they cannot be used.
+        """
+        given, camera = frame.item.depth, frame.item.intrinsics
+        if given is None or camera is None:
+            missing = "depth" if given is None else "intrinsics"
+            raise StageError(
+                f"the item has no {missing}: add them to the list, or take the geometry moge"
+            )
+        _check(given, camera)
+        stored = read_depth(self._root / given.path)
+        try:
+            units = in_picture(frame.fit, stored, NOTHING_MEASURED)
+        except ValueError as error:
+            raise StageError(f"{given.path} does not fit: {error}") from None
+        depth_m = (units / given.units_per_m).astype(np.float32)
+        known = (units != NOTHING_MEASURED) & (units != SATURATED) & frame.visible
+        if self._max_range_m is not None:
+            known &= depth_m <= self._max_range_m
+        if not known.any():
+            raise StageError(f"{given.path} has no pixel with a measured depth in range")
+        camera = intrinsics_in_picture(frame.fit, camera)
+        points = backproject(np.where(known, depth_m, np.nan), camera)
+        return replace(frame, points=PointMap(points, camera, metric=True))
+
+
+def read_depth(path: Path) -> NDArray[np.uint16]:
+    """A depth picture (H, W) as stored.
+
+    Raises:
+        StageError: names the file and what is wrong with it.
+    """
+    import cv2
+
+    if not path.is_file():
+        raise StageError(f"{path.name}: there is no such file")
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise StageError(f"{path.name} is no picture, or it is damaged")
+    if stored.ndim != 2 or stored.dtype != np.uint16:
+        raise StageError(
+            f"{path.name} holds {stored.dtype} numbers of shape {stored.shape}; depth must be one "
+            "channel of 16 bits: store it as a grey PNG"
+        )
+    return stored
+
+
+def backproject(depth_m: NDArray[np.floating], camera: Intrinsics) -> NDArray[np.float32]:
+    """Points of pixels.
+
+    Args:
+        depth_m: (H, W) along the optical axis; NaN where nothing is known.
+        camera: of the same picture.
+
+    Returns:
+        (H, W, 3), camera frame (x right, y down, z forward); NaN where the depth is.
+    """
+    height, width = depth_m.shape
+    across = (np.arange(width) - camera.cx) / camera.fx
+    down = (np.arange(height) - camera.cy) / camera.fy
+    points = (depth_m * across[None, :], depth_m * down[:, None], depth_m)
+    return np.stack(points, axis=-1).astype(np.float32)
+
+
+def _check(given: GivenDepth, camera: Intrinsics) -> None:
+    positive = {"units_per_m": given.units_per_m, "fx": camera.fx, "fy": camera.fy}
+    for name, value in positive.items():
+        if not (math.isfinite(value) and value > 0):
+            raise StageError(f"the item's {name} is {value}; it must be above 0")
+    for name, value in {"cx": camera.cx, "cy": camera.cy}.items():
+        if not math.isfinite(value):
+            raise StageError(f"the item's {name} is {value}; it must be finite")

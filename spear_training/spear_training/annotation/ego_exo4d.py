@@ -1,0 +1,438 @@
+"""Ego-Exo4D: frames of the release that have masks, as items with those masks.
+
+What is where in a release folder (docs.ego-exo4d-data.org/data/metadata; facebookresearch/Ego4d,
+notebooks/egoexo/EgoExo_Relations.ipynb and ego4d/research/util/masks.py):
+
+* `takes.json`: a list; of a take we read `take_uid`, `take_name`, `root_dir`, `parent_task_name`
+  ("Cooking", "Bike Repair", ...) and `frame_aligned_videos[camera][stream]["relative_path"]`.
+* `annotations/relations_{train,val}.json`: `annotations[take_uid]["object_masks"][object]
+  [camera]["annotation"][frame]` is a mask: width, height and `encodedMask`, the counts of COCO's
+  compressed run lengths, packed by lz-string.
+* An object is called "frying pan_0": what it is, and a number. A camera is called "cam01_0" or
+  "aria01_214-1": its name and its stream; takes.json calls the stream 214-1 "rgb".
+* A frame's number is its place in the frame-aligned video.
+* Smaller videos, if they were downloaded, lie in `downscaled/448` beside the whole ones
+  (ego4d/internal/download/manifest_gen.py).
+
+Aria's pictures are those of a fisheye lens, hence exocentric cameras are the default.
+"""
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spear_policy.inference.image_geometry import plan_fit
+from spear_training.annotation.frame import JobError
+from spear_training.annotation.records import (
+    PICTURE_HEIGHT_PX,
+    PICTURE_WIDTH_PX,
+    GivenObject,
+    Item,
+    MaskError,
+    decode_mask,
+    encode_mask,
+)
+from spear_training.annotation.sources import FrameFolder, Unit
+
+# Text that lz-string's compressToEncodedURIComponent has made, as Ego-Exo4D stores its ma.
+
+
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-$"
+_BITS = {letter: f"{value:06b}"[-6:] for value, letter in enumerate(_ALPHABET)}
+_NEW_BITS = {0: 8, 1: 16}
+_END = 2
+
+
+def decompress(text: str) -> str:
+    """Read a compressed text.
+
+    Raises:
+        MaskError: it is cut, or no such text.
+    """
+    try:
+        # Spaces are what a URL makes of "+".
+        bits = "".join([_BITS[letter] for letter in text.replace(" ", "+")])
+    except KeyError as error:
+        raise MaskError(f"the mask is damaged: {error.args[0]!r} is no letter of it") from None
+    table: list[str] = ["", "", ""]  # the three codes that are no phrases
+    found: list[str] = []
+    at, before = 0, ""
+    while True:
+        width = len(table).bit_length()
+        code, at = _number(bits, at, width)
+        if code == _END:
+            # Characters beyond 16 bits come as the pairs that JavaScript makes of them.
+            return "".join(found).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if code in _NEW_BITS:
+            value, at = _number(bits, at, _NEW_BITS[code])
+            code = len(table)
+            table.append(chr(value))
+        if code > len(table) or (code == len(table) and not before):
+            raise MaskError("the mask is damaged: it names what it has not told")
+        phrase = table[code] if code < len(table) else before + before[0]
+        if before:
+            table.append(before + phrase[0])
+        found.append(phrase)
+        before = phrase
+
+
+def _number(bits: str, at: int, width: int) -> tuple[int, int]:
+    end = at + width
+    if end > len(bits):
+        raise MaskError("the mask is damaged: it ends too early")
+    return int(bits[at:end][::-1], 2), end
+
+
+# Single pictures of a video by their number, decoding little more than those.
+
+
+# A decoder is this far ahead of what it hands out; a jump that gains less would decode twice.
+_NEAR_PACKETS = 8
+
+
+class VideoError(ValueError):
+    """A video, or a picture of it, cannot be read; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class _Packet:
+    """What the file says of one picture; stamps in the stream's unit."""
+
+    shown: int
+    read: int
+    key: bool
+
+
+class VideoFrames:
+    """An open video; use it as a context."""
+
+    def __init__(self, path: Path):
+        """Open a video and note where its pictures are.
+
+        Raises:
+            VideoError: it is missing, or is no video.
+        """
+        import av
+
+        self._path, self._errors = path, (av.error.FFmpegError, OSError)
+        try:
+            self._file = av.open(str(path))
+        except self._errors as error:
+            raise VideoError(f"{path} cannot be opened ({_words(error)})") from None
+        try:
+            if not self._file.streams.video:
+                raise VideoError(f"{path} has no pictures in it")
+            self._stream = self._file.streams.video[0]
+            self._stream.thread_type = "AUTO"
+            self._packets = self._read_packets()
+        except BaseException:
+            self._file.close()
+            raise
+        shown = sorted(range(len(self._packets)), key=lambda place: self._packets[place].shown)
+        self._place_of_number = shown
+        self._decoded: Iterator = iter(())
+        self._at: int | None = None
+        self._keys = [place for place, packet in enumerate(self._packets) if packet.key]
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def __enter__(self) -> "VideoFrames":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def frames(
+        self, numbers: Iterable[int]
+    ) -> Iterator[tuple[int, NDArray[np.uint8] | VideoError]]:
+        """Yield each wanted picture once, in the order they are shown.
+
+        Returns:
+            Pairs of its number, and the picture (H, W, 3) RGB or why it cannot be had.
+        """
+        self._at = None  # place of the picture decoded last
+        for number in sorted(set(numbers)):
+            if not 0 <= number < len(self):
+                yield number, self._lost(number, f"the video has {len(self)}")
+                continue
+            try:
+                found = self._picture(self._place_of_number[number])
+            except self._errors as error:
+                found, self._at = self._lost(number, _words(error)), None
+            yield number, self._lost(number, "it is damaged") if found is None else found
+
+    def _picture(self, place: int) -> NDArray[np.uint8] | None:
+        shown = self._packets[place].shown
+        key = self._key_before(place)
+        if self._at is not None and key - self._at <= _NEAR_PACKETS:
+            found = self._decode_to(shown)
+        else:
+            found = None
+            # Some formats are sought by when a picture is shown, others by when it is read.
+            for stamp in dict.fromkeys((self._packets[key].shown, self._packets[key].read)):
+                if found is None:
+                    self._file.seek(stamp, stream=self._stream)
+                    self._decoded = self._file.decode(self._stream)
+                    found = self._decode_to(shown)
+        self._at = place
+        return found
+
+    def _read_packets(self) -> list[_Packet]:
+        packets = []
+        try:
+            for packet in self._file.demux(self._stream):
+                if not packet.size or packet.is_discard:
+                    continue
+                if packet.pts is None:
+                    raise VideoError(f"{self._path} has no stamps; convert it to MP4")
+                read = packet.pts if packet.dts is None else packet.dts
+                packets.append(_Packet(packet.pts, read, packet.is_keyframe))
+        except self._errors as error:
+            raise VideoError(f"{self._path} is damaged ({_words(error)})") from None
+        if not packets or not packets[0].key:
+            raise VideoError(f"{self._path} has no picture to begin with; it is cut or damaged")
+        return packets
+
+    def _key_before(self, place: int) -> int:
+        """The key picture that decoding must begin at: read before it, and shown before it."""
+        index = bisect_right(self._keys, place) - 1
+        while index > 0 and self._packets[self._keys[index]].shown > self._packets[place].shown:
+            index -= 1
+        return self._keys[index]
+
+    def _decode_to(self, shown: int) -> NDArray[np.uint8] | None:
+        for frame in self._decoded:
+            if frame.pts == shown:
+                return None if frame.is_corrupt else frame.to_ndarray(format="rgb24")
+            if frame.pts is not None and frame.pts > shown:
+                return None
+        return None
+
+    def _lost(self, number: int, reason: str) -> VideoError:
+        return VideoError(f"picture {number} of {self._path.name} cannot be had: {reason}")
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+# Ego-Exo4D: frames of the release that have masks, as items with those masks.
+
+
+SCENARIOS = ("Cooking", "Bike Repair")
+SPLITS = ("train", "val")
+VIEWS = ("exo", "ego", "both")
+VIDEOS = ("full", "448")
+_STREAMS = {"214-1": "rgb"}
+_MOST_ASPECT_ERROR = 0.01
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of the release are taken, and how they are stored.
+
+    Attributes:
+        splits: of the relations benchmark.
+        scenarios: values of `parent_task_name`, or of none: all.
+        views: exo, ego or both.
+        every: each so many-th annotated frame of a camera.
+        videos: full, or those with 448 lines.
+        full_size: keep the video's size; otherwise pictures are made as small as 840x630 allows.
+    """
+
+    splits: tuple[str, ...] = SPLITS
+    scenarios: tuple[str, ...] = SCENARIOS
+    views: str = "exo"
+    every: int = 1
+    videos: str = "full"
+    full_size: bool = False
+
+    @property
+    def settings(self) -> dict:
+        """As plain JSON values."""
+        return {
+            "source": "egoexo4d",
+            "splits": list(self.splits),
+            "scenarios": list(self.scenarios),
+            "views": self.views,
+            "every": self.every,
+            "videos": self.videos,
+            "full_size": self.full_size,
+        }
+
+
+@dataclass(frozen=True)
+class CameraOfTake:
+    """One video and what is annotated in it.
+
+    Attributes:
+        take, camera: names; together they name the unit.
+        video: its file, or why there is none.
+        masks: frame number -> object name -> mask as stored.
+    """
+
+    take: str
+    camera: str
+    video: Path | str
+    masks: dict[int, dict[str, dict]]
+
+
+def read_release(release: Path, selection: Selection) -> dict[str, CameraOfTake]:
+    """Find what is to be taken: unit name -> camera of a take, in a fixed order.
+
+    Raises:
+        JobError: a file of the release is missing or damaged, or nothing is left.
+    """
+    try:
+        takes = {take["take_uid"]: take for take in _read(release / "takes.json", list)}
+    except (KeyError, TypeError) as error:
+        raise JobError(f"{release / 'takes.json'} has another form than known: {error!r}") from None
+    wanted = {scenario.casefold() for scenario in selection.scenarios}
+    found: dict[str, CameraOfTake] = {}
+    scenarios: set[str] = set()
+    for split in selection.splits:
+        path = release / "annotations" / f"relations_{split}.json"
+        for uid, annotation in _read(path, dict)["annotations"].items():
+            take = takes.get(uid)
+            if take is None:
+                raise JobError(f"{path} is about take {uid}, which takes.json lacks: download both")
+            scenario = str(take.get("parent_task_name"))
+            scenarios.add(scenario)
+            if wanted and scenario.casefold() not in wanted:
+                continue
+            try:
+                cameras = _cameras(release, take, annotation["object_masks"], selection)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise JobError(
+                    f"{path}: take {uid} is written in another form than known: {error!r}"
+                ) from None
+            found |= {f"{camera.take}/{camera.camera}": camera for camera in cameras}
+    if not found:
+        raise JobError(
+            f"{release} has no masks of {selection.views} cameras in the scenarios "
+            f"{', '.join(selection.scenarios)}; there are {', '.join(sorted(scenarios)) or 'none'}"
+        )
+    return dict(sorted(found.items()))
+
+
+def make_unit(folder: FrameFolder, name: str, camera: CameraOfTake, selection: Selection) -> Unit:
+    """Write the pictures of one camera, with their masks.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    made = Unit()
+    if isinstance(camera.video, str):
+        made.rejected.append(camera.video)
+        return made
+    try:
+        with VideoFrames(camera.video) as video:
+            for number, image in video.frames(camera.masks):
+                if isinstance(image, VideoError):
+                    made.rejected.append(str(image))
+                    continue
+                small = image if selection.full_size else _smaller(image)
+                objects = []
+                for label, stored in sorted(camera.masks[number].items()):
+                    try:
+                        objects.append(GivenObject(_label(label), mask=_mask(stored, image, small)))
+                    except MaskError as error:
+                        made.rejected.append(f"frame {number}, {label}: {error}")
+                path = folder.write_picture(name, f"{number:06d}", small)
+                made.items.append(Item(f"{name}/{number:06d}", path, tuple(objects)))
+    except VideoError as error:
+        made.rejected.append(str(error))
+    return made
+
+
+def _read(path: Path, kind: type):
+    try:
+        with path.open("rb") as file:
+            values = json.load(file)
+    except OSError as error:
+        raise JobError(f"{path} cannot be read ({error.strerror}): is this a release?") from None
+    except ValueError as error:
+        raise JobError(f"{path} is damaged ({error}): download it again") from None
+    if not isinstance(values, kind) or (kind is dict and "annotations" not in values):
+        raise JobError(f"{path} is not what Ego-Exo4D has under this name")
+    return values
+
+
+def _cameras(release: Path, take: dict, masks: dict, selection: Selection) -> list[CameraOfTake]:
+    by_camera: dict[str, dict[int, dict[str, dict]]] = {}
+    for name, cameras in masks.items():
+        for camera, annotated in cameras.items():
+            is_ego = camera.startswith("aria")
+            if selection.views not in ("both", "ego" if is_ego else "exo"):
+                continue
+            frames = by_camera.setdefault(camera, {})
+            for frame, mask in annotated["annotation"].items():
+                frames.setdefault(int(frame), {})[name] = mask
+    name = take.get("take_name") or Path(take["root_dir"]).name
+    if Path(name).name != name:
+        raise JobError(f"takes.json has a take named {name!r}; that is no name of a folder")
+    return [
+        CameraOfTake(
+            name,
+            camera,
+            _video(release, take, camera, selection.videos),
+            {number: frames[number] for number in sorted(frames)[:: selection.every]},
+        )
+        for camera, frames in by_camera.items()
+        if frames
+    ]
+
+
+def _video(release: Path, take: dict, camera: str, videos: str) -> Path | str:
+    device, _, stream = camera.partition("_")
+    stream = _STREAMS.get(stream, stream or "0")
+    try:
+        relative = take["frame_aligned_videos"][device][stream]["relative_path"]
+    except KeyError:
+        relative = None
+    if not relative:
+        return f"takes.json has no video of camera {device}, stream {stream}"
+    path = release / take["root_dir"] / relative
+    return path if videos == "full" else path.parent / "downscaled" / videos / path.name
+
+
+def _label(name: str) -> str:
+    """What an object is: its name without the number."""
+    return re.sub(r"_\d+$", "", name).replace("_", " ").strip()
+
+
+def _smaller(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The smallest picture that still gives every pixel of the one of 840x630."""
+    height, width = image.shape[:2]
+    scale = max(plan_fit(width, height, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX).scale)
+    if scale >= 1:
+        return image
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _mask(stored: dict, image: NDArray[np.uint8], small: NDArray[np.uint8]) -> dict:
+    """A stored mask in the pixels of the picture that is written."""
+    try:
+        width, height, packed = stored["width"], stored["height"], stored["encodedMask"]
+    except (KeyError, TypeError):
+        raise MaskError("the mask lacks its width, height or encodedMask") from None
+    mask = decode_mask({"size": [height, width], "counts": decompress(packed)})
+    aspect = image.shape[1] / image.shape[0]
+    if abs(width / height / aspect - 1) > _MOST_ASPECT_ERROR:
+        raise MaskError(
+            f"the mask is {width}x{height}, the video {image.shape[1]}x{image.shape[0]}"
+        )
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(small.shape[:2], mask.shape, strict=True)
+    )
+    return encode_mask(mask[rows][:, columns])

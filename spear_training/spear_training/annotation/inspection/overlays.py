@@ -1,0 +1,617 @@
+"""Drawings on pictures: masks, 2D boxes, oriented 3D boxes, points.
+
+Pictures are (H, W, 3) uint8 RGB; every function returns a new one. Pixels count from the centre of
+the top left one, except 2D boxes, which run from edge to edge.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import ConvexHull, QhullError
+
+from spear_training.annotation.boxes import edges_of
+from spear_training.annotation.records import (
+    PICTURE_HEIGHT_PX,
+    PICTURE_WIDTH_PX,
+    AnnotatedObject,
+    Intrinsics,
+)
+
+# Points and oriented boxes of the camera frame, brought into the picture.
+
+
+# Corners are neighbours where their numbers differ in one bit; x is the highest bit.
+_BIT_OF_AXIS = (4, 2, 1)
+EDGES = tuple(
+    (corner, corner | bit, axis)
+    for axis, bit in enumerate(_BIT_OF_AXIS)
+    for corner in range(8)
+    if not corner & bit
+)
+# Nearer than this share of the larger distance of an edge's ends, nothing has a place in a picture.
+_IN_FRONT = 1e-6
+
+
+class Edge(NamedTuple):
+    """An edge of a box.
+
+    Attributes:
+        start, end: numbers of its corners.
+        axis: 0, 1 or 2: it runs along the box's x, y or z axis.
+        hidden: whether the box itself is between it and the camera.
+    """
+
+    start: int
+    end: int
+    axis: int
+    hidden: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """The part of an edge that the picture shows; pixels, (u, v), (0, 0) a pixel's centre."""
+
+    edge: Edge
+    start_px: tuple[float, float]
+    end_px: tuple[float, float]
+
+
+def project(points_m: ArrayLike, intrinsics: Intrinsics) -> NDArray[np.float64]:
+    """Where points appear: (..., 3) in the camera frame to (..., 2) pixels u, v.
+
+    (0, 0) is the centre of the top left pixel; NaN for what is not in front of the camera.
+    """
+    points = np.asarray(points_m, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(points[..., 2:] > 0, intrinsics.project(points), np.nan)
+
+
+def is_shown(pixels: NDArray, width_px: int, height_px: int) -> NDArray[np.bool_]:
+    """Which of (..., 2) pixels lie in a picture; those that are NaN do not."""
+    u, v = np.moveaxis(np.asarray(pixels), -1, 0)
+    return (u >= -0.5) & (u <= width_px - 0.5) & (v >= -0.5) & (v <= height_px - 0.5)
+
+
+def edges(vertices_m: NDArray) -> list[Edge]:
+    """The 12 edges of a box (8, 3), as a camera at the origin sees them."""
+    faces = visible_faces(vertices_m)
+    found = []
+    for start, end, axis in EDGES:
+        beside = [(other, bool(start & _BIT_OF_AXIS[other])) for other in range(3) if other != axis]
+        found.append(Edge(start, end, axis, not any(face in faces for face in beside)))
+    return found
+
+
+def visible_faces(vertices_m: NDArray) -> set[tuple[int, bool]]:
+    """Faces of a box that look towards the origin: (axis, whether on its positive side).
+
+    None, if the origin is inside.
+    """
+    centre, faces = vertices_m.mean(axis=0), set()
+    for axis, edge in enumerate(edges_of(vertices_m)):
+        for positive in (False, True):
+            outwards = edge if positive else -edge
+            if outwards @ (centre + outwards / 2) < 0:
+                faces.add((axis, positive))
+    return faces
+
+
+def box_lines(
+    vertices_m: NDArray, intrinsics: Intrinsics, width_px: int, height_px: int
+) -> list[Line]:
+    """The edges of a box, each cut to what the picture shows of it.
+
+    Args:
+        vertices_m: (8, 3); corners may be behind the camera or outside the picture.
+        intrinsics: of the picture.
+        width_px: of the picture.
+        height_px: of the picture.
+
+    Returns:
+        Hidden ones first, so that others are drawn over them; edges outside are left out.
+    """
+    lines = []
+    for edge in sorted(edges(vertices_m), key=lambda edge: not edge.hidden):
+        part = _in_view(vertices_m[[edge.start, edge.end]], intrinsics, width_px, height_px)
+        if part is not None:
+            start, end = project(part, intrinsics).tolist()
+            lines.append(Line(edge, tuple(start), tuple(end)))
+    return lines
+
+
+def _in_view(ends_m, intrinsics, width_px, height_px):
+    """The part (2, 3) of a line between two points that lies in the view; None: nothing of it."""
+    left, right = -0.5 - intrinsics.cx, width_px - 0.5 - intrinsics.cx
+    top, bottom = -0.5 - intrinsics.cy, height_px - 0.5 - intrinsics.cy
+    # A point is in view where all of these are positive. They bound the view in space, where
+    # nothing is divided by a distance that may be zero.
+    planes = np.array(
+        [
+            [intrinsics.fx, 0.0, -left],
+            [-intrinsics.fx, 0.0, right],
+            [0.0, intrinsics.fy, -top],
+            [0.0, -intrinsics.fy, bottom],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    least = np.zeros((5, 1))
+    least[4] = _IN_FRONT * np.abs(ends_m).max()
+    at_start, at_end = (planes @ ends_m.T - least).T
+    if not np.isfinite([at_start, at_end]).all() or (np.maximum(at_start, at_end) <= 0).any():
+        return None
+    change = at_end - at_start
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = -at_start / change
+    first = crossing[at_start < 0].max(initial=0.0)
+    last = crossing[at_end < 0].min(initial=1.0)
+    if first >= last:
+        return None
+    start, end = ends_m
+    return np.array([start + first * (end - start), start + last * (end - start)])
+
+
+# Drawings on pictures: masks, 2D boxes, oriented 3D boxes, points.
+
+
+Colour = tuple[int, int, int]
+Image = NDArray[np.uint8]
+Mark = Literal["disc", "ring", "cross"]
+
+# Apart from each other also for people who confuse red and green, and from the axes' colours.
+PALETTE: tuple[Colour, ...] = (
+    (255, 176, 0),
+    (86, 180, 233),
+    (227, 119, 194),
+    (0, 176, 150),
+    (240, 228, 66),
+    (170, 130, 255),
+    (255, 140, 90),
+    (160, 200, 120),
+    (200, 160, 120),
+    (190, 190, 190),
+)
+# Of a box's x, y and z axis.
+AXIS_COLOURS: tuple[Colour, ...] = ((255, 40, 40), (40, 210, 40), (50, 90, 255))
+_DARK = (20, 24, 30)
+_FRACTION_BITS = 4  # of OpenCV's coordinates
+_DASH_PX, _GAP_PX = 5.0, 5.0
+_AXES_FROM = 0  # the corner that the axes are drawn at
+
+
+def colour_of(number: int) -> Colour:
+    """The colour of an object of a picture, by its number."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def web_colour(number: int) -> str:
+    """The colour of an object as "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*colour_of(number))
+
+
+def draw_masks(
+    image: Image, masks: Sequence[NDArray[np.bool_]], colours: Sequence[Colour], share: float = 0.35
+) -> Image:
+    """Tint what masks (H, W) show and draw their outlines.
+
+    Args:
+        image: to draw on.
+        masks: one an object.
+        colours: one a mask.
+        share: of the colour, 0..1; the rest is the picture.
+
+    Raises:
+        ValueError: a mask has another size than the picture.
+    """
+    drawn = image.copy()
+    for mask, colour in zip(masks, colours, strict=True):
+        if mask.shape != image.shape[:2]:
+            raise ValueError(
+                f"a mask is {mask.shape[1]}x{mask.shape[0]}, the picture "
+                f"{image.shape[1]}x{image.shape[0]}"
+            )
+        mixed = (1 - share) * drawn[mask] + share * np.array(colour)
+        drawn[mask] = np.rint(mixed).astype(np.uint8)
+        outlines, _ = cv2.findContours(
+            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(drawn, outlines, -1, colour, 1)
+    return drawn
+
+
+def draw_boxes_2d(
+    image: Image, boxes_xyxy_px: Sequence[Sequence[float]], colours: Sequence[Colour]
+) -> Image:
+    """Draw boxes (left, top, right, bottom; edge to edge); what is outside is cut off."""
+    drawn = image.copy()
+    most = np.array([image.shape[1], image.shape[0]] * 2) - 1.0
+    for box, colour in zip(boxes_xyxy_px, colours, strict=True):
+        left, top, right, bottom = np.clip(np.array(box) - 0.5, 0, most)
+        corners = _fixed([(left, top), (right, top), (right, bottom), (left, bottom)])
+        for ink, thickness in ((_DARK, 4), (colour, 2)):
+            cv2.polylines(drawn, [corners], True, ink, thickness, cv2.LINE_AA, _FRACTION_BITS)
+    return drawn
+
+
+def draw_box_3d(image: Image, vertices_m: NDArray, intrinsics: Intrinsics, colour: Colour) -> Image:
+    """Draw the edges of an oriented box; hidden ones thin and dashed.
+
+    The edges that leave corner 0 are coloured as axes: x red, y green, z blue.
+
+    Args:
+        image: to draw on.
+        vertices_m: (8, 3) in the order of `boxes.vertex_order`; corners may be behind the camera
+            or outside the picture, then the edges are cut there.
+        intrinsics: of the picture.
+        colour: of the other edges.
+    """
+    drawn = image.copy()
+    height, width = image.shape[:2]
+    lines = box_lines(vertices_m, intrinsics, width, height)
+    for line in lines:
+        ink = AXIS_COLOURS[line.edge.axis] if line.edge.start == _AXES_FROM else colour
+        if line.edge.hidden:
+            for start, end in _dashes(line):
+                _line(drawn, start, end, ink, 1)
+        else:
+            _line(drawn, line.start_px, line.end_px, _DARK, 4)
+    for line in lines:
+        if not line.edge.hidden:
+            axis = line.edge.start == _AXES_FROM
+            ink = AXIS_COLOURS[line.edge.axis] if axis else colour
+            _line(drawn, line.start_px, line.end_px, ink, 3 if axis else 2)
+    return drawn
+
+
+def draw_mark(image: Image, pixel_px: Sequence[float], colour: Colour, mark: Mark) -> Image:
+    """Draw a mark at a pixel (u, v); the picture itself where it is outside."""
+    drawn = image.copy()
+    if not is_shown(np.array(pixel_px, float), image.shape[1], image.shape[0]):
+        return drawn
+    u, v = pixel_px
+    for ink, more in ((_DARK, 2), (colour, 0)):
+        if mark == "cross":
+            for across, down in ((5, 5), (5, -5)):
+                start, end = (u - across, v - down), (u + across, v + down)
+                _line(drawn, start, end, ink, 2 + more)
+        else:
+            thickness = -1 if mark == "disc" else 2 + more
+            radius = round((5 + (more / 2 if mark == "disc" else 0)) * 2**_FRACTION_BITS)
+            middle = _fixed(pixel_px).tolist()
+            cv2.circle(drawn, middle, radius, ink, thickness, cv2.LINE_AA, _FRACTION_BITS)
+    return drawn
+
+
+def draw_point(
+    image: Image, point_m: Sequence[float], intrinsics: Intrinsics, colour: Colour, mark: Mark
+) -> Image:
+    """Draw a mark where the picture shows a point; the picture itself where it does not."""
+    return draw_mark(image, project(point_m, intrinsics), colour, mark)
+
+
+def _line(image: Image, start, end, colour: Colour, thickness: int) -> None:
+    """Draw into the image itself."""
+    start, end = _fixed([start, end]).tolist()
+    cv2.line(image, start, end, colour, thickness, cv2.LINE_AA, _FRACTION_BITS)
+
+
+def _fixed(points_px) -> NDArray[np.int32]:
+    return np.rint(np.array(points_px) * 2**_FRACTION_BITS).astype(np.int32)
+
+
+def _dashes(line: Line) -> Iterable[tuple[tuple, tuple]]:
+    start, end = np.array(line.start_px), np.array(line.end_px)
+    length = np.hypot(*(end - start))
+    along = (end - start) / max(length, 1e-9)
+    for begin in np.arange(0.0, length, _DASH_PX + _GAP_PX):
+        stop = min(begin + _DASH_PX, length)
+        yield tuple(start + begin * along), tuple(start + stop * along)
+
+
+# Boxes and points of a picture from above and from the side, to scale, as lines for an SV.
+
+
+WIDTH_PX, HEIGHT_PX = 420.0, 300.0
+_MARGIN_PX = 34.0
+_TEXT_PX = 12.0  # nearer to the rim the words would be cut
+_MOST_TICKS = 10
+_STEPS = (1.0, 2.0, 5.0, 10.0)
+# The camera is part of the view if that makes it no wider than this.
+_CAMERA_WIDENS = 1.7
+
+Px = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object; pixels of the view.
+
+    Attributes:
+        number: of the object in the picture.
+        outline: corners of what its box covers.
+        lines: the 12 edges, (x1, y1, x2, y2).
+        points: the points of its cloud that the record holds.
+        label_at: where its number stands.
+    """
+
+    number: int
+    outline: tuple[Px, ...]
+    lines: tuple[tuple[float, float, float, float], ...]
+    points: tuple[Px, ...]
+    label_at: Px
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A line of the grid: where it is along its axis (px), and the length that it stands for."""
+
+    at_px: float
+    text: str
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """What to draw; pixels from the upper left corner of a view of WIDTH_PX x HEIGHT_PX.
+
+    Attributes:
+        title: for people.
+        across_name, up_name: of the axes.
+        across_ticks, up_ticks: of the grid.
+        shapes: one an object.
+        camera: where it is; None: outside the view.
+        sight: lines from the camera along the edges of the picture.
+        px_per_unit: scale.
+    """
+
+    title: str
+    across_name: str
+    up_name: str
+    across_ticks: tuple[Tick, ...]
+    up_ticks: tuple[Tick, ...]
+    shapes: tuple[Shape, ...]
+    camera: Px | None
+    sight: tuple[tuple[float, float, float, float], ...]
+    px_per_unit: float
+
+
+def view_from_above(
+    objects: Sequence[AnnotatedObject], intrinsics: Intrinsics | None
+) -> PlanView | None:
+    """The view along y; None where there is nothing to see."""
+    sight = None
+    if intrinsics:
+        sides = np.array([-0.5, PICTURE_WIDTH_PX - 0.5]) - intrinsics.cx
+        sight = [(side / intrinsics.fx, 1.0) for side in sides]
+    return _view(objects, "From above", ("x", "z"), [[1, 0, 0], [0, 0, 1]], sight)
+
+
+def view_from_the_side(
+    objects: Sequence[AnnotatedObject], intrinsics: Intrinsics | None
+) -> PlanView | None:
+    """The view along -x; None where there is nothing to see."""
+    sight = None
+    if intrinsics:
+        sides = np.array([-0.5, PICTURE_HEIGHT_PX - 0.5]) - intrinsics.cy
+        sight = [(1.0, -side / intrinsics.fy) for side in sides]
+    return _view(objects, "From the side", ("z", "y"), [[0, 0, 1], [0, -1, 0]], sight)
+
+
+def nice_step(span: float, most_ticks: int = _MOST_TICKS) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... (or 0.1, ...) that divides a span into so few parts."""
+    power = 10.0 ** math.floor(math.log10(span / most_ticks))
+    return next(step * power for step in _STEPS if span <= most_ticks * step * power * (1 + 1e-9))
+
+
+class _Sheet:
+    """The plane of a view: from its own coordinates (across, up) to pixels."""
+
+    def __init__(self, places: NDArray):
+        low, high = places.min(axis=0), places.max(axis=0)
+        with_camera = np.minimum(low, 0), np.maximum(high, 0)
+        room = np.array([WIDTH_PX, HEIGHT_PX]) - 2 * _MARGIN_PX
+        span = max(((high - low) / room).max(), 1e-9)
+        if ((with_camera[1] - with_camera[0]) / room).max() <= _CAMERA_WIDENS * span:
+            low, high = with_camera
+            span = max(((high - low) / room).max(), 1e-9)
+        self.px_per_unit = 1 / span
+        self._middle = (low + high) / 2
+
+    def px(self, places: ArrayLike) -> NDArray:
+        """Pixels (..., 2) of places (..., 2)."""
+        moved = (np.asarray(places) - self._middle) * self.px_per_unit
+        return np.array([WIDTH_PX, HEIGHT_PX]) / 2 + moved * np.array([1.0, -1.0])
+
+    def ticks(self, axis: int, sign: int, step: float) -> tuple[Tick, ...]:
+        """Lines of the grid along an axis; `sign` is that of the camera's own axis."""
+        half = np.array([WIDTH_PX, HEIGHT_PX])[axis] / 2 / self.px_per_unit
+        first, last = (math.ceil((self._middle[axis] - half) / step),
+                       math.floor((self._middle[axis] + half) / step))  # fmt: skip
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        found = []
+        for count in range(first, last + 1):
+            place = np.zeros(2)
+            place[axis] = count * step
+            at_px = _short(self.px(place)[axis])
+            if _TEXT_PX <= at_px <= (WIDTH_PX, HEIGHT_PX)[axis] - _TEXT_PX:
+                text = f"{sign * count * step + 0.0:.{digits}f}"
+                found.append(Tick(at_px, text))
+        return tuple(found)
+
+
+def _view(objects, title, names, axes, sight) -> PlanView | None:
+    if not objects:
+        return None
+    axes = np.array(axes, float).T
+    corners = [found.vertices @ axes for found in objects]
+    samples = [np.array(found.sample_m, float).reshape(-1, 3) @ axes for found in objects]
+    sheet = _Sheet(np.concatenate([*corners, *samples]))
+    step = nice_step(max(WIDTH_PX, HEIGHT_PX) / sheet.px_per_unit)
+    camera = sheet.px((0.0, 0.0))
+    seen = (camera >= 0).all() and (camera <= (WIDTH_PX, HEIGHT_PX)).all()
+    far = 2 * (WIDTH_PX + HEIGHT_PX) / sheet.px_per_unit
+    reach = far + float(np.abs(np.concatenate(corners)).max())
+    return PlanView(
+        title,
+        *names,
+        sheet.ticks(0, 1, step),
+        sheet.ticks(1, -1 if names[1] == "y" else 1, step),
+        tuple(
+            _shape(number, sheet.px(box), sheet.px(cloud))
+            for number, (box, cloud) in enumerate(zip(corners, samples, strict=True))
+        ),
+        _pair(camera) if seen else None,
+        tuple((*_pair(camera), *_pair(sheet.px(np.array(way) * reach))) for way in sight or ()),
+        sheet.px_per_unit,
+    )
+
+
+def _shape(number: int, corners: NDArray, points: NDArray) -> Shape:
+    return Shape(
+        number,
+        tuple(_pair(corner) for corner in _hull(corners)),
+        tuple((*_pair(corners[start]), *_pair(corners[end])) for start, end, _ in EDGES),
+        tuple(_pair(point) for point in points),
+        _pair(corners.mean(axis=0)),
+    )
+
+
+def _hull(corners: NDArray) -> NDArray:
+    try:
+        return corners[ConvexHull(corners).vertices]
+    except (QhullError, ValueError):  # a box seen along its plane
+        return corners[[0, 7]]
+
+
+def _pair(place: NDArray) -> Px:
+    return _short(place[0]), _short(place[1])
+
+
+def _short(number: float) -> float:
+    return round(float(number), 1)
+
+
+# Words on pictures, each on a plate of its own colour, placed so that they do not cover o.
+
+
+LABEL_PX, NUMBER_PX = 14, 11
+_LONGEST = 40  # letters
+_PAD_PX = 2
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Words and where they may stand.
+
+    Attributes:
+        text: one line of letters that can be printed.
+        places_px: upper left corners (x, y) to try, the best one first.
+        colour: of the plate, or of the words where there is none.
+        size_px: of the letters.
+        plate: whether there is one.
+        must: written even if it covers others.
+    """
+
+    text: str
+    places_px: tuple[tuple[float, float], ...]
+    colour: Colour
+    size_px: int = LABEL_PX
+    plate: bool = True
+    must: bool = True
+
+
+def label_tag(text: str, box_xyxy_px: Sequence[float], colour: Colour) -> Tag:
+    """The name of a 2D box: above it, else below it, else inside it."""
+    left, top, right, bottom = box_xyxy_px
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\u2026"
+    width, height = text_size(text, LABEL_PX)
+    places = ((left, top - height), (right - width, top - height), (left, bottom), (left, top))
+    return Tag(text, places, colour)
+
+
+def vertex_tags(
+    vertices_m: NDArray, intrinsics: Intrinsics, colour: Colour, width_px: int, height_px: int
+) -> list[Tag]:
+    """The numbers of a box's corners, a little outwards of them; near corners first.
+
+    Corners that the picture does not show have none.
+    """
+    tags = []
+    pixels = project(vertices_m, intrinsics)
+    shown = is_shown(pixels, width_px, height_px)
+    middle = pixels[shown].mean(axis=0) if shown.any() else None
+    for number in np.argsort(np.linalg.norm(vertices_m, axis=1), kind="stable").tolist():
+        if not shown[number]:
+            continue
+        size = np.array(text_size(str(number), NUMBER_PX))
+        outwards = pixels[number] - middle
+        outwards = outwards / max(np.abs(outwards).max(), 1e-9)
+        places = tuple(
+            tuple((pixels[number] + reach * outwards - size / 2).tolist()) for reach in (8, 14)
+        )
+        tags.append(Tag(str(number), places, colour, NUMBER_PX, plate=False, must=False))
+    return tags
+
+
+def draw_tags(image: Image, tags: Iterable[Tag]) -> Image:
+    """Write the tags in their order; one that finds no free place is left out unless it must be."""
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    picture = Pillow.fromarray(image)
+    pen = ImageDraw.Draw(picture)
+    taken: list[tuple[float, float, float, float]] = []
+    for tag in tags:
+        size = text_size(tag.text, tag.size_px)
+        spot = _spot(tag, size, picture.size, taken)
+        if spot is None:
+            continue
+        taken.append(spot)
+        where = (spot[0] + _PAD_PX, spot[1] + _PAD_PX)
+        if tag.plate:
+            pen.rectangle(spot, fill=tag.colour)
+            pen.text(where, tag.text, fill=(20, 24, 30), font=_font(tag.size_px), anchor="lt")
+        else:
+            edge = {"stroke_width": 2, "stroke_fill": (20, 24, 30)}
+            pen.text(where, tag.text, fill=tag.colour, font=_font(tag.size_px), anchor="lt", **edge)
+    return np.asarray(picture).copy()
+
+
+def text_size(text: str, size_px: int) -> tuple[float, float]:
+    """Width and height (px) of a tag."""
+    _, top, _, bottom = _font(size_px).getbbox("Ag", anchor="lt")
+    return _font(size_px).getlength(text) + 2 * _PAD_PX, bottom - top + 2 * _PAD_PX
+
+
+def _spot(tag: Tag, size, picture_size, taken):
+    """Left, top, right, bottom inside the picture, free if there is a free one."""
+    spots = []
+    for place in tag.places_px:
+        left, top = (
+            float(np.clip(at, 0, max(0, most - side - 1)))
+            for at, side, most in zip(place, size, picture_size, strict=True)
+        )
+        spots.append((left, top, left + size[0], top + size[1]))
+    free = (spot for spot in spots if not any(_meet(spot, other) for other in taken))
+    return next(free, spots[0] if tag.must else None)
+
+
+def _meet(a, b) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@lru_cache
+def _font(size_px: int):
+    """DejaVu Sans, which matplotlib brings along: it has most of the world's alphabets."""
+    import matplotlib
+    from PIL import ImageFont
+
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")
+    # The other engine, where it is installed at all, refuses some texts.
+    return ImageFont.truetype(str(path), size_px, layout_engine=ImageFont.Layout.BASIC)

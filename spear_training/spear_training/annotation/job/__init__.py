@@ -1,1 +1,0 @@
-"""The annotation of many pictures: shards, journals, executors, and reading the records back."""

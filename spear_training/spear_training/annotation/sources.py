@@ -1,0 +1,249 @@
+"""A folder of pictures that were taken out of recordings, with the list of them.
+
+    OUT/import.json            how the pictures were made; a later run must agree
+    OUT/frames/<unit>/*.jpg    the pictures of one unit: a camera of a take, an episode
+    OUT/frames/<unit>.json     its part of the list; written last, so a unit with it is whole
+    OUT/items.jsonl            the list; written when all units are there
+    OUT/rejected.jsonl         what could not be used, and why
+
+Units may be made by several processes at once, in any order; the list comes out the same.
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spear_policy.inference.episode import EpisodeError
+from spear_training.annotation.records import Item, ItemError
+from spear_training.annotation.run_folder import agree
+from spear_training.data.reader import DataFileError, EpisodeReader
+
+# A folder of pictures as a list of items: what is in it and below it, in a fixed order.
+
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+def photograph_items(folder: Path, but_not: Path | None = None) -> list[Item]:
+    """List the pictures of a folder and its folders.
+
+    The id of a picture is its path below the folder, with "/". Hidden files and folders (their
+    name begins with a point) do not count; links count as what they lead to. The order is that
+    of the ids' characters, the same on every machine.
+
+    Args:
+        but_not: a folder that is left out: where the results go.
+
+    Raises:
+        ItemError: there is no such folder, no picture in it, or a name that is no text.
+    """
+    if not folder.is_dir():
+        raise ItemError(f"{folder} is no folder; name one with pictures")
+    left_out = but_not and but_not.resolve()
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in _pictures(folder, left_out, frozenset())
+    )
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ItemError(f"{folder}: the name {name!r} is not in UTF-8; rename it") from None
+    if not names:
+        raise ItemError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
+    return [Item(name, name) for name in names]
+
+
+def _pictures(folder: Path, left_out: Path | None, above: frozenset[Path]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here == left_out or here in above:  # a link to a folder above would never end
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise ItemError(f"{folder} cannot be read ({error.strerror})") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _pictures(Path(entry.path), left_out, above | {here})
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            yield Path(entry.path)
+
+
+# A folder of pictures that were taken out of recordings, with the list of them.
+
+
+JPEG_QUALITY = 95
+
+
+@dataclass
+class Unit:
+    """What one unit came to."""
+
+    items: list[Item] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+
+
+class FrameFolder:
+    """Writes such a folder; whatever is there already is kept."""
+
+    def __init__(self, out: Path, settings: dict):
+        """Begin, or go on with, a folder.
+
+        Args:
+            settings: all that the pictures depend on, as plain JSON values.
+
+        Raises:
+            JobError: the folder was made with other settings.
+            OSError: it cannot be written.
+        """
+        self.out = out
+        (out / "frames").mkdir(parents=True, exist_ok=True)
+        mend = "use the same options again, or choose another --out"
+        agree(out / "import.json", settings, tuple(settings), mend)
+
+    def has(self, unit: str) -> bool:
+        """Whether a unit is whole."""
+        return self._part(unit).is_file()
+
+    def write_picture(self, unit: str, name: str, image: NDArray[np.uint8]) -> str:
+        """Write a picture (H, W, 3) RGB as JPEG.
+
+        Returns:
+            Its path, relative to the folder.
+
+        Raises:
+            OSError: the disk is full, or the like; no half picture has this name.
+        """
+        path = self.out / "frames" / unit / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, _jpeg(image))
+        return path.relative_to(self.out).as_posix()
+
+    def finish_unit(self, unit: str, made: Unit) -> None:
+        """Note that all pictures of a unit are written.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        values = {
+            "items": [json.loads(item.to_json()) for item in made.items],
+            "rejected": made.rejected,
+        }
+        path = self._part(unit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, json.dumps(values, ensure_ascii=False).encode())
+
+    def make(
+        self, units: Sequence[str], make_unit: Callable[[str], Unit], say: Callable[[str], None]
+    ) -> int:
+        """Make the units that are missing, and say how each went.
+
+        Returns:
+            How much was rejected in these units, in earlier runs as well.
+
+        Raises:
+            OSError: the disk is full, or the like; the units so far are whole.
+        """
+        rejected = 0
+        for count, unit in enumerate(units, 1):
+            begin = f"[{count}/{len(units)}] {unit}"
+            if self.has(unit):
+                rejected += len(self._read(unit)["rejected"])
+                say(f"{begin}: kept")
+                continue
+            made = make_unit(unit)
+            self.finish_unit(unit, made)
+            rejected += len(made.rejected)
+            for reason in made.rejected:
+                say(f"{begin}: REJECTED, {reason}")
+            say(f"{begin}: {len(made.items)} pictures")
+        return rejected
+
+    def finish(self, units: Sequence[str]) -> tuple[int, int] | None:
+        """Write the list, if all units are there.
+
+        Returns:
+            How many pictures are in it and how much was rejected; None: units are missing.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        if not all(self.has(unit) for unit in units):
+            return None
+        counts = {"rejected": 0, "items": 0}
+
+        def lines(key: str) -> Iterator[bytes]:
+            for unit in units:
+                for value in self._read(unit)[key]:
+                    counts[key] += 1
+                    value = {"unit": unit, "reason": value} if key == "rejected" else value
+                    yield json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+        _write_whole(self.out / "rejected.jsonl", lines("rejected"))
+        _write_whole(self.out / "items.jsonl", lines("items"))
+        return counts["items"], counts["rejected"]
+
+    def _read(self, unit: str) -> dict:
+        return json.loads(self._part(unit).read_text(encoding="utf-8"))
+
+    def _part(self, unit: str) -> Path:
+        return self.out / "frames" / f"{unit}.json"
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    # The pictures are small: full resolution of the colours costs little.
+    Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
+    return file.getvalue()
+
+
+def _write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
+    beside = path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
+    try:
+        with beside.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+# BridgeData V2: frames of the camera over the shoulder, as items.
+
+
+CAMERA = "external"
+NATIVE_ASPECT = 4 / 3
+
+
+def bridge_units(reader: EpisodeReader, every_episode: int) -> dict[str, int]:
+    """Name the units, each so many-th episode: unit name -> number of the episode."""
+    return {f"{reader.name}/{index:06d}": index for index in range(0, len(reader), every_episode)}
+
+
+def make_unit(
+    folder: FrameFolder, name: str, reader: EpisodeReader, index: int, every: int
+) -> Unit:
+    """Write each so many-th picture of an episode, the first one included.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    try:
+        video = reader.read(index).images[CAMERA]
+    except (DataFileError, EpisodeError) as error:
+        return Unit(rejected=[str(error)])
+    squashed = video.shape[1] == video.shape[2]
+    aspect = NATIVE_ASPECT if squashed else None
+    made = Unit()
+    for step in range(0, len(video), every):
+        path = folder.write_picture(name, f"{step:03d}", video[step])
+        made.items.append(Item(f"{name}/{step:03d}", path, native_aspect=aspect))
+    return made

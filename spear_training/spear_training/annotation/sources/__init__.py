@@ -1,1 +1,0 @@
-"""Where pictures come from: folders of photographs, Ego-Exo4D, BridgeData V2."""

@@ -1,0 +1,338 @@
+"""Pictures of a scene: what a camera sees, which thing each pixel shows, and how far it is."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from spear_policy.geometry.quaternions import wxyz_from_xyzw
+from spear_policy.inference.image_geometry import Fit, plan_fit
+from spear_training.annotation.depth import backproject
+from spear_training.annotation.frame import JobError, PointMap, in_picture
+from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
+from spear_training.annotation.synthetic.objects import Part, Placed
+from spear_training.annotation.synthetic.scenes import LARGEST_PX, Lamp, Scene, View
+from spear_training.annotation.synthetic.textures import Paint
+
+# A scene as a MuJoCo model: one mesh a part, exactly the triangles that the truth is made.
+
+
+# Depth has a float's precision in these bounds: test_scene_pictures.py says how much.
+NEAREST_M, FURTHEST_M = 0.05, 30.0
+BACKDROP = -1
+_SHADOW_MAP_PX = 2048
+
+
+def build(scene: Scene) -> tuple[mujoco.MjSpec, list[int]]:
+    """Describe the scene to MuJoCo.
+
+    Returns:
+        the description, and for each geom in order the index of its thing, or BACKDROP.
+    """
+    spec = mujoco.MjSpec()
+    spec.compiler.usethread = False
+    spec.stat.extent = 1.0  # so that the planes and the shadow's reach below are in metres
+    spec.stat.center = [0.0, 0.0, 0.0]
+    look = spec.visual
+    look.map.znear, look.map.zfar = NEAREST_M, FURTHEST_M
+    look.map.shadowclip = scene.reach_m
+    look.quality.shadowsize, look.quality.offsamples = _SHADOW_MAP_PX, 4
+    look.global_.offwidth, look.global_.offheight = LARGEST_PX
+    look.headlight.ambient = [scene.ambient] * 3
+    look.headlight.diffuse = [0.1] * 3
+    look.headlight.specular = [0.0] * 3
+    spec.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=scene.sky[0],
+        rgb2=scene.sky[1],
+        width=32,
+        height=192,
+    )
+    for lamp in scene.lamps:
+        _add_lamp(spec, lamp)
+    owners: list[int] = []
+    materials: dict[int, str] = {}
+    _add_parts(spec, spec.worldbody, scene.backdrop, materials)
+    owners += [BACKDROP] * len(scene.backdrop)
+    for index, placed in enumerate(scene.things):
+        quaternion = wxyz_from_xyzw(Rotation.from_matrix(placed.axes).as_quat())
+        body = spec.worldbody.add_body(name=f"{index}", pos=placed.position_m, quat=quaternion)
+        _add_parts(spec, body, placed.thing.body.parts, materials)
+        owners += [index] * len(placed.thing.body.parts)
+    return spec, owners
+
+
+def _add_parts(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, parts: Iterable[Part], materials: dict[int, str]
+) -> None:
+    for part in parts:
+        name = f"{len(spec.meshes)}"
+        surface = part.surface
+        corners = np.arange(surface.triangles.size)
+        spec.add_mesh(
+            name=name,
+            uservert=surface.vertices_m.ravel(),
+            userface=surface.triangles.ravel(),
+            usernormal=surface.normals.ravel(),
+            userfacenormal=surface.triangles.ravel(),
+            usertexcoord=(surface.texture_uv * part.paint.repeat).ravel(),
+            userfacetexcoord=corners,
+            # A part may be too thin to have a volume.
+            inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
+        )
+        if id(part.paint) not in materials:
+            materials[id(part.paint)] = _add_material(spec, part.paint)
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_MESH,
+            meshname=name,
+            material=materials[id(part.paint)],
+            contype=0,
+            conaffinity=0,
+            castshadow=part.shadow,
+        )
+
+
+def _add_material(spec: mujoco.MjSpec, paint: Paint) -> str:
+    name = f"{len(spec.materials)}"
+    material = spec.add_material(name=name, specular=paint.specular, shininess=paint.shininess)
+    if paint.texture is None:
+        material.rgba = [*paint.rgb, 1.0]
+        return name
+    height, width, channels = paint.texture.shape
+    texture = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D)
+    texture.width, texture.height, texture.nchannel = width, height, channels
+    texture.data = paint.texture.tobytes()
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
+    return name
+
+
+def _add_lamp(spec: mujoco.MjSpec, lamp: Lamp) -> None:
+    kinds = mujoco.mjtLightType
+    spec.worldbody.add_light(
+        type=kinds.mjLIGHT_DIRECTIONAL if lamp.position_m is None else kinds.mjLIGHT_SPOT,
+        pos=[0.0, 0.0, 5.0] if lamp.position_m is None else lamp.position_m,
+        dir=lamp.direction,
+        diffuse=lamp.rgb,
+        specular=[0.3 * part for part in lamp.rgb],
+        castshadow=lamp.shadow,
+        cutoff=85.0,
+        exponent=1.0,
+    )
+
+
+# Pictures of a scene: what a camera sees, which thing each pixel shows, and how far it is.
+
+
+SKY = -2
+_SHOWN, _HIDDEN = 0, 5  # of MuJoCo's geom groups
+
+
+class Painter:
+    """OpenGL for the life of a process; belongs to the thread that made it.
+
+    Raises:
+        JobError: this machine cannot draw.
+    """
+
+    def __init__(self):
+        try:
+            self._gl = mujoco.GLContext(*LARGEST_PX)
+            self._gl.make_current()
+        except Exception as error:  # each OpenGL platform fails with a class of its own
+            raise JobError(
+                f"no OpenGL to draw scenes with ({type(error).__name__}: {error}): install "
+                "libegl1, libegl-mesa0 and libgl1-mesa-dri and set MUJOCO_GL=egl"
+            ) from error
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._gl.free()
+
+    @contextmanager
+    def load(self, scene: Scene) -> Iterator["Easel"]:
+        """Have a scene ready for drawing."""
+        self._gl.make_current()
+        easel = Easel(scene)
+        try:
+            yield easel
+        finally:
+            easel.close()
+
+
+class Easel:
+    """Draws one scene. Made by `Painter.load`."""
+
+    def __init__(self, scene: Scene):
+        spec, owners = build(scene)
+        self._model = spec.compile()
+        self._owners = np.array(owners)
+        data = mujoco.MjData(self._model)
+        mujoco.mj_kinematics(self._model, data)
+        mujoco.mj_camlight(self._model, data)
+        self._data = data
+        self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        # Near is 1 and far is 0: floats are dense near 0, so far depths stay precise.
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+        self._scene = mujoco.MjvScene(self._model, maxgeom=len(owners) + 64)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[_HIDDEN] = False
+        self._show(None)
+
+    def close(self) -> None:
+        """Free the textures and meshes."""
+        self._context.free()
+
+    def colours(self, view: View) -> NDArray[np.uint8]:
+        """What the camera sees, (H, W, 3) RGB."""
+        return self._draw(view, by_number=False)[0]
+
+    def things_and_depth(self, view: View) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """What is at the centre of each pixel.
+
+        Returns:
+            things (H, W): index into the scene's things, BACKDROP or SKY.
+            depth_m (H, W): along the optical axis; NaN in the sky.
+        """
+        numbers, depth = self._draw(view, by_number=True)
+        numbers = numbers @ np.array([1, 1 << 8, 1 << 16])
+        drawn = self._scene.geoms[: self._scene.ngeom]
+        names = np.full(max(numbers.max(), len(drawn)) + 1, SKY, np.int32)
+        for geom in drawn:
+            if geom.segid >= 0:
+                names[geom.segid + 1] = self._owners[geom.objid]
+        things = names[numbers]
+        far = FURTHEST_M - NEAREST_M
+        depth_m = NEAREST_M * FURTHEST_M / (NEAREST_M + depth.astype(float) * far)
+        return things, np.where(things == SKY, np.nan, depth_m)
+
+    def silhouette_px(self, thing: int, window: View) -> int:
+        """Pixels of a window that one thing would cover if it were alone."""
+        self._show(thing)
+        things, _ = self.things_and_depth(window)
+        self._show(None)
+        return int((things == thing).sum())
+
+    def _show(self, thing: int | None) -> None:
+        """Draw one thing alone from now on; None: everything."""
+        shown = np.full(len(self._owners), thing is None) | (self._owners == thing)
+        self._model.geom_group[:] = np.where(shown, _SHOWN, _HIDDEN)
+
+    def _draw(self, view: View, by_number: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        mujoco.mjv_updateScene(
+            self._model,
+            self._data,
+            self._options,
+            None,
+            mujoco.MjvCamera(),
+            mujoco.mjtCatBit.mjCAT_ALL.value,
+            self._scene,
+        )
+        for eye in self._scene.camera:  # MuJoCo draws with the mean of two
+            _point(eye, view)
+        # Multisampling is off in this mode: numbers never mix, depth is that of pixel centres.
+        for flag in (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR):
+            self._scene.flags[flag] = by_number
+        area = mujoco.MjrRect(0, 0, view.width_px, view.height_px)
+        mujoco.mjr_render(area, self._scene, self._context)
+        colours = np.empty((view.height_px, view.width_px, 3), np.uint8)
+        depth = np.empty((view.height_px, view.width_px), np.float32) if by_number else None
+        mujoco.mjr_readPixels(colours, depth, area, self._context)
+        return colours[::-1], None if depth is None else depth[::-1]
+
+
+def _point(eye: mujoco.MjvGLCamera, view: View) -> None:
+    """Give an OpenGL camera the pose and the intrinsics of a view."""
+    camera = view.intrinsics
+    eye.pos[:] = view.position_m
+    eye.forward[:] = view.axes[:, 2]
+    eye.up[:] = -view.axes[:, 1]
+    eye.frustum_near, eye.frustum_far = NEAREST_M, FURTHEST_M
+    # The picture's edges are half a pixel outside the centres of its outermost pixels.
+    eye.frustum_top = NEAREST_M * (camera.cy + 0.5) / camera.fy
+    eye.frustum_bottom = -NEAREST_M * (view.height_px - 0.5 - camera.cy) / camera.fy
+    left = -(camera.cx + 0.5) / camera.fx
+    right = (view.width_px - 0.5 - camera.cx) / camera.fx
+    eye.frustum_center = NEAREST_M * (left + right) / 2
+    eye.frustum_width = NEAREST_M * (right - left) / 2  # half of it, whatever the name says
+
+
+# What a camera really sees of a scene, in the picture of 840x630 that is annotated.
+
+
+# A thing counts as seen with so many pixels, and such a share of what it would cover alone.
+MIN_PX, MIN_VISIBLE = 300, 0.15
+_BEHIND_M = 0.1  # a corner nearer than this to the camera's plane has no place in a picture
+_GLANCE = 0.2
+_MIN_GLANCE_PX = 16
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is seen.
+
+    Attributes:
+        fit: from the stored picture to the one of 840x630.
+        view: the camera of the latter.
+        things: (630, 840) index of the thing at each pixel; negative where there is none.
+        points: exact points of all pixels.
+        visible: of each thing that is seen well enough, by its index, the share of its pixels
+            that is neither hidden nor outside the picture.
+    """
+
+    fit: Fit
+    view: View
+    things: NDArray[np.int32]
+    points: PointMap
+    visible: dict[int, float]
+
+
+def look(easel: Easel, things: Sequence[Placed], view: View) -> Look:
+    """Look at a scene's things through the camera of a stored picture."""
+    fit = plan_fit(view.width_px, view.height_px, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX)
+    fitted = view.fitted(fit)
+    inside = in_picture(fit, np.ones((view.height_px, view.width_px), bool), outside=False)
+    seen, depth_m = easel.things_and_depth(fitted)
+    seen, depth_m = np.where(inside, seen, SKY), np.where(inside, depth_m, np.nan)
+    counts = np.bincount(seen[seen >= 0], minlength=len(things))
+    visible = {}
+    for index in np.flatnonzero(counts >= MIN_PX):
+        share = counts[index] / _silhouette_px(easel, int(index), things[index], fitted)
+        if share >= MIN_VISIBLE:
+            visible[int(index)] = min(1.0, float(share))
+    points = PointMap(backproject(depth_m, fitted.intrinsics), fitted.intrinsics)
+    return Look(fit, fitted, seen, points, visible)
+
+
+def glance(easel: Easel, view: View, nearest_m: float) -> int:
+    """How many things a small picture shows; -1 where something stands in front of the camera."""
+    fit = plan_fit(view.width_px, view.height_px, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX)
+    seen, depth_m = easel.things_and_depth(view.fitted(fit).shrunk(_GLANCE))
+    if (depth_m < nearest_m).any():
+        return -1
+    return int((np.bincount(seen[seen >= 0], minlength=1) >= _MIN_GLANCE_PX).sum())
+
+
+def _silhouette_px(easel: Easel, index: int, placed: Placed, view: View) -> float:
+    """Pixels that a thing would cover alone, beyond the picture's edges too.
+
+    Infinite where a part of it is behind the camera.
+    """
+    corners = view.in_camera(placed.vertices_m)
+    if corners[:, 2].min() < _BEHIND_M:
+        return np.inf
+    pixels = view.project(corners)
+    left, top = np.floor(pixels.min(axis=0)).astype(int) - 1
+    wide, high = np.ceil(pixels.max(axis=0)).astype(int) + 2 - (left, top)
+    # What is larger than the largest picture is drawn with larger pixels.
+    coarse = int(np.ceil(max(wide / LARGEST_PX[0], high / LARGEST_PX[1])))
+    wide, high = (coarse * -(-int(side) // coarse) for side in (wide, high))
+    window = view.window(int(left), int(top), wide, high).shrunk(1 / coarse)
+    return easel.silhouette_px(index, window) * coarse**2

@@ -1,1 +1,0 @@
-"""A lab's own recordings: rosbag2 folders to episodes, without ROS."""

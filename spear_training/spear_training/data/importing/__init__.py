@@ -1,1 +1,0 @@
-"""From readers to episode files and stores: what import_episodes does."""

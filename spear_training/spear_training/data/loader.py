@@ -1,0 +1,404 @@
+"""Batches of a mixture: a pure function of seed and step, made by any number of workers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from spear_policy.geometry import quaternions as quat
+from spear_policy.geometry.tracking import TimedPoses
+from spear_policy.inference.episode import binary_gripper
+from spear_training.data.mixture import MixtureOrder
+from spear_training.data.store.format import PICTURE_SIZES, WRIST
+from spear_training.data.store.reader import FrameStore, stored_poses
+
+# What the model is to answer at a moment of an episode: the next poses as deltas, at 5 Hz.
+
+
+STEPS, DT_S = 5, 0.2
+Reference = Literal["anchor", "previous"]
+REFERENCES = ("anchor", "previous")
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkTargets:
+    """The chunks at A moments of one episode, N steps each.
+
+    Attributes:
+        translations_m: (A, N, 3), base frame.
+        rotations_xyzw: (A, N, 4), w >= 0, end-effector frame of what the step starts from.
+        grippers: (A, N), 0 closed or 1 open.
+        recorded: (A, N) bool, False for steps after the end of the episode, which hold its last
+            pose.
+    """
+
+    translations_m: NDArray
+    rotations_xyzw: NDArray
+    grippers: NDArray
+    recorded: NDArray
+
+
+def chunk_targets(
+    measured: TimedPoses,
+    told: TimedPoses,
+    gripper_commands: ArrayLike,
+    moments_s: ArrayLike,
+    steps: int = STEPS,
+    dt_s: float = DT_S,
+    reference: Reference = "anchor",
+) -> ChunkTargets:
+    """The chunks at some moments of one episode.
+
+    Args:
+        measured: where the end effector was; the deltas start from it.
+        told: where it was told to be at the same stamps, or `measured` where nobody recorded that.
+        gripper_commands: (T,) at the stamps, 0 closed .. 1 open; `binary_gripper` decides
+            what lies between.
+        moments_s: (A,) on the clock of the stamps.
+        steps, dt_s: of a chunk.
+        reference: anchor: every step starts from the pose at its moment, as the wire has it.
+            previous: each step starts from the one before.
+
+    Raises:
+        ValueError: shapes or stamps that do not belong together, a moment outside the episode,
+            or an unknown reference.
+    """
+    stamps, moments = measured.stamps_s, np.asarray(moments_s, float)
+    commands = np.asarray(gripper_commands, float)
+    if not np.array_equal(stamps, told.stamps_s) or commands.shape != stamps.shape:
+        raise ValueError("measured poses, told poses and gripper commands need the same stamps")
+    if moments.ndim != 1 or not ((moments >= stamps[0]) & (moments <= stamps[-1])).all():
+        raise ValueError(f"moments must be a list within {stamps[0]:g}..{stamps[-1]:g} s")
+    if reference not in REFERENCES:
+        raise ValueError(f"the reference is {reference!r}: it may be {' or '.join(REFERENCES)}")
+    due = moments[:, None] + dt_s * np.arange(1, steps + 1)
+    targets = told.at(due.ravel()).reshape(*due.shape, 7)
+    starts = np.broadcast_to(measured.at(moments)[:, None], targets.shape)
+    if reference == "previous":
+        starts = np.concatenate([starts[:, :1], targets[:, :-1]], axis=1)
+    # A sample that is due within rounding of a stamp belongs to it.
+    last_told = np.searchsorted(stamps, due + 1e-6, side="right") - 1
+    return ChunkTargets(
+        translations_m=targets[..., :3] - starts[..., :3],
+        rotations_xyzw=quat.half_space(
+            quat.multiply(quat.inverse(starts[..., 3:]), targets[..., 3:])
+        ),
+        grippers=binary_gripper(commands)[last_told],
+        recorded=due <= stamps[-1] + 1e-6,
+    )
+
+
+def followed(
+    start_pose: ArrayLike, targets: ChunkTargets, moment: int, reference: Reference = "anchor"
+) -> NDArray:
+    """The poses (N, 7) that a robot at `start_pose` (7,) reaches by the chunk of one moment.
+
+    This is what a driver does with a chunk (facts/model.md 6.1), so it shows on a plot whether
+    the deltas mean what was recorded.
+    """
+    pose = np.asarray(start_pose, float)
+    poses = []
+    for step in range(targets.translations_m.shape[1]):
+        start = poses[-1] if poses and reference == "previous" else pose
+        position = start[:3] + targets.translations_m[moment, step]
+        turned = quat.multiply(start[3:], targets.rotations_xyzw[moment, step])
+        poses.append(np.concatenate([position, turned]))
+    return np.array(poses)
+
+
+# One moment of a stored episode: what the robot saw, where it was, what it is to do.
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A training sample before anything is normalised.
+
+    Attributes:
+        images: by camera, (H, W, 3) uint8 RGB; a camera that the data set lacks is not there.
+        pose: (7,) measured, base frame [m], xyzw.
+        gripper_opening: measured, 0 closed .. 1 open.
+        translations_m: (N, 3), rotations_xyzw: (N, 4), grippers: (N,) of the chunk, see targets.
+        sentences: all that the episode has.
+        state_known: False where `pose` is only a sum of deltas.
+    """
+
+    images: dict[str, NDArray[np.uint8]]
+    pose: NDArray[np.float64]
+    gripper_opening: float
+    translations_m: NDArray[np.float64]
+    rotations_xyzw: NDArray[np.float64]
+    grippers: NDArray[np.float64]
+    sentences: tuple[str, ...]
+    state_known: bool
+
+
+class MomentReader:
+    """The moments of one store by the number of their frame.
+
+    Attributes:
+        store: what is read.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        steps: int = STEPS,
+        dt_s: float = DT_S,
+        reference: Reference = "anchor",
+    ):
+        """Take a store and the shape of a chunk, see `targets.chunk_targets`."""
+        self.store = store
+        self._steps, self._dt_s, self._reference = steps, dt_s, reference
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, frame: int) -> Moment:
+        """Read moment `frame`.
+
+        Raises:
+            DataFileError: a file of the store is damaged there.
+            IndexError: there is no such frame.
+        """
+        store = self.store
+        if not 0 <= frame < len(store):
+            raise IndexError(f"{store.facts.name} has no frame {frame}: 0..{len(store) - 1}")
+        episode = int(store.episode_of[frame])
+        first = int(store.episodes.first_frame[episode])
+        end = first + int(store.episodes.length[episode])
+        stamps = np.asarray(store.stamps_s[first:end], float)
+        now = stamps[frame - first]
+        # One sample more than the chunk reaches, to interpolate its last step.
+        beyond = int(np.searchsorted(stamps, now + self._steps * self._dt_s)) + 1
+        part = slice(frame, min(first + beyond, end))
+        measured = stored_poses(stamps[frame - first : beyond], store.states[part])
+        told = measured
+        if store.facts.action_from == "commanded":
+            told = stored_poses(measured.stamps_s, store.actions[part])
+        # A gripper on its way takes what it reaches, which may be after the chunk.
+        commands = binary_gripper(store.actions[first:end, 7])[frame - first : beyond]
+        chunk = chunk_targets(
+            measured, told, commands, [now], self._steps, self._dt_s, self._reference
+        )
+        return Moment(
+            images={name: store.image(frame, name) for name in self._seen(episode)},
+            pose=measured.poses[0],
+            gripper_opening=float(store.states[frame, 7]),
+            translations_m=chunk.translations_m[0],
+            rotations_xyzw=chunk.rotations_xyzw[0],
+            grippers=chunk.grippers[0],
+            sentences=store.episodes.sentences(episode),
+            state_known=store.facts.state_known,
+        )
+
+    def _seen(self, episode: int) -> tuple[str, ...]:
+        """Cameras of which the episode has more than black pictures."""
+        names = self.store.facts.camera_names
+        if self.store.episodes.black_wrist[episode]:
+            return tuple(name for name in names if name != WRIST)
+        return names
+
+
+# Batches of a mixture: a pure function of seed and step, made by any number of workers.
+
+
+# Numbers between 0 and 1 that come with every sample, for augmentation and the choice of words.
+CHANCES = 16
+_CHANCE_KEY = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples as they are stored; the device makes the model's inputs of them.
+
+    Attributes:
+        step: number of the batch.
+        images: by camera (B, H, W, 3) uint8 RGB; black where `present` says so.
+        present: by camera (B,) bool.
+        poses: (B, 7) float64 measured, base frame [m], xyzw.
+        gripper_openings: (B,).
+        translations_m: (B, N, 3), rotations_xyzw: (B, N, 4), grippers: (B, N).
+        state_known: (B,) bool.
+        sentences: one a sample, drawn from those of its episode.
+        data_set: (B,) number of the data set in the mixture.
+        frame: (B,) number of the frame in it.
+        chances: (B, CHANCES) float32 in 0..1, the sample's own dice.
+    """
+
+    step: int
+    images: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    poses: Tensor
+    gripper_openings: Tensor
+    translations_m: Tensor
+    rotations_xyzw: Tensor
+    grippers: Tensor
+    state_known: Tensor
+    sentences: tuple[str, ...]
+    data_set: Tensor
+    frame: Tensor
+    chances: Tensor
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def pin_memory(self) -> "Batch":
+        """Move it to pinned memory; torch's loader calls this for a GPU."""
+        moved = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                value = value.pin_memory()
+            elif isinstance(value, dict):
+                value = {key: part.pin_memory() for key, part in value.items()}
+            moved[name] = value
+        return Batch(**moved)
+
+
+class BatchSource(Dataset):
+    """Batch number `step` of a training, for one of its processes.
+
+    Attributes:
+        order: of the samples.
+        names: of the data sets, in the order of their numbers.
+    """
+
+    def __init__(
+        self,
+        readers: Mapping[str, MomentReader],
+        weights: Sequence[float],
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ):
+        """Mix some stores.
+
+        Args:
+            readers: by the names that the data sets have in the mixture.
+            weights: of the data sets, see MixtureOrder.
+            batch_size: of all processes together.
+            seed: 0 or more.
+            rank, ranks: which process this is, and how many there are.
+
+        Raises:
+            ValueError: see MixtureOrder.
+        """
+        sizes = [len(reader) for reader in readers.values()]
+        self.order = MixtureOrder(weights, sizes, seed)
+        self.order.batch(0, batch_size, rank, ranks)
+        self.names = tuple(readers)
+        self._readers, self._seed = tuple(readers.values()), seed
+        self._size, self._rank, self._ranks = batch_size, rank, ranks
+
+    def __getitem__(self, step: int) -> Batch:
+        """Read the batch of a step.
+
+        Raises:
+            DataFileError: a file of a store is damaged.
+        """
+        drawn = self.order.batch(step, self._size, self._rank, self._ranks)
+        moments = [
+            self._readers[data_set][place]
+            for data_set, place in zip(drawn.data_set, drawn.place, strict=True)
+        ]
+        part = self._size // self._ranks
+        first = step * self._size + self._rank * part
+        chances = np.stack([sample_chances(self._seed, first + i) for i in range(part)])
+        return _stack(step, moments, drawn.data_set, drawn.place, chances)
+
+
+def sample_chances(seed: int, sample: int) -> NDArray[np.float32]:
+    """The dice (CHANCES,) of sample number `sample` of a training, each 0..1."""
+    bits = np.random.Philox([seed, _CHANCE_KEY, sample]).random_raw(CHANCES)
+    return ((bits >> np.uint64(40)).astype(np.float64) / (1 << 24)).astype(np.float32)
+
+
+class _Steps:
+    """Numbers of the steps to come, for torch's loader."""
+
+    def __init__(self, first: int, stop: int):
+        self._range = range(first, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._range)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+
+def batches(
+    source: BatchSource,
+    first: int,
+    stop: int,
+    *,
+    workers: int = 2,
+    prefetch: int = 4,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """The batches of steps `first` .. `stop - 1`, in order, made ahead by worker processes.
+
+    What is held is bounded: `workers * prefetch` batches. A resumed training passes the step it
+    stopped at as `first`; nothing else has to be remembered.
+
+    Args:
+        source: what is read.
+        first, stop: steps.
+        workers: processes; 0 reads in this one.
+        prefetch: batches that each worker makes ahead.
+        pin: put them into pinned memory, for a GPU.
+
+    Raises:
+        DataFileError: a file of a store is damaged.
+    """
+    # Forked workers would share locks and file positions with threads of this process.
+    options = {"prefetch_factor": prefetch, "multiprocessing_context": "spawn"} if workers else {}
+    loader = DataLoader(
+        source,
+        batch_size=None,
+        sampler=_Steps(first, stop),
+        num_workers=workers,
+        pin_memory=pin,
+        collate_fn=None,
+        **options,
+    )
+    yield from loader
+
+
+def _stack(
+    step: int, moments: list[Moment], data_set: NDArray, frame: NDArray, chances: NDArray
+) -> Batch:
+    images, present = {}, {}
+    for camera, (width, height) in PICTURE_SIZES.items():
+        black = np.zeros((height, width, 3), np.uint8)
+        pictures = np.stack([moment.images.get(camera, black) for moment in moments])
+        images[camera] = torch.from_numpy(pictures)
+        present[camera] = torch.tensor([camera in moment.images for moment in moments])
+
+    def numbers(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(moment, name) for moment in moments]))
+
+    sentences = tuple(
+        moment.sentences[min(int(chance * len(moment.sentences)), len(moment.sentences) - 1)]
+        for moment, chance in zip(moments, chances[:, 0], strict=True)
+    )
+    return Batch(
+        step=step,
+        images=images,
+        present=present,
+        poses=numbers("pose"),
+        gripper_openings=torch.tensor([moment.gripper_opening for moment in moments]),
+        translations_m=numbers("translations_m"),
+        rotations_xyzw=numbers("rotations_xyzw"),
+        grippers=numbers("grippers"),
+        state_known=torch.tensor([moment.state_known for moment in moments]),
+        sentences=sentences,
+        data_set=torch.from_numpy(data_set),
+        frame=torch.from_numpy(frame),
+        chances=torch.from_numpy(chances),
+    )

@@ -1,1 +1,0 @@
-"""From stores to batches on a device: workers decode, the device augments and normalises."""

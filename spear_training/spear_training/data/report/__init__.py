@@ -1,1 +1,0 @@
-"""Pages that show a person what a store or a mixture holds."""

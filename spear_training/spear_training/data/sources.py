@@ -1,0 +1,240 @@
+"""Where episodes come from: small descriptions that every process makes its own reader of."""
+
+import argparse
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from spear_training.data import bags as bag_facts
+from spear_training.data import lerobot as lerobot_facts
+from spear_training.data.bags import SUCCESS, BagReader, BagRules, find_bags
+from spear_training.data.lerobot import PRESETS, LeRobotKeys, LeRobotReader, load_keys
+from spear_training.data.oxe import reader as oxe_facts
+from spear_training.data.oxe.reader import OxeReader
+from spear_training.data.oxe.table import Row, find_row, load_table
+from spear_training.data.reader import EpisodeReader
+from spear_training.data.store.format import StoreFacts
+
+
+class Source(Protocol):
+    """A folder of recordings and how to read it. It can be pickled."""
+
+    folder: Path
+
+    def open(self) -> EpisodeReader:
+        """Make a reader.
+
+        Raises:
+            DataFileError: the folder cannot be used.
+        """
+
+    def facts(self, reader: EpisodeReader) -> StoreFacts:
+        """What the store of these recordings says about itself. Raises DataFileError."""
+
+    def settled(self, reader: EpisodeReader) -> "Source":
+        """The same with what a reader has found out, so that others need not look again."""
+
+    def identity(self, reader: EpisodeReader) -> str:
+        """Words that change when an episode's number may mean another episode."""
+
+
+@dataclass(frozen=True)
+class OxeSource:
+    """A TFDS folder, read by a row of the mixture table; see OxeReader."""
+
+    folder: Path
+    row: Row
+    split: str = "train"
+    subset: str | None = None
+    any_name: bool = False
+
+    def open(self) -> OxeReader:
+        """See Source."""
+        return OxeReader(
+            self.row, self.folder, self.split, subset=self.subset, any_name=self.any_name
+        )
+
+    def facts(self, reader: OxeReader) -> StoreFacts:
+        """See Source."""
+        return oxe_facts.store_facts(reader)
+
+    def settled(self, reader: OxeReader) -> "OxeSource":
+        """With the orders of rotations that were found in the data."""
+        return replace(self, row=reader.row)
+
+    def identity(self, reader: OxeReader) -> str:
+        """See Source."""
+        return _counted(reader)
+
+
+@dataclass(frozen=True)
+class BagSource:
+    """Bags of our own trials; see BagReader."""
+
+    folder: Path
+    rules: BagRules = field(default_factory=BagRules)
+
+    def open(self) -> BagReader:
+        """See Source."""
+        return BagReader(self.folder, self.rules)
+
+    def facts(self, reader: BagReader) -> StoreFacts:
+        """See Source."""
+        return bag_facts.store_facts(self.folder, self.rules)
+
+    def settled(self, reader: BagReader) -> "BagSource":
+        """See Source."""
+        return self
+
+    def identity(self, reader: BagReader) -> str:
+        """The bags are numbered by their names, so a new one shifts those after it."""
+        names = [str(bag.relative_to(self.folder)) for bag in find_bags(self.folder)]
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+        return f"{_counted(reader)}, names {digest}"
+
+
+@dataclass(frozen=True)
+class LeRobotSource:
+    """A LeRobotDataset folder; see LeRobotReader."""
+
+    folder: Path
+    keys: LeRobotKeys | None = None
+
+    def open(self) -> LeRobotReader:
+        """See Source."""
+        return LeRobotReader(self.folder, self.keys)
+
+    def facts(self, reader: LeRobotReader) -> StoreFacts:
+        """See Source."""
+        return lerobot_facts.store_facts(reader)
+
+    def settled(self, reader: LeRobotReader) -> "LeRobotSource":
+        """See Source."""
+        return self
+
+    def identity(self, reader: LeRobotReader) -> str:
+        """See Source."""
+        return _counted(reader)
+
+
+def _counted(reader: EpisodeReader) -> str:
+    return f"{len(reader)} episodes of {reader.name}"
+
+
+# The command-line options that say what is imported and how it is read.
+
+
+ANY = "any"
+# Which options each format has; the first is needed where it is in _NEEDED.
+_OPTIONS = {
+    "bag": ("outcomes", "namespace"),
+    "bridge_rlds": ("split",),
+    "lerobot": ("keys",),
+    "oxe": ("row", "table", "subset", "split"),
+}
+_NEEDED = {"oxe": "row"}
+FORMATS = tuple(_OPTIONS)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Describe the options."""
+    add = parser.add_argument_group("oxe: Open X-Embodiment in RLDS form").add_argument
+    add("--row", help="of the mixture table, such as bridge")
+    add("--table", type=Path, metavar="MINE.yaml", help="what you confirmed or changed in it")
+    add("--subset", metavar="NAME", help="a part that the row names, such as single_kitchen_sink")
+    add("--split", help="of the data set (default: train)")
+    add = parser.add_argument_group("bag: trials recorded by SPEAR").add_argument
+    add("--outcomes", help=f'of the trials: "{ANY}", or like SUCCESS,UNKNOWN (default: {SUCCESS})')
+    add("--namespace", help="of the robot, if bags hold two")
+    add = parser.add_argument_group("lerobot: LeRobotDataset v2.0, v2.1, v3.0").add_argument
+    presets = ", ".join(PRESETS)
+    add("--keys", help=f"which columns hold what: a YAML file, or {presets}; none for our stores")
+
+
+def option_problem(options: argparse.Namespace) -> str | None:
+    """What is missing, or does not belong to the format, in a sentence; None if all is well."""
+    own = _OPTIONS[options.format]
+    for name in dict.fromkeys(name for names in _OPTIONS.values() for name in names):
+        if getattr(options, name) is not None and name not in own:
+            homes = [format_ for format_, names in _OPTIONS.items() if name in names]
+            return f"--{name} is for --format {' and '.join(homes)}, not for {options.format}"
+    needed = _NEEDED.get(options.format)
+    if needed and getattr(options, needed) is None:
+        return f"--format {options.format} needs --{needed}"
+    return None
+
+
+def make_source(options: argparse.Namespace) -> Source:
+    """What the options describe.
+
+    Raises:
+        DataFileError: the table or the file of keys cannot be used, or there is no such row.
+    """
+    folder = options.input
+    if options.format == "bag":
+        return BagSource(folder, BagRules(_outcomes(options.outcomes), options.namespace))
+    if options.format == "lerobot":
+        return LeRobotSource(folder, load_keys(options.keys) if options.keys else None)
+    rows, split = load_table(options.table), options.split or "train"
+    if options.format == "bridge_rlds":
+        return OxeSource(folder, find_row(rows, "bridge"), split, any_name=True)
+    return OxeSource(folder, find_row(rows, options.row), split, options.subset)
+
+
+def _outcomes(words: str | None) -> tuple[str, ...] | None:
+    if words == ANY:
+        return None
+    if words is None:
+        return (SUCCESS,)
+    return tuple(word.strip().upper() for word in words.split(",") if word.strip())
+
+
+# Which episodes of a data set are asked for, in words like "0,3,7-9".
+
+
+ALL = "all"
+
+
+def parse_selection(text: str, count: int) -> list[int]:
+    """Episode numbers from words like "0,3,7-9" or "all", for a reader of `count` episodes.
+
+    Raises:
+        ValueError: the text is no selection, or names an episode that does not exist.
+    """
+    if text == ALL:
+        return list(range(count))
+    chosen: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise ValueError(f"--episodes {text!r}: {part!r} is no number or range like 3 or 7-9")
+        first, last = match.groups()
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers or numbers[-1] >= count:
+            raise ValueError(f"--episodes {text!r}: {part!r} is outside 0 to {count - 1}")
+        chosen |= dict.fromkeys(numbers)
+    return list(chosen)
+
+
+def selection_words(chosen: Sequence[int]) -> str:
+    """The shortest words for which `parse_selection` gives `chosen`."""
+    words: list[str] = []
+    begin = 0
+    for end in range(1, len(chosen) + 1):
+        if end < len(chosen) and chosen[end] == chosen[end - 1] + 1:
+            continue
+        first, last = chosen[begin], chosen[end - 1]
+        words.append(str(first) if first == last else f"{first}-{last}")
+        begin = end
+    return ",".join(words)
+
+
+def spread(chosen: Sequence[int], most: int) -> list[int]:
+    """At most `most` of `chosen`, evenly over all of them, without repeats."""
+    count = min(most, len(chosen))
+    if count < 2:
+        return list(chosen[:count])
+    return [chosen[i * (len(chosen) - 1) // (count - 1)] for i in range(count)]

@@ -1,1 +1,0 @@
-"""What our HTML pages share: one look, and drawings and pictures inside the one file."""
