@@ -16,7 +16,6 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 ACTIVATE := . .venv/setup.sh
 SOURCE := . install/setup.bash
-PYTEST := python3 -m pytest -rfEs $(PYTEST_ARGS)
 
 # What makes a build necessary: other Python files are linked, not copied.
 PARTS := package.xml setup.py setup.cfg colcon.pkg
@@ -60,10 +59,10 @@ demo: build
 		install/spear_bringup/lib/spear_bringup/demo
 
 test: build
-	@$(SOURCE) && $(PYTEST) -m 'not slow' --junitxml=build/test.xml $(TESTS)
+	@$(SOURCE) && .ci/test $(PYTEST_ARGS) $(TESTS)
 
 test-slow: build
-	@$(SOURCE) && $(PYTEST) -m slow --junitxml=build/test-slow.xml $(TESTS)
+	@$(SOURCE) && python3 -m pytest -rfEs $(PYTEST_ARGS) -m slow --junitxml=build/test-slow.xml $(TESTS)
 
 lint: setup
 	@$(ACTIVATE) && .ci/lint

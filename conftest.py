@@ -5,6 +5,7 @@ pytest reads this file for `make test` and for `colcon test` alike.
 
 import importlib
 import os
+import re
 import tempfile
 import time
 import uuid
@@ -17,6 +18,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent
 SHARED_MEMORY = Path("/dev/shm")
 TAG = "SPEAR_TEST_TAG"
+# What only a test file that starts nodes, a simulated robot or a program of ours names.
+NEEDS_ROS = re.compile(
+    r"rclpy|\.nodes\b|\bgraph\b|franky|install/|"
+    r"(ros|franka|recorder|graph)_fixture|simulated_franka|dummy_graph|demo_program|remote_link"
+)
 # Helpers that Python and torch keep for the life of the test process.
 LASTING_HELPERS = ("resource_tracker", "forkserver", "compile_worker")
 
@@ -43,6 +49,16 @@ with suppress(ImportError):
         print_blob=True,
     )
     settings.load_profile("spear")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of files that need ROS or a simulated robot: they run one after another."""
+    marked = {}
+    for item in items:
+        if item.path not in marked:
+            marked[item.path] = bool(NEEDS_ROS.search(item.path.read_text()))
+        if marked[item.path]:
+            item.add_marker(pytest.mark.ros)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,11 @@
-"""The dependency rule: imports point down only, and each heavy library has one place."""
+"""The rules of the house: imports point down only, a file is one idea, a word means one thing.
+
+CONTRIBUTING.md says why.
+"""
 
 import ast
+import re
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -8,7 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
 ROS_LIBRARIES = ("rclpy", "cv_bridge", "launch", "launch_ros", "tf2_ros")
+# Lines and modules. A file is one idea read top to bottom: neither a cupboard nor a hall.
 LONGEST_FILE = 700
+SHORT_MODULE = 60
+LEAST_MEAN_LENGTH = 200
+FEWEST_MODULES = 3
+METAPHORS = (
+    "desk lane door ticket lathe easel painter paints survey hear heard tell told say says said "
+    "look mend mended things moment journal"
+).split()
 
 # Who may import what of our own packages. A module not named here may use its own package.
 ALLOWED = {
@@ -128,8 +141,122 @@ def test_a_lawful_import_passes(module, source):
     assert not offences(module, imports_of(source, module))
 
 
+def production_modules():
+    """Return the path of every module of the packages by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT / package).with_suffix("").parts): path
+        for package in PACKAGES
+        for path in python_files(f"{package}/{package}")
+        if path.name != "__init__.py"
+    }
+
+
+def length(path):
+    """Return the number of lines of a file."""
+    return len(path.read_text().splitlines())
+
+
+def programs():
+    """Return the modules that setup.py makes executables of."""
+    entry = re.compile(r'"\w+ = ([\w.]+):\w+"')
+    return {
+        module
+        for package in PACKAGES
+        for module in entry.findall((ROOT / package / "setup.py").read_text())
+    }
+
+
+def importers(modules):
+    """Return the modules that import each module."""
+    found = {name: set() for name in modules}
+    for module, path in modules.items():
+        for name in imports_of(path.read_text(), module):
+            # `from a.b import c` names a.b.c, which is a module or something inside one.
+            for imported in (name, name.rpartition(".")[0]):
+                if imported in found and imported != module:
+                    found[imported].add(module)
+    return found
+
+
 def test_no_file_is_too_long_or_has_a_name_that_says_nothing():
     files = python_files(*PACKAGES, "test", "requirements")
     wrong = [path for path in files if path.name in ("utils.py", "helpers.py")]
-    wrong += [path for path in files if len(path.read_text().splitlines()) > LONGEST_FILE]
+    wrong += [path for path in files if length(path) > LONGEST_FILE]
     assert not wrong, [str(path.relative_to(ROOT)) for path in wrong]
+
+
+def test_a_short_module_has_two_importers_or_belongs_into_the_one_it_has():
+    modules, own_file = production_modules(), programs()
+    used_by = importers(modules)
+    wrong = [
+        f"{name} ({length(path)} lines) is imported by {sorted(used_by[name]) or 'nobody'}"
+        for name, path in modules.items()
+        if length(path) < SHORT_MODULE and len(used_by[name]) < 2 and name not in own_file
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_folder_has_at_least_three_modules():
+    folders = Counter(path.parent for path in production_modules().values())
+    few = {str(path.relative_to(ROOT)): n for path, n in folders.items() if n < FEWEST_MODULES}
+    for package in PACKAGES:  # the top of a package holds folders
+        few.pop(f"{package}/{package}", None)
+    assert not few, few
+
+
+def test_modules_are_rooms_not_cupboards():
+    lengths = [length(path) for path in production_modules().values()]
+    assert sum(lengths) / len(lengths) >= LEAST_MEAN_LENGTH
+
+
+def test_no_two_classes_of_the_suite_have_one_name():
+    places = defaultdict(list)
+    for module, path in production_modules().items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(module)
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert not twice, "\n".join(f"{name}: {found}" for name, found in twice.items())
+
+
+def test_exceptions_are_called_errors():
+    wrong = []
+    for module, path in production_modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            bases = [ast.unparse(base) for base in getattr(node, "bases", [])]
+            raised = any(base.endswith(("Error", "Exception")) for base in bases)
+            if isinstance(node, ast.ClassDef) and raised and not node.name.endswith("Error"):
+                wrong.append(f"{module}.{node.name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_names_are_words_of_the_field():
+    wrong = []
+    for module, path in production_modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                # A look-ahead is one of the field's words.
+                words = re.findall(r"[A-Z]?[a-z]+", node.name.replace("look_ahead", ""))
+                wrong += [f"{module}.{node.name}" for word in words if word.lower() in METAPHORS]
+    assert not wrong, "\n".join(sorted(set(wrong)))
+
+
+def test_documents_name_no_file_that_is_gone():
+    names = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
+    modules = set(production_modules())
+    packages = {name.rpartition(".")[0] for name in modules} | set(PACKAGES)
+    gone = []
+    for document in [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md"))]:
+        if document.name == "CHANGELOG.md":
+            continue
+        text = document.read_text()
+        gone += [
+            f"{document.name}: {name}"
+            for name in re.findall(r"[\w/]*?(\w+\.py)\b", text)
+            if name not in names
+        ]
+        for name in re.findall(r"\bspear_(?:policy|bringup|training)(?:\.[a-z_0-9]+)+", text):
+            # A module, or something inside one.
+            if not {name, name.rpartition(".")[0]} & (modules | packages - set(PACKAGES)):
+                gone.append(f"{document.name}: {name}")
+    assert not gone, "\n".join(gone)
