@@ -42,12 +42,13 @@ class ProgressDisplay:
         self._console, self._name, self._unit, self._clock = console, name, unit, clock
         self._bar: Progress | None = None
         self._total = self._done = self._begun_with = 0
-        self._detail = ""
+        self._detail, self._running = "", False
         self._begun_s = self._line_s = clock()
 
     def begin(self, total: int, done: int = 0, detail: str = "") -> None:
         """Start; `done` of `total` pieces were there already."""
         self._total, self._done, self._begun_with, self._detail = total, done, done, detail
+        self._running = False
         self._begun_s = self._line_s = self._clock()
         if done:
             self.print(f"{self._name}: {done} of {total} {self._unit} are there already")
@@ -66,10 +67,10 @@ class ProgressDisplay:
 
     def advance(self, pieces: int = 1, detail: str = "") -> None:
         """Count pieces; `detail` stands behind the count from now on, such as "3 failed"."""
-        if self._done == self._begun_with:
+        if not self._running:
             # What starting took says nothing about the rest.
+            self._running, self._begun_with = True, self._done + pieces
             self._begun_s = self._line_s = self._clock()
-            self._begun_with += pieces
         self._done += pieces
         self._detail = detail
         if self._bar:

@@ -1,0 +1,200 @@
+"""What every package uses: files whole or not at all, processes that end, bars that go away."""
+
+import io
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from spear_policy.shared.files import (
+    MismatchError,
+    atomic_write,
+    disk_space_warning,
+    remove_temporary_files,
+    write_atomically,
+    write_or_verify,
+)
+from spear_policy.shared.pages import jpeg_address, render, svg_address
+from spear_policy.shared.progress import ProgressDisplay, duration_words
+from spear_policy.shared.seeds import generator, seed_of
+from spear_policy.shared.workers import process_pool
+
+# Files ---------------------------------------------------------------------------------------
+
+
+def test_a_file_appears_whole_and_nothing_else_stays(tmp_path):
+    path = tmp_path / "card.json"
+    with atomic_write(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists() and temporary.suffix == ".json"
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    write_atomically(path, "grün")
+    assert path.read_bytes() == "grün".encode()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_while_writing_leaves_what_was_there(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*store\.bin"):
+            write_atomically(tmp_path / "store.bin", bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    (tmp_path / "deep").mkdir()
+    kept, left = tmp_path / "deep" / "a.json", tmp_path / "deep" / ".17.3.part.b.json"
+    for path in (kept, left):
+        path.write_text("{}")
+    remove_temporary_files(tmp_path)
+    assert kept.exists() and not left.exists()
+
+
+def test_a_run_that_disagrees_with_the_first_is_told_where(tmp_path):
+    path = tmp_path / "run.json"
+    first = {"stages": [{"stage": "boxes", "points": 5}], "started": "monday"}
+    assert write_or_verify(path, first, ("stages",), "choose another --out") == first
+    again = {**first, "started": "tuesday"}
+    assert write_or_verify(path, again, ("stages",), "choose another --out") == first
+    other = {"stages": [{"stage": "boxes", "points": 7}]}
+    with pytest.raises(
+        MismatchError, match="boxes.points = 5, but it is now 7: choose another --out"
+    ):
+        write_or_verify(path, other, ("stages",), "choose another --out")
+    path.write_text("[1, 2]")
+    with pytest.raises(MismatchError, match="run.json is damaged"):
+        write_or_verify(path, first, ("stages",), "choose another --out")
+
+
+def test_a_disk_that_is_too_small_is_named_with_both_sizes(tmp_path):
+    assert disk_space_warning(tmp_path, 1.0, "2 pictures") is None
+    warning = disk_space_warning(tmp_path, 1e18, "2 pictures")
+    assert warning.startswith(
+        f"{tmp_path} may become too small: 2 pictures need about 1000000000.0"
+    )
+
+
+# Seeds ---------------------------------------------------------------------------------------
+
+
+def test_a_seed_depends_on_every_key_and_on_nothing_else():
+    assert seed_of("a", 1) == 300156978329863368
+    assert len({seed_of("a", 1), seed_of("a", 2), seed_of("b", 1)}) == 3
+    assert generator("a", 1).integers(1000, size=3).tolist() == [
+        *generator("a 1").integers(1000, size=3)
+    ]
+
+
+# Progress ------------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_long_it_takes():
+    clock_s = [0.0]
+    output = io.StringIO()
+    display = ProgressDisplay(Console(file=output), "shard 1", "pictures", lambda: clock_s[0])
+    with display:
+        display.begin(total=10, done=2, detail="2 ok")
+        for number in range(8):
+            display.advance(detail=f"{number + 3} ok")
+            clock_s[0] += 6.0
+    lines = output.getvalue().splitlines()
+    assert lines[0] == "shard 1: 2 of 10 pictures are there already"
+    assert lines[1] == "shard 1: 5 of 10 pictures, 5 ok, 0.17 pictures/s, 0:00:30 left"
+    assert duration_words(3723) == "1:02:03"
+
+
+def test_a_bar_on_a_terminal_is_taken_away_after_an_error():
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True)
+    with pytest.raises(RuntimeError), ProgressDisplay(console, "import", "episodes") as display:
+        display.begin(total=3)
+        display.advance()
+        raise RuntimeError
+    assert "\x1b[?25h" in output.getvalue()  # the cursor is visible again
+
+
+# Processes -----------------------------------------------------------------------------------
+
+
+def square(number):
+    return number * number, os.environ["OMP_NUM_THREADS"]
+
+
+def test_work_is_shared_by_processes_with_one_thread_each():
+    with process_pool(2) as pool:
+        assert list(pool.map(square, range(4))) == [(n * n, "1") for n in range(4)]
+
+
+def test_a_killed_process_is_an_error_and_the_others_end():
+    with pytest.raises(BrokenProcessPool), process_pool(2) as pool:
+        pool.submit(os.kill, os.getpid(), 0).result()
+        pool.submit(signal.raise_signal, signal.SIGKILL).result()
+
+
+INTERRUPTED = """
+import sys, time
+from spear_policy.shared.workers import process_pool
+if __name__ == "__main__":
+    try:
+        with process_pool(2) as pool:
+            waiting = [pool.submit(time.sleep, 300.0) for _ in range(4)]
+            pids = list(pool._processes)
+            print(*pids, flush=True)
+            waiting[0].result()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_processes_end_with_their_parent(tmp_path, number):
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        children = [int(word) for word in parent.stdout.readline().split()]
+        # A terminal's Ctrl-C goes to all of them; a kill to the parent alone.
+        os.killpg(parent.pid, number) if number == signal.SIGINT else parent.kill()
+        assert parent.stdout.read().strip() == ("interrupted" if number == signal.SIGINT else "")
+    end_s = time.monotonic() + 60.0
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < end_s, "a child outlives its parent"
+        time.sleep(0.05)
+
+
+# Pages ---------------------------------------------------------------------------------------
+
+
+def test_a_page_is_one_file_whose_text_is_escaped(tmp_path):
+    template = tmp_path / "page.html"
+    template.write_text(
+        '{% extends "base.html" %}{% block content %}'
+        '<p>{{ words }}</p><img src="{{ drawn }}">{% endblock %}'
+    )
+    drawn = svg_address(lambda figure: figure.text(0.5, 0.5, "seen"), 2.0, 1.0)
+    page = render(template, words="a < b", drawn=drawn)
+    assert "a &lt; b" in page and "data:image/svg+xml;base64," in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert jpeg_address(b"x") == "data:image/jpeg;base64,eA=="
