@@ -1,4 +1,4 @@
-"""Parameters from YAML: bounds, types, choices, what is fixed when, and the sentences."""
+"""Parameters from their definition file: types, constraints, what is fixed when, sentences."""
 
 import pytest
 from rclpy.parameter import Parameter
@@ -8,13 +8,25 @@ from spear_policy.nodes import parameters
 from spear_policy.nodes.lifecycle import Refused, SpearNode
 from spear_policy.nodes.parameters import Parameters, read_specs
 
-YAML = """
-timeout_s: {default: 0.1, unit: s, bounds: [0.02, 2.0], safety: true, why: "lost after"}
-mode: {default: enforce, choices: [enforce, ignore], unit: "-", why: "how"}
-count: {default: 3, unit: "-", bounds: [1, 9], why: "how many"}
-home_rad: {default: [0.0, 1.0], unit: rad, bounds: [-2.0, 2.0], length: 2, why: "where"}
-quick: {default: true, unit: "-", live: true, why: "whether"}
-host: {default: "127.0.0.1", unit: address, why: "which"}
+DEFINITIONS = """
+sample:
+  timeout_s:
+    type: double
+    default_value: 0.1
+    description: "lost after [s]"
+    read_only: true
+    additional_constraints: safety
+    validation: {bounds<>: [0.02, 2.0]}
+  mode: {type: string, default_value: enforce, description: how, read_only: true,
+    validation: {one_of<>: [[enforce, ignore]]}}
+  count: {type: int, default_value: 3, description: how many, read_only: true,
+    validation: {bounds<>: [1, 9]}}
+  home_rad: {type: double_array, default_value: [0.0, 1.0], description: "where [rad]",
+    read_only: true, validation: {element_bounds<>: [-2.0, 2.0], fixed_size<>: 2}}
+  quick: {type: bool, default_value: true, description: whether}
+  host: {type: string, default_value: "127.0.0.1", description: which, read_only: true,
+    validation: {not_empty<>: []}}
+  least: {type: int, default_value: 0, description: at least, validation: {gt_eq<>: 0}}
 """
 
 
@@ -28,7 +40,7 @@ def _ros(ros_domain):
 def make(tmp_path, monkeypatch):
     """A function that makes Parameters from arguments such as "timeout_s:=1"."""
     (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "sample.yaml").write_text(YAML)
+    (tmp_path / "config" / "sample.yaml").write_text(DEFINITIONS)
     monkeypatch.setattr(parameters, "get_package_share_directory", lambda package: tmp_path)
     nodes = []
 
@@ -70,9 +82,11 @@ def test_every_parameter_out_of_bounds_is_named_with_bound_and_unit(make):
     [
         ("timeout_s:=.nan", "timeout_s is nan; it must be finite"),
         ("timeout_s:=.inf", "timeout_s is inf; it must be finite"),
-        ("home_rad:=[0.0, 1.0, 2.0]", "home_rad has 3 numbers; it needs 2"),
-        ("home_rad:=[0.0, 3.0]", "home_rad is"),
-        ("count:=0", "count is 0 -; it must be 1 to 9"),
+        ("home_rad:=[0.0, 1.0, 2.0]", "it must be a list of 2"),
+        ("home_rad:=[0.0, 3.0]", "it must be -2.0 to 2.0 each rad"),
+        ("host:=''", "host is ''; it must be not empty"),
+        ("least:=-1", "least is -1; it must be at least 0"),
+        ("count:=0", "count is 0; it must be 1 to 9"),
         ("timeout_s:=soon", "timeout_s is 'soon'; it must be a number"),
         ("timeout_s:=true", "timeout_s is True; it must be a number"),
         ("count:=2.5", "count is 2.5; it must be a whole number"),
@@ -121,22 +135,31 @@ def test_fixed_parameters_change_only_before_configure_and_live_ones_always(make
     assert not refused.successful and "0.02 to 2.0 s" in refused.reason
 
 
-def test_the_description_carries_reason_unit_and_bound(make):
-    params = make()
-    descriptor = params.node.describe_parameter("timeout_s")
-    assert descriptor.description == "lost after [s, [0.02, 2.0]]"
+def test_a_parameter_is_described_with_its_unit_and_constraints(make):
+    descriptor = make().node.describe_parameter("timeout_s")
+    assert descriptor.description == "lost after [s]"
+    assert descriptor.additional_constraints == "0.02 to 2.0 s, safety"
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("text", "words"),
     [
-        ('x: {default: 1.0, why: "w"}', r"x lacks \['unit'\]"),
-        ('x: {default: 1.0, unit: s, why: "w", bound: [0, 1]}', "bound"),
-        ('x: {default: 9.0, unit: s, why: "w", bounds: [0, 1]}', "the default is out of bounds"),
+        ("x: {a: {type: int, default_value: 1}}", r"a lacks \['description'\]"),
+        ("x: {a: {type: int, default_value: 1, description: w, unit: s}}", "unit"),
+        ("x: {a: {type: long, default_value: 1, description: w}}", "unknown type 'long'"),
+        (
+            "x: {a: {type: int, default_value: 1, description: w, validation: {odd<>: []}}}",
+            "unknown validation 'odd<>'",
+        ),
+        (
+            "x: {a: {type: int, default_value: 9, description: w, validation: {lt_eq<>: 1}}}",
+            "default is not allowed",
+        ),
+        ("x: {ros__parameters: {a: 1}}\ny: {}", "the only key at the top must be x"),
     ],
 )
-def test_a_yaml_with_a_mistake_is_refused(tmp_path, line, words):
+def test_a_definition_with_a_mistake_is_refused(tmp_path, text, words):
     path = tmp_path / "x.yaml"
-    path.write_text(line)
+    path.write_text(text)
     with pytest.raises(ValueError, match=words):
         read_specs(path)

@@ -1,14 +1,29 @@
-"""Parameters from one YAML a node: value, unit, bound and one line of why for each.
+"""The parameters of a node from its definition file, in the form of generate_parameter_library.
 
-An entry of `config/<executable>.yaml`:
-    robot_timeout_s: {default: 0.1, unit: s, bounds: [0.02, 2.0], safety: true, why: "..."}
-`choices: [..]` replaces `bounds` for words. `live: true` lets a parameter change while the node
-runs; all others are fixed from configure to cleanup. A value out of bounds fails `configure`.
+`config/<executable>.yaml` is YAML that generate_parameter_library reads as well:
+
+    franka_driver:
+      robot_timeout_s:
+        type: double
+        default_value: 0.1
+        description: "silence after which the robot counts as lost [s]"
+        read_only: true
+        additional_constraints: safety
+        validation: {bounds<>: [0.02, 5.0]}
+
+Understood of it: the types bool, int, double, string and arrays of them; the validations bounds<>,
+gt_eq<>, lt_eq<>, element_bounds<>, one_of<>, fixed_size<> and not_empty<>; no nested groups. A
+description may end in the unit, in brackets. A parameter that is `read_only` is fixed from
+configure to cleanup; others may change while the node runs. The constraint `safety` is for people.
+
+Values come from ordinary ROS parameter files and arguments. A wrong one fails `configure` with a
+sentence, not the start with a traceback.
 """
 
 import difflib
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,125 +33,183 @@ from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 
 from spear_policy.nodes.lifecycle import Refused
 
-_KEYS = {"default", "unit", "bounds", "choices", "why", "safety", "live", "length"}
-_KINDS = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
+_REQUIRED = {"type", "default_value", "description"}
+_OPTIONAL = {"read_only", "additional_constraints", "validation"}
+# By the element's type: the Python types that may be given, and their name for people.
+_TYPES = {
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "double": (int | float, "a number"),
+    "string": (str, "text"),
+}
+# What each validation asks of a value, and how it says so; in the arguments' order.
+_VALIDATIONS = {
+    "bounds<>": (lambda value, low, high: low <= value <= high, "{} to {}"),
+    "gt_eq<>": (lambda value, low: value >= low, "at least {}"),
+    "lt_eq<>": (lambda value, high: value <= high, "at most {}"),
+    "element_bounds<>": (
+        lambda values, low, high: all(low <= value <= high for value in values),
+        "{} to {} each",
+    ),
+    "one_of<>": (lambda value, choices: value in choices, "one of {}"),
+    "fixed_size<>": (lambda values, size: len(values) == size, "a list of {}"),
+    "not_empty<>": (lambda value: len(value) > 0, "not empty"),
+}
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter: its default, unit, inclusive bounds or choices, and why it exists."""
+    """The definition of one parameter.
+
+    Attributes:
+        name, type, description: as in the file.
+        default: `default_value`.
+        validation: arguments by name, such as {"bounds<>": [0.02, 5.0]}.
+        safety: a wrong value may hurt somebody; messages say so.
+        read_only: fixed from configure to cleanup.
+    """
 
     name: str
+    type: str
     default: Any
-    unit: str
-    why: str
-    bounds: tuple[float, float] | None = None
-    choices: tuple | None = None
-    length: int | None = None
+    description: str
+    validation: dict[str, list] = field(default_factory=dict)
     safety: bool = False
-    live: bool = False
+    read_only: bool = False
 
     @property
-    def description(self) -> str:
-        """One line with unit and bound, as `ros2 param describe` shows it."""
-        bound = f", {list(self.bounds)}" if self.bounds else ""
-        bound += f", one of {list(self.choices)}" if self.choices else ""
-        return f"{self.why} [{self.unit}{bound}]"
+    def unit(self) -> str:
+        """The unit that ends the description; empty when there is none."""
+        found = re.search(r"\[([^\]]+)\]$", self.description)
+        return found[1] if found else ""
+
+    @property
+    def constraints(self) -> str:
+        """What a value must be, in words, as `ros2 param describe` shows it."""
+        words = [self._words(name) for name in self.validation]
+        return ", ".join([*words, *(["safety"] if self.safety else [])])
 
     def complaint(self, value: Any) -> str | None:
         """What is wrong with `value`, in a sentence; None when nothing is."""
-        kind = "safety parameter" if self.safety else "parameter"
+        name = f"{'safety parameter' if self.safety else 'parameter'} {self.name}"
         if wanted := self._wanted_type(value):
-            return f"{kind} {self.name} is {value!r}; it must be {wanted}"
-        if self.choices is not None and value not in self.choices:
-            return f"{kind} {self.name} is {value!r}; it must be one of {list(self.choices)}"
-        if self.length is not None and len(value) != self.length:
-            return f"{kind} {self.name} has {len(value)} numbers; it needs {self.length}"
-        for number in value if _is_list(value) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                return f"{kind} {self.name} is {value!r}; it must be finite"
-            if self.bounds is None or isinstance(number, str | bool):
-                continue
-            low, high = self.bounds
-            if not low <= number <= high:
-                bound = f"{low} to {high} {self.unit}"
-                return f"{kind} {self.name} is {value!r} {self.unit}; it must be {bound}"
+            return f"{name} is {value!r}; it must be {wanted}"
+        numbers = value if self._is_array else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            return f"{name} is {value!r}; it must be finite"
+        for validation, arguments in self.validation.items():
+            if not _VALIDATIONS[validation][0](value, *arguments):
+                shown = f"{value!r} {self.unit}".rstrip()
+                return f"{name} is {shown}; it must be {self._words(validation)}"
         return None
+
+    def typed(self, value: Any) -> Any:
+        """The value in the parameter's type: 1 becomes 1.0, an array becomes a list."""
+        convert = float if self.type.startswith("double") else lambda given: given
+        return [convert(each) for each in value] if self._is_array else convert(value)
+
+    @property
+    def _is_array(self) -> bool:
+        return self.type.endswith("_array")
+
+    def _words(self, validation: str) -> str:
+        words = _VALIDATIONS[validation][1].format(*self.validation[validation])
+        return f"{words} {self.unit}".rstrip() if "bounds" in validation else words
 
     def _wanted_type(self, value: Any) -> str:
         """Which type it must have instead, in words; empty when it has it."""
-        if _is_list(self.default):
-            kind, values = type(self.default[0]), list(value) if _is_list(value) else [None]
-        else:
-            kind, values = type(self.default), [value]
-        if all(_is_of(kind, each) for each in values):
-            return ""
-        return f"a list, each {_KINDS[kind]}" if _is_list(self.default) else _KINDS[kind]
+        kind, words = _TYPES[self.type.removesuffix("_array")]
+        values = [value]
+        if self._is_array:
+            words = f"a list, each {words}"
+            # rclpy gives the arrays of Python's module array, which have a method tolist.
+            is_list = isinstance(value, list | tuple) or hasattr(value, "tolist")
+            values = list(value) if is_list else [None]
+        # To Python, True is a whole number.
+        right = all(
+            isinstance(v, kind) and (kind is bool or not isinstance(v, bool)) for v in values
+        )
+        return "" if right else words
 
-    def typed(self, value: Any) -> Any:
-        """The value in the type of the default: 1 becomes 1.0, an array becomes a list."""
-        if _is_list(self.default):
-            return [float(v) if isinstance(self.default[0], float) else v for v in value]
-        return float(value) if isinstance(self.default, float) else value
 
-
-def read_specs(path: Path) -> dict[str, ParameterSpec]:
-    """The parameters of a YAML file in its order.
+def read_specs(path: str | Path) -> dict[str, ParameterSpec]:
+    """The parameters of a definition file, in its order.
 
     Raises:
-        ValueError: an entry lacks default, unit or why, has an unknown key, or a default out of
-            its own bounds.
+        ValueError: another form, a key, type or validation that is not understood, or a default
+            that its own validation refuses; names file and parameter.
     """
+    path = Path(path)
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict) or list(content) != [path.stem]:
+        raise ValueError(f"{path}: the only key at the top must be {path.stem}")
     specs = {}
-    for name, entry in yaml.safe_load(Path(path).read_text()).items():
-        missing = {"default", "unit", "why"} - set(entry)
-        unknown = set(entry) - _KEYS
+    for name, entry in content[path.stem].items():
+        missing, unknown = _REQUIRED - set(entry), set(entry) - _REQUIRED - _OPTIONAL
         if missing or unknown:
             raise ValueError(f"{path}: {name} lacks {sorted(missing)} or has {sorted(unknown)}")
-        fields = {key: tuple(v) if key in ("bounds", "choices") else v for key, v in entry.items()}
-        spec = ParameterSpec(name=name, **fields)
+        spec = ParameterSpec(
+            name=name,
+            type=entry["type"],
+            default=entry["default_value"],
+            description=entry["description"],
+            validation={
+                validation: arguments if isinstance(arguments, list) else [arguments]
+                for validation, arguments in entry.get("validation", {}).items()
+            },
+            safety=entry.get("additional_constraints") == "safety",
+            read_only=entry.get("read_only", False),
+        )
+        if spec.type.removesuffix("_array") not in _TYPES:
+            raise ValueError(f"{path}: {name} has the unknown type {spec.type!r}")
+        if strange := set(spec.validation) - set(_VALIDATIONS):
+            raise ValueError(f"{path}: {name} has the unknown validation {strange.pop()!r}")
         if problem := spec.complaint(spec.default):
-            raise ValueError(f"{path}: the default is out of bounds: {problem}")
+            raise ValueError(f"{path}: the default is not allowed: {problem}")
         specs[name] = spec
     return specs
 
 
-def parameter_table(package: str, name: str) -> str:
-    """The parameters of a node for its `--help`: name, default, unit, bound and reason."""
-    specs = read_specs(_config(package, name)).values()
-    return "\n".join(
-        f"  {spec.name} = {spec.default!r}\n      {spec.description}" for spec in specs
-    )
+def definition_file(package: str, executable: str) -> Path:
+    """Where the parameters of an installed node are defined."""
+    return Path(get_package_share_directory(package)) / "config" / f"{executable}.yaml"
 
 
-def _config(package: str, name: str) -> Path:
-    return Path(get_package_share_directory(package)) / "config" / f"{name}.yaml"
+def parameter_table(package: str, executable: str) -> str:
+    """The parameters of a node for its `--help`: name, default, meaning and constraints."""
+    lines = []
+    for spec in read_specs(definition_file(package, executable)).values():
+        constraints = f" ({spec.constraints})" if spec.constraints else ""
+        lines.append(f"  {spec.name} = {spec.default!r}\n      {spec.description}{constraints}")
+    return "\n".join(lines)
 
 
 class Parameters:
     """The parameters of one node: declared at once, checked on configure, read by name.
 
-    Args:
-        node: a SpearNode.
-        package, name: the YAML is `share/<package>/config/<name>.yaml`.
+    Attributes:
+        specs: by name.
+        fixed: whether the read-only ones are held fixed at present.
     """
 
-    def __init__(self, node, package: str, name: str):
-        self.specs = read_specs(_config(package, name))
-        self._node = node
+    def __init__(self, node, package: str, executable: str):
+        """Declare on `node` what the definition file of an executable of `package` has."""
+        self.specs = read_specs(definition_file(package, executable))
         self.fixed = False
+        self._node = node
         for spec in self.specs.values():
-            # rclpy would end the node with a traceback when somebody writes 1 for 1.0; the type is
-            # judged in configure, with a sentence.
-            descriptor = ParameterDescriptor(description=spec.description, dynamic_typing=True)
+            # Dynamic typing: rclpy would end the node with a traceback when somebody writes 1 for
+            # 1.0. Our own check says what is wrong.
+            descriptor = ParameterDescriptor(
+                description=spec.description,
+                additional_constraints=spec.constraints,
+                dynamic_typing=True,
+            )
             node.declare_parameter(spec.name, spec.default, descriptor)
-        node.add_on_set_parameters_callback(self._judge)
+        node.add_on_set_parameters_callback(self._on_change)
 
     def __getitem__(self, name: str) -> Any:
         return self.specs[name].typed(self._raw(name))
-
-    def _raw(self, name: str) -> Any:
-        return self._node.get_parameter(name).value
 
     def check(self) -> None:
         """Raise Refused naming every parameter that is wrong; then hold the fixed ones fixed.
@@ -152,32 +225,25 @@ class Parameters:
             raise Refused("; ".join(problems))
         self.fixed = True
 
-    def _unknown(self) -> list[str]:
-        given = self._node._parameter_overrides
-        return [name for name in given if not self._node.has_parameter(name)]
-
     def release(self) -> None:
         """Let fixed parameters change again; call it in cleanup()."""
         self.fixed = False
 
-    def _judge(self, changes) -> SetParametersResult:
+    def _raw(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def _unknown(self) -> list[str]:
+        given = self._node._parameter_overrides
+        return [name for name in given if not self._node.has_parameter(name)]
+
+    def _on_change(self, changes) -> SetParametersResult:
         for change in changes:
             spec = self.specs.get(change.name)
             if spec is None:
                 continue
-            if self.fixed and not spec.live:
+            if self.fixed and spec.read_only:
                 reason = f"{change.name} is fixed while the node is configured; clean it up first"
                 return SetParametersResult(successful=False, reason=reason)
             if problem := spec.complaint(change.value):
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) or hasattr(value, "tolist")
-
-
-def _is_of(kind: type, value: Any) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
