@@ -1,6 +1,5 @@
 """The recorder as a process: trials, wrong calls, signals, a full disk, a killed recorder."""
 
-import json
 import os
 import resource
 import shutil

@@ -126,9 +126,7 @@ class ParameterSpec:
             is_list = isinstance(value, list | tuple) or hasattr(value, "tolist")
             values = list(value) if is_list else [None]
         # To Python, True is a whole number.
-        right = all(
-            isinstance(v, kind) and (kind is bool or not isinstance(v, bool)) for v in values
-        )
+        right = all(isinstance(v, kind) and isinstance(v, bool) == (kind is bool) for v in values)
         return "" if right else words
 
 
