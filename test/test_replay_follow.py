@@ -13,7 +13,7 @@ from spear_bringup.trials.bag_reader import frames, read_trial
 from spear_bringup.trials.results import (
     POSITION_LIMIT_MM,
     ROTATION_LIMIT_DEG,
-    Recording,
+    ReplayedEpisode,
     following_errors,
 )
 from spear_policy.inference.episode import load_episode
@@ -33,7 +33,7 @@ def replays(tmp_path_factory, bridge_rlds_dir, ros_domain):
     assert import_episodes([*given, "--output", str(folder / "in"), "--episodes", chosen]) == 0
     files = sorted((folder / "in").glob("*.npz"))
     episodes = [load_episode(path) for path in files]
-    recordings = {number: Recording.from_file(path) for number, path in enumerate(files)}
+    recordings = {number: ReplayedEpisode.from_file(path) for number, path in enumerate(files)}
     found = []
     arguments = {"engine": "replay", "episode_file": files[0], "record": True}
     with simulation(folder, ros_domain, **arguments) as graph:

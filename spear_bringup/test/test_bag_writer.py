@@ -21,12 +21,12 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
-from spear_bringup.trials.bag_repair import CannotRepair, repair
+from spear_bringup.trials.bag_repair import RepairError, repair
 from spear_bringup.trials.bag_writer import (
-    BagRefused,
     BagTopic,
+    BagWriteError,
     BagWriter,
-    UnknownType,
+    MessageTypeError,
     definition_of,
 )
 from spear_msgs.msg import EndEffectorCommand
@@ -139,9 +139,9 @@ def test_the_definition_text_hashes_to_the_hash_beside_it(msgtype):
 
 
 def test_a_type_that_is_not_installed_is_named():
-    with pytest.raises(UnknownType, match="no_such_msgs is not installed"):
+    with pytest.raises(MessageTypeError, match="no_such_msgs is not installed"):
         definition_of("no_such_msgs/msg/Thing")
-    with pytest.raises(UnknownType, match="std_msgs/msg/Nothing"):
+    with pytest.raises(MessageTypeError, match="std_msgs/msg/Nothing"):
         definition_of("std_msgs/msg/Nothing")
 
 
@@ -150,7 +150,7 @@ def test_an_existing_bag_is_refused_and_left_alone(tmp_path):
     writer.write(TEXT, 1, serialize_message(String(data="first")))
     writer.close()
     before = (tmp_path / "trial/trial.mcap").read_bytes()
-    with pytest.raises(BagRefused, match="exists already; give another trial_id"):
+    with pytest.raises(BagWriteError, match="exists already; give another trial_id"):
         BagWriter(tmp_path / "trial")
     assert (tmp_path / "trial/trial.mcap").read_bytes() == before
 
@@ -261,32 +261,48 @@ def test_a_bag_cut_at_any_byte_keeps_its_whole_chunks(tmp_path, cut):
     assert report.counts[IMAGE.name] >= (60 if cut < 60_000 else 30)
 
 
-def test_repair_gives_up_the_last_chunk_when_the_index_has_no_room(tmp_path):
+def test_a_copy_that_has_no_room_leaves_the_torn_bag_as_it_is(tmp_path):
     folder = tmp_path / "trial"
     writer = BagWriter(folder)
     write_trial(writer, 60)
     writer.close()
-    whole = Counter(writer.counts)
     (folder / "metadata.yaml").unlink()
-    data = (folder / "trial.mcap").read_bytes()
-    data_end = data.index(b"\x07\x00\x00\x00rosbag2") - 9  # where the metadata record begins
-    os.truncate(folder / "trial.mcap", data_end)
+    path = folder / "trial.mcap"
+    os.truncate(path, path.stat().st_size - 40)
+    torn = path.read_bytes()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (data_end, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(torn) // 2, before[1]))
     try:
-        report = repair(folder)
+        with pytest.raises(OSError, match="File too large: .*trial.mcap"):
+            repair(folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    counts = counts_by_mcap(folder)
-    assert counts == counts_by_rosbags(folder) == Counter(report.counts)
-    assert 0 < counts[IMAGE.name] < whole[IMAGE.name]
+    assert path.read_bytes() == torn and list(folder.iterdir()) == [path]
+    assert repair(folder).counts[IMAGE.name] == 60
 
 
-def test_repair_says_when_there_is_nothing_to_mend(tmp_path):
+def test_the_whole_messages_of_a_torn_chunk_are_kept(tmp_path):
+    folder = tmp_path / "trial"
+    writer = BagWriter(folder, flush_period_s=600.0)  # one chunk
+    write_trial(writer, 20)
+    writer.close()
+    (folder / "metadata.yaml").unlink()
+    data = (folder / "trial.mcap").read_bytes()
+    os.truncate(folder / "trial.mcap", len(data) // 2)
+    report = repair(folder)
+    assert counts_by_rosbags(folder) == counts_by_mcap(folder) == Counter(report.counts)
+    assert 5 <= report.counts[IMAGE.name] < 20
+
+
+def test_repair_says_when_there_is_nothing_to_repair(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CannotRepair, match="nothing was recorded"):
+    with pytest.raises(RepairError, match="nothing was recorded"):
         repair(tmp_path / "empty")
+    (tmp_path / "started").mkdir()
+    (tmp_path / "started/started.mcap").write_bytes(b"\x89MCAP0\r\n")
+    with pytest.raises(RepairError, match="has no whole message; it is left as it is"):
+        repair(tmp_path / "started")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/other.mcap").write_text("something else")
-    with pytest.raises(CannotRepair, match="does not begin like an MCAP file"):
+    with pytest.raises(RepairError, match="does not begin like an MCAP file"):
         repair(tmp_path / "other")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spear_bringup.trials.bag_reader import StateSeries
-from spear_bringup.trials.results import Recording, following_errors
+from spear_bringup.trials.results import ReplayedEpisode, following_errors
 from spear_policy.geometry.chunks import Chunk
 from spear_policy.geometry.tracking import TimedPoses
 
@@ -82,9 +82,9 @@ def test_a_recording_is_read_from_an_episode_file_and_another_file_is_refused(tm
     path, motion = tmp_path / "episode.npz", recorded_motion()
     words = json.dumps({"instruction": "wipe the table"})
     np.savez(path, words=words, stamps_s=motion.stamps_s, poses=motion.poses)
-    recording = Recording.from_file(path)
+    recording = ReplayedEpisode.from_file(path)
     assert recording.instruction == "wipe the table"
     assert np.allclose(recording.motion.poses, motion.poses)
     np.savez(path, words=words)
     with pytest.raises(ValueError, match="episode.npz is no episode file .*import_episodes"):
-        Recording.from_file(path)
+        ReplayedEpisode.from_file(path)

@@ -15,11 +15,11 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float64
 
-from spear_bringup.trials.bag_reader import BagUnreadable, cameras, frames, read_trial
+from spear_bringup.trials.bag_reader import BagReadError, cameras, frames, read_trial
 from spear_bringup.trials.bag_writer import BagTopic, definition_of
 from spear_bringup.trials.plots import SpeedLimits
 from spear_bringup.trials.recording import Recording, TrialEnd, TrialRequest
-from spear_bringup.trials.report import NoTrials, write_report
+from spear_bringup.trials.report import ReportError, write_report
 from spear_msgs.msg import EndEffectorCommand, EndEffectorState, GateStatus
 from spear_policy.nodes.messages import pose_from_array, s_to_duration, s_to_stamp
 
@@ -238,20 +238,20 @@ def test_a_trial_without_images_or_commands_still_has_its_place(tmp_path):
     assert "The bag has no images." in page and "no message came on /command" in page
 
 
-def test_an_unreadable_bag_is_named_with_its_mend_and_stops_no_report(tmp_path):
+def test_an_unreadable_bag_is_named_with_the_fix_and_stops_no_report(tmp_path):
     record(tmp_path, "good", images=False)
     record(tmp_path, "torn", images=False)
     (tmp_path / "bags/torn/metadata.yaml").unlink()
-    with pytest.raises(BagUnreadable, match="spear_bringup.trials.bag_repair"):
+    with pytest.raises(BagReadError, match="spear_bringup.trials.bag_repair"):
         read_trial(tmp_path / "bags/torn")
     summary = write_report(tmp_path, progress=ignore)
     assert summary.trials[0].metrics is not None and summary.trials[1].metrics is None
-    assert "mend it with" in (tmp_path / "report.html").read_text()
+    assert "repair it with" in (tmp_path / "report.html").read_text()
 
 
 def test_a_folder_without_trials_is_refused_with_a_sentence(tmp_path):
-    with pytest.raises(NoTrials, match="no trial is on"):
+    with pytest.raises(ReportError, match="no trial is on"):
         write_report(tmp_path)
     record(tmp_path, "one", images=False)
-    with pytest.raises(NoTrials, match="has no row for two"):
+    with pytest.raises(ReportError, match="has no row for two"):
         write_report(tmp_path, trial_ids=["one", "two"])

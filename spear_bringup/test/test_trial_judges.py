@@ -6,7 +6,7 @@ import pytest
 from test_following import SPEED_M_S, chunk, executed, recorded_motion
 
 from spear_bringup.nodes.trial_client import FollowingJudge
-from spear_bringup.trials.results import Recording
+from spear_bringup.trials.results import ReplayedEpisode
 from spear_msgs.msg import ActionChunk, EndEffectorState
 from spear_policy.geometry.poses import Pose
 from spear_policy.nodes.messages import chunk_to_msg, pose_to_msg, s_to_stamp
@@ -18,7 +18,7 @@ class Trial:
     def __init__(self):
         self.say = {}
         node = SimpleNamespace(create_subscription=self._subscribe)
-        self.judge = FollowingJudge(node, {4: Recording("wipe the table", recorded_motion())})
+        self.judge = FollowingJudge(node, {4: ReplayedEpisode("wipe the table", recorded_motion())})
         assert self.judge.instruction(4) == "wipe the table"
         self.judge.begin()
 

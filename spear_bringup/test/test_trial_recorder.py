@@ -23,7 +23,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
 from spear_bringup.trials.bag_reader import frames, read_trial
-from spear_bringup.trials.bag_repair import CannotRepair, repair
+from spear_bringup.trials.bag_repair import RepairError, repair
 from spear_msgs.msg import EndEffectorCommand, PolicyStatus, TrialInfo
 from spear_msgs.srv import EndTrial
 from spear_policy.nodes.messages import EVENT, LATCHED, SENSOR
@@ -216,7 +216,7 @@ def flushed(bag):
         copy = shutil.copytree(bag, Path(folder) / bag.name)
         try:
             return repair(copy).counts.get("/command", 0)
-        except CannotRepair:  # nothing on the disk yet
+        except RepairError:  # nothing on the disk yet
             return 0
 
 

@@ -32,8 +32,8 @@ from spear_bringup.nodes.trial_client import (
     TrialResult,
 )
 from spear_bringup.trials.plots import SpeedLimits
-from spear_bringup.trials.report import NoTrials, write_report
-from spear_bringup.trials.results import COLUMNS, Recording, Summary, cells
+from spear_bringup.trials.report import ReportError, write_report
+from spear_bringup.trials.results import COLUMNS, ReplayedEpisode, TrialsSummary, cells
 from spear_policy.nodes.parameters import read_specs
 
 # The checkpoint that the demo of engine spear runs on: yours, or one with random weights.
@@ -105,7 +105,7 @@ def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -
         summary = write_report(
             out_dir, engine, trial_ids, driver_limits(), lambda line: console.print(f"  {line}")
         )
-    except NoTrials as error:
+    except ReportError as error:
         console.print(f"demo: {error}", markup=False)
         return
     console.print(as_table(summary))
@@ -123,7 +123,7 @@ def driver_limits() -> SpeedLimits:
     )
 
 
-def as_table(summary: Summary) -> Table:
+def as_table(summary: TrialsSummary) -> Table:
     """The trials as a table for the terminal."""
     table = Table()
     for name in _SHOWN:
@@ -296,7 +296,7 @@ def _run_trials(run: DemoRun, console: Console) -> None:
 def _judge(run: DemoRun, node) -> Judge:
     if not run.episode_files:
         return ObjectsJudge(node)
-    recordings = map(Recording.from_file, run.episode_files)
+    recordings = map(ReplayedEpisode.from_file, run.episode_files)
     return FollowingJudge(node, dict(zip(run.seeds, recordings, strict=True)))
 
 

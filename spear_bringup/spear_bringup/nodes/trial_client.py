@@ -21,7 +21,7 @@ from spear_bringup.trials.bag_reader import StateSeries
 from spear_bringup.trials.results import (
     POSITION_LIMIT_MM,
     ROTATION_LIMIT_DEG,
-    Recording,
+    ReplayedEpisode,
     following_errors,
 )
 from spear_msgs.action import RunInstruction
@@ -88,7 +88,7 @@ class ObjectsJudge:
 class FollowingJudge:
     """A replay succeeds when the arm was near every recorded pose at its time."""
 
-    def __init__(self, node, recordings: dict[int, Recording]):
+    def __init__(self, node, recordings: dict[int, ReplayedEpisode]):
         """`recordings` are what is repeated, by seed."""
         self._recordings = recordings
         self._seed = min(recordings)
@@ -141,7 +141,7 @@ _SETTLE_S = 1.0  # node time in which things let go of come to rest, and the las
 _SILENCE_S = 120.0  # of wall time, in which a simulation on any machine shows a sign of life
 
 
-class TrialFailed(Exception):
+class TrialError(Exception):
     """This trial could not be run; the graph is whole and the next one may be fine."""
 
 
@@ -209,7 +209,7 @@ class TrialClient:
             result = self._instruct(instruction, timeout_s)
             outcome, reason = self._verdict(result, instruction)
             duration_s = stamp_to_s(result.elapsed)
-        except TrialFailed as failure:
+        except TrialError as failure:
             outcome, reason = "ABORTED", str(failure)
             if not trial_id:  # it has a row in the report all the same
                 trial_id, bag = self._start(seed, instruction)
@@ -222,7 +222,7 @@ class TrialClient:
         """Bring the arm home and put the objects where `seed` says.
 
         Raises:
-            TrialFailed: the arm does not come home, or the seed is refused.
+            TrialError: the arm does not come home, or the seed is refused.
         """
         self._say("homing")
         if self._stopped:
@@ -234,7 +234,7 @@ class TrialClient:
         )
         answer = self._graph.call(SetParameters, "sim_world/set_parameters", request).results[0]
         if not answer.successful:
-            raise TrialFailed(f"seed {seed} was refused: {answer.reason}")
+            raise TrialError(f"seed {seed} was refused: {answer.reason}")
         self._trigger("sim_world/reset")
 
     @property
@@ -244,7 +244,7 @@ class TrialClient:
     def _trigger(self, service: str) -> None:
         response = self._graph.call(Trigger, service, Trigger.Request(), _SILENCE_S)
         if not response.success:
-            raise TrialFailed(f"{service} failed: {response.message}")
+            raise TrialError(f"{service} failed: {response.message}")
 
     def _start(self, seed: int, instruction: str) -> tuple[str, str]:
         self._say("recording")
@@ -274,7 +274,7 @@ class TrialClient:
         self._wait(sent.done, "run_instruction has not answered")
         handle = sent.result()
         if not handle.accepted:
-            raise TrialFailed(f"the policy does not take the instruction {instruction!r}")
+            raise TrialError(f"the policy does not take the instruction {instruction!r}")
         ended = handle.get_result_async()
         try:
             self._wait(lambda: ended.done() or self._stopped, "the simulation stands still")
@@ -283,11 +283,11 @@ class TrialClient:
                 handle.cancel_goal_async()  # the policy then publishes HOLD
                 self._graph.wait_until(ended.done, 5.0)
         if self._stopped:
-            raise TrialFailed(f"the driver stopped the robot: {self._gate.text}")
+            raise TrialError(f"the driver stopped the robot: {self._gate.text}")
         result = ended.result().result
         self.chunks = result.chunks
         if ended.result().status == GoalStatus.STATUS_ABORTED and not result.message:
-            raise TrialFailed("the policy gave up without a word; see its log")
+            raise TrialError("the policy gave up without a word; see its log")
         return result
 
     def _verdict(self, result: RunInstruction.Result, instruction: str) -> tuple[str, str]:

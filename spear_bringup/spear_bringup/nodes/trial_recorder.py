@@ -27,10 +27,10 @@ from rosbags.interfaces import (
 from sensor_msgs.msg import CompressedImage, Image
 
 from spear_bringup.trials.bag_writer import (
-    BagRefused,
     BagTopic,
+    BagWriteError,
     Encode,
-    UnknownType,
+    MessageTypeError,
     compress,
     definition_of,
 )
@@ -197,7 +197,7 @@ class TopicWatch:
         try:
             message_class = _message_class(msgtype)
             definition = definition_of(_COMPRESSED_TYPE if encode else msgtype)
-        except (UnknownType, ImportError) as error:
+        except (MessageTypeError, ImportError) as error:
             self._complain_once(f"{source} is not recorded: {error}")
             return
         if known:
@@ -380,7 +380,7 @@ class TrialRecorder(SpearNode):
         with self._lock:
             try:
                 self._start(request, response)
-            except (Refused, BagRefused, ValueError) as refusal:
+            except (Refused, BagWriteError, ValueError) as refusal:
                 response.message = str(refusal)
             except OSError as error:
                 response.message = f"cannot record into {self._directory}: {error}"

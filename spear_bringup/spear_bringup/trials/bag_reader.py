@@ -11,8 +11,6 @@ import yaml
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader, AnyReaderError
 
-# A trial as arrays: what the report is computed from, whatever it was read from.
-
 
 def _empty(*shape) -> NDArray:
     return np.zeros((0, *shape))
@@ -98,18 +96,15 @@ class TrialSeries:
     custom_data: dict[str, str] = field(default_factory=dict)
 
 
-# A trial's bag as arrays and frames. The types come from the bag itself, not from this ma.
-
-
-class BagUnreadable(Exception):
-    """A bag cannot be read; the text says why and the mend."""
+class BagReadError(Exception):
+    """A bag cannot be read; the text says why and what to do."""
 
 
 def read_trial(folder: Path) -> TrialSeries:
     """Everything but the images of one bag.
 
     Raises:
-        BagUnreadable: no bag there, or it was never closed.
+        BagReadError: no bag there, or it was never closed.
     """
     folder = Path(folder)
     collected: dict[str, list] = {name: [] for name in _COLLECT}
@@ -165,15 +160,15 @@ def frames(folder: Path, camera: str) -> Iterator[tuple[float, NDArray]]:
 def _open(folder: Path):
     folder = Path(folder)
     if not (folder / "metadata.yaml").exists():
-        mend = f"mend it with: python3 -m spear_bringup.trials.bag_repair {folder}"
-        raise BagUnreadable(
-            f"{folder} was never closed; {mend}" if folder.exists() else f"there is no bag {folder}"
+        fix = f"repair it with: python3 -m spear_bringup.trials.bag_repair {folder}"
+        raise BagReadError(
+            f"{folder} was never closed; {fix}" if folder.exists() else f"there is no bag {folder}"
         )
     try:
         with AnyReader([folder]) as reader:
             yield reader
     except AnyReaderError as error:
-        raise BagUnreadable(f"{folder}: {error}") from None
+        raise BagReadError(f"{folder}: {error}") from None
 
 
 def _image_topic(camera: str) -> str:

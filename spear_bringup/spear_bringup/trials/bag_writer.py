@@ -1,4 +1,4 @@
-"""One rosbag2 MCAP bag, written by a thread of its own.
+"""One rosbag2 MCAP bag, written by a thread of its own; before that, what a bag needs to hold.
 
 The callers never wait for the disk: they queue raw CDR bytes, and a full queue counts what it
 drops. MCAP is written in chunks, each readable by itself; one is closed at least twice a second,
@@ -25,10 +25,9 @@ from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 
-from spear_bringup.trials.bag_repair import CannotRepair, repair
+from spear_bringup.trials.bag_repair import RepairError, repair
 
-# The text and the hash of a message type, from the share folders of the installed package.
-
+# Message types ---------------------------------------------------------------------------------
 
 SEPARATOR = "=" * 80
 _PRIMITIVES = frozenset(
@@ -38,13 +37,16 @@ _PRIMITIVES = frozenset(
 _FIELD_TYPE = re.compile(r"^\s*([A-Za-z][\w/]*)")
 
 
-class UnknownType(Exception):
-    """A message type is not installed; the text says which one and the mend."""
+class MessageTypeError(Exception):
+    """A message type is not installed; the text says which one and what to do."""
 
 
 @dataclass(frozen=True)
 class MessageDefinition:
-    """One type as a bag stores it: `pkg/msg/Type`, definition text with all it nests, RIHS hash."""
+    """One type as a bag stores it: `pkg/msg/Type`, definition text with all it nests, RIHS hash.
+
+    They come from the share folders of the installed package.
+    """
 
     msgtype: str
     text: str
@@ -56,7 +58,7 @@ def definition_of(msgtype: str) -> MessageDefinition:
     """The definition of `pkg/msg/Type`.
 
     Raises:
-        UnknownType: the package, its .msg file or its hash is not installed.
+        MessageTypeError: the package, its .msg file or its hash is not installed.
     """
     package, _, name = msgtype.split("/")
     parts = [_source(package, name)]
@@ -77,7 +79,7 @@ def _share(package: str) -> Path:
     try:
         return Path(get_package_share_directory(package)) / "msg"
     except PackageNotFoundError:
-        raise UnknownType(
+        raise MessageTypeError(
             f"message package {package} is not installed here; install it to record its topics"
         ) from None
 
@@ -85,14 +87,16 @@ def _share(package: str) -> Path:
 def _source(package: str, name: str) -> str:
     path = _share(package) / f"{name}.msg"
     if not path.is_file():
-        raise UnknownType(f"{package}/msg/{name} has no definition file {path}")
+        raise MessageTypeError(f"{package}/msg/{name} has no definition file {path}")
     return path.read_text()
 
 
 def _type_hash(package: str, name: str, msgtype: str) -> str:
     path = _share(package) / f"{name}.json"
     if not path.is_file():
-        raise UnknownType(f"{msgtype} has no type hash file {path}; build its package with rosidl")
+        raise MessageTypeError(
+            f"{msgtype} has no type hash file {path}; build its package with rosidl"
+        )
     hashes = json.loads(path.read_text())["type_hashes"]
     return next(entry["hash_string"] for entry in hashes if entry["type_name"] == msgtype)
 
@@ -109,14 +113,13 @@ def _nested(package: str, text: str) -> list[tuple[str, str]]:
     return found
 
 
-# One rosbag2 MCAP bag, written by a thread of its own.
-
+# The bag ---------------------------------------------------------------------------------------
 
 Encode = Callable[[bytes], bytes]
 
 
-class BagRefused(Exception):
-    """A bag cannot be begun; the text says why and the mend."""
+class BagWriteError(Exception):
+    """A bag cannot be begun; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class BagWriter:
         complaints: the newest encoding error, by topic name.
 
     Raises:
-        BagRefused: the folder exists or cannot be made.
+        BagWriteError: the folder exists or cannot be made.
     """
 
     def __init__(
@@ -275,8 +278,11 @@ class BagWriter:
             self._writer.abort()
         try:
             report = repair(self.folder, self._custom_data)
-        except (CannotRepair, OSError) as trouble:
-            self.fault += f"; the part before it could not be finished: {trouble}"
+        except (RepairError, OSError) as trouble:
+            self.fault += (
+                f"; what came before it is kept in {self.folder} and has no index yet ({trouble}): "
+                f"make room, then run python3 -m spear_bringup.trials.bag_repair {self.folder}"
+            )
             return
         self.counts = dict(report.counts)
         self.fault += f"; the {report.messages} messages before it are readable"
@@ -290,12 +296,12 @@ class BagWriter:
 
 
 def _cause(error: Exception) -> str:
-    mend = "make room and repeat the trial"
+    fix = "make room and repeat the trial"
     match getattr(error, "errno", None):
         case errno.ENOSPC | errno.EDQUOT:
-            return f"the disk is full; {mend}"
+            return f"the disk is full; {fix}"
         case errno.EFBIG:
-            return f"the file reached its size limit; {mend}"
+            return f"the file reached its size limit; {fix}"
     return f"{type(error).__name__}: {error}"
 
 
@@ -305,15 +311,15 @@ def _open(folder: Path) -> Writer:
         writer.open()
         writer.storage.bio.flush()
     except WriterError:
-        raise BagRefused(
+        raise BagWriteError(
             f"a bag {folder} exists already; give another trial_id or move it away"
         ) from None
     except OSError as error:
-        raise BagRefused(f"cannot make the bag {folder}: {error.strerror or error}") from None
+        raise BagWriteError(f"cannot make the bag {folder}: {error.strerror or error}") from None
     return writer
 
 
-# Pixels as JPEG or PNG, the way bags keep images.
+# Images ----------------------------------------------------------------------------------------
 
 
 def compress(pixels: NDArray, encoding: str, jpeg_quality: int = 90) -> tuple[str, bytes]:

@@ -4,36 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from spear_bringup.control.limits import Verdict
 from spear_bringup.trials.bag_reader import TrialSeries
 from spear_bringup.trials.metrics import speeds
+from spear_policy.shared.files import write_atomically
+from spear_policy.shared.pages import BLUE, GREEN, GREY, ORANGE, RED, legend_above, svg, thin
 
-BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a94a0"
 _LEAST_SPAN_M = 0.05  # an arm at rest is a dot and not a drawing of its noise
-_MOST_POINTS = 1500  # a line keeps its look, the file stays small
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9aa5b1",
-    "axes.labelcolor": "#3e4c59",
-    "axes.grid": True,
-    "grid.color": "#e4e7eb",
-    "grid.linewidth": 0.7,
-    "xtick.color": "#616e7c",
-    "ytick.color": "#616e7c",
-    "lines.linewidth": 1.3,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "spear",  # the same bag gives the same file
-}
 
 
 @dataclass(frozen=True)
@@ -50,30 +28,17 @@ def write_plots(
     """Draw what the bag has data for; file names in `folder` by name of the drawing."""
     drawings = {}
     if len(trial.states.stamps_s) > 1:
-        drawings["path"] = lambda axes: _draw_path(axes, trial)
-        drawings["speed"] = lambda axes: _draw_speed(axes, trial, limits)
+        drawings["path"] = lambda figure: _draw_path(figure.subplots(1, 2), trial)
+        drawings["speed"] = lambda figure: _draw_speed(figure.subplots(2, 1), trial, limits)
     if len(trial.commands.stamps_s):
-        drawings["seams"] = lambda axes: _draw_seams(axes, trial)
+        drawings["seams"] = lambda figure: _draw_seams(figure.subplots(2, 1), trial)
     if len(trial.states.stamps_s) > 1 or len(trial.commands.stamps_s):
-        drawings["gripper"] = lambda axes: _draw_gripper(axes, trial)
+        drawings["gripper"] = lambda figure: _draw_gripper(figure.subplots(2, 1), trial)
     names = {}
     for name, draw in drawings.items():
         names[name] = f"{stem}-{name}.svg"
-        with rc_context(_STYLE):
-            figure = Figure(figsize=(5.4, 3.9), layout="constrained")
-            draw(figure.subplots(*((1, 2) if name == "path" else (2, 1))))
-            figure.savefig(folder / names[name], metadata={"Date": None})
+        write_atomically(folder / names[name], svg(draw, 5.4, 3.9, layout="constrained"))
     return names
-
-
-def _thin(*arrays):
-    step = max(1, len(arrays[0]) // _MOST_POINTS)
-    return [array[::step] for array in arrays]
-
-
-def _legend_above(axis) -> None:
-    """Put the legend on the line of the title, where no data can be under it."""
-    axis.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 0.99), borderaxespad=0.0)
 
 
 def _show_at_least(axis, across, up) -> None:
@@ -83,7 +48,7 @@ def _show_at_least(axis, across, up) -> None:
 
 
 def _draw_path(axes, trial: TrialSeries) -> None:
-    measured, commanded = _thin(trial.states.measured, trial.states.commanded)
+    measured, commanded = thin(trial.states.measured, trial.states.commanded)
     views = ((0, 1, "From above", "x [m]", "y [m]"), (0, 2, "From the side", "x [m]", "z [m]"))
     for axis, (across, up, title, x_label, y_label) in zip(axes, views, strict=True):
         axis.plot(commanded[:, across], commanded[:, up], color=ORANGE, label="commanded")
@@ -98,7 +63,7 @@ def _draw_path(axes, trial: TrialSeries) -> None:
 
 
 def _draw_speed(axes, trial: TrialSeries, limits: SpeedLimits | None) -> None:
-    stamps, linear, angular = _thin(*speeds(trial.states))
+    stamps, linear, angular = thin(*speeds(trial.states))
     rows = (
         (linear, "Linear speed", "m/s", limits and limits.linear_m_s),
         (angular, "Angular speed", "rad/s", limits and limits.angular_rad_s),
@@ -107,7 +72,7 @@ def _draw_speed(axes, trial: TrialSeries, limits: SpeedLimits | None) -> None:
         axis.plot(stamps - trial.start_s, values, color=BLUE)
         if limit:
             axis.axhline(limit, color=RED, linestyle="--", linewidth=1.0, label="limit")
-            _legend_above(axis)
+            legend_above(axis)
         axis.set(title=title, ylabel=unit)
         axis.set_ylim(bottom=0.0)
     axes[-1].set_xlabel("time [s]")
@@ -126,7 +91,7 @@ def _draw_seams(axes, trial: TrialSeries) -> None:
         if not np.all(commands.sent):
             kept = times[~commands.sent]
             axis.plot(kept, np.zeros(len(kept)), "x", color=RED, label="not sent", clip_on=False)
-            _legend_above(axis)
+            legend_above(axis)
         axis.set(title=title, ylabel=unit)
         axis.set_ylim(bottom=0.0)
     axes[-1].set_xlabel("time [s]")
@@ -136,7 +101,7 @@ def _draw_gripper(axes, trial: TrialSeries) -> None:
     states, commands = trial.states, trial.commands
     opening, timing = axes
     if len(states.stamps_s):
-        stamps, openings = _thin(states.stamps_s, states.gripper_openings)
+        stamps, openings = thin(states.stamps_s, states.gripper_openings)
         opening.plot(stamps - trial.start_s, openings, color=BLUE, label="measured")
     sent = commands.sent
     if np.any(sent):
@@ -145,9 +110,9 @@ def _draw_gripper(axes, trial: TrialSeries) -> None:
         opening.step(times, wanted, where="post", color=ORANGE, label="wanted")
         timing.plot(times, commands.observation_ages_s[sent], ".", color=BLUE, label="image age")
         timing.plot(times[1:], np.diff(times), ".", color=GREY, label="command period")
-        _legend_above(timing)
+        legend_above(timing)
     opening.set(title="Gripper opening", ylabel="0 closed, 1 open", ylim=(-0.05, 1.05))
-    _legend_above(opening)
+    legend_above(opening)
     timing.set(title="Timing of commands", ylabel="s", xlabel="time [s]")
     timing.set_ylim(bottom=0.0)
     for verdict, colour in ((Verdict.HELD, GREY), (Verdict.REJECTED, RED), (Verdict.STOPPED, RED)):

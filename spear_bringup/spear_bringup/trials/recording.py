@@ -1,7 +1,7 @@
 """One trial being recorded: its bag, and the row that it will leave on the score sheet.
 
 Every trial leaves a row. While it runs, `<trial_id>.open.json` stands for the row; when a process
-dies, the next recorder in the same folder finds it, mends the bag and writes the row.
+dies, the next recorder in the same folder finds it, repairs the bag and writes the row.
 """
 
 import fcntl
@@ -19,11 +19,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from spear_bringup.trials.bag_repair import CannotRepair, repair
+from spear_bringup.trials.bag_repair import RepairError, repair
 from spear_bringup.trials.bag_writer import BagWriter
+from spear_policy.shared.files import atomic_write
 
-# The score sheet: JSON lines, one row a trial, safe against a crash at any byte.
-
+# The score sheet: JSON lines, one row a trial, safe against a crash at any byte -----------------
 
 SCHEMA_VERSION = 1
 OUTCOMES = ("UNKNOWN", "SUCCESS", "FAILURE", "ABORTED")  # in the order of TrialInfo's constants
@@ -127,8 +127,7 @@ def read_rows(path: Path) -> tuple[list[TrialRow], list[str]]:
     return rows, warnings
 
 
-# Which code made a trial: the git revision and the versions of what matters.
-
+# Which code made a trial -----------------------------------------------------------------------
 
 _DISTRIBUTIONS = (
     "spear_bringup",
@@ -167,8 +166,7 @@ def software_versions() -> dict[str, str]:
     return found
 
 
-# One trial being recorded: its bag, and the row that it will leave on the score sheet.
-
+# The trial -------------------------------------------------------------------------------------
 
 SHEET_NAME = "scores.jsonl"
 BAGS_NAME = "bags"
@@ -201,7 +199,7 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """What is known when a trial ends; outcome is one of score_sheet.OUTCOMES."""
+    """What is known when a trial ends; outcome is one of OUTCOMES."""
 
     outcome: str
     score: float | None = None
@@ -221,7 +219,7 @@ class Recording:
         now_s: node clock [s].
 
     Raises:
-        BagRefused: a bag of this name exists.
+        BagWriteError: a bag of this name exists.
         OSError: the folder cannot be written.
     """
 
@@ -291,9 +289,10 @@ class Recording:
 
 
 def recover(directory: Path) -> list[TrialRow]:
-    """Mend the bags of trials whose recorder died and give them their rows.
+    """Repair the bags of trials whose recorder died and give them their rows.
 
-    A trial that another living recorder holds is left alone.
+    A trial that another living recorder holds is left alone. A bag that has its row already and
+    could not be repaired then, because the disk was full, is tried once more.
     """
     rows = []
     for path in sorted(Path(directory).glob(f"*{_OPEN_SUFFIX}")):
@@ -305,6 +304,10 @@ def recover(directory: Path) -> list[TrialRow]:
             rows.append(_recovered_row(Path(directory), json.load(file)))
             append_row(Path(directory) / SHEET_NAME, rows[-1])
             path.unlink()
+    for bag in sorted((Path(directory) / BAGS_NAME).glob("*")):
+        if not _open_path(Path(directory), bag.name).exists():
+            with suppress(RepairError, OSError):
+                repair(bag)
     return rows
 
 
@@ -318,8 +321,8 @@ def _recovered_row(directory: Path, known: dict) -> TrialRow:
         report = repair(bag, {key: str(value) for key, value in known.items()})
         counts, duration_s = report.counts, report.duration_s
         fault += f"; the {report.messages} messages in the bag are readable"
-    except (CannotRepair, OSError) as error:
-        fault += f"; its bag could not be mended: {error}"
+    except (RepairError, OSError) as error:
+        fault += f"; its bag could not be repaired: {error}"
     return TrialRow(
         **known,
         outcome="ABORTED",
@@ -359,17 +362,13 @@ def _open_path(directory: Path, trial_id: str) -> Path:
 def _write_open_row(directory: Path, request: TrialRequest, started: str):
     """The open file that stands for the row; its lock dies with this process."""
     path = _open_path(directory, request.trial_id)
-    beside = path.with_suffix(".tmp")
-    file = beside.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        json.dump({**asdict(request), "started": started}, file)
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        file.close()
-        with suppress(OSError):
-            beside.unlink()
-        raise
+    with atomic_write(path) as temporary:
+        file = temporary.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            json.dump({**asdict(request), "started": started}, file)
+            file.flush()
+        except OSError:
+            file.close()
+            raise
     return file

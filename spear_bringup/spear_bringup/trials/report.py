@@ -6,7 +6,6 @@ It can be made again whenever the bags are there:
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,19 @@ from pathlib import Path
 
 import av
 import cv2
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from spear_bringup.control.limits import Reason, Verdict
-from spear_bringup.trials.bag_reader import BagUnreadable, TrialSeries, cameras, frames, read_trial
+from spear_bringup.trials.bag_reader import BagReadError, TrialSeries, cameras, frames, read_trial
 from spear_bringup.trials.metrics import measure
 from spear_bringup.trials.plots import SpeedLimits, write_plots
 from spear_bringup.trials.recording import SHEET_NAME, TrialRow, read_rows
-from spear_bringup.trials.results import COLUMNS, Summary, TrialResult, cells, verdict_rows
+from spear_bringup.trials.results import COLUMNS, ReportedTrial, TrialsSummary, cells, verdict_rows
+from spear_policy.shared.files import atomic_write, write_atomically
+from spear_policy.shared.pages import render
 
-# The few numbers at the top of a report.
+# Headlines -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Headline:
     remark: str = ""
 
 
-def headlines(summary: Summary) -> list[Headline]:
+def headlines(summary: TrialsSummary) -> list[Headline]:
     """What somebody wants to know first; numbers that no bag has are left out."""
     trials = summary.trials
     metrics = [trial.metrics for trial in trials if trial.metrics is not None]
@@ -69,8 +69,7 @@ def headlines(summary: Summary) -> list[Headline]:
     return found
 
 
-# Both cameras of a trial side by side as H.264, with the time and the gate's verdict belo.
-
+# Video: both cameras side by side, with the time and the gate's verdict below ------------------
 
 VIEW_HEIGHT, BAR_HEIGHT = 360, 36  # pixels; even, as yuv420p wants
 _FONT, _SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.55
@@ -93,21 +92,19 @@ def write_video(trial: TrialSeries, path: Path, poster: Path, rate_hz: int = 15)
     views = [view for view in (_View(trial, name) for name in cameras(trial.folder)) if view.seen]
     if not views:
         return False
-    beside = path.with_name(f".{path.name}")
     count = max(1, int((trial.end_s - trial.start_s) * rate_hz))
-    try:
-        with av.open(str(beside), "w", format="mp4", options={"movflags": "+faststart"}) as file:
-            stream = None
-            for number, picture in enumerate(_pictures(trial, views, rate_hz, count)):
-                if stream is None:
-                    stream = _stream(file, picture, rate_hz)
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
-                if number == count // 2:
-                    cv2.imwrite(str(poster), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
-            file.mux(stream.encode())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with (
+        atomic_write(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as file,
+    ):
+        stream = None
+        for number, picture in enumerate(_pictures(trial, views, rate_hz, count)):
+            if stream is None:
+                stream = _stream(file, picture, rate_hz)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+            if number == count // 2:
+                cv2.imwrite(str(poster), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        file.mux(stream.encode())
     return True
 
 
@@ -198,8 +195,7 @@ def _put(picture: NDArray, text: str, x: int, baseline: int) -> None:
     cv2.putText(picture, text, (x, baseline), _FONT, _SCALE, _TEXT, 1, cv2.LINE_AA)
 
 
-# The report of a folder of trials: report.html, summary.json and media/, made from bags a.
-
+# Report ----------------------------------------------------------------------------------------
 
 MEDIA_NAME = "media"
 PLOT_TITLES = {
@@ -210,7 +206,7 @@ PLOT_TITLES = {
 }
 
 
-class NoTrials(Exception):
+class ReportError(Exception):
     """There is nothing to report; the text says where it was looked for."""
 
 
@@ -220,7 +216,7 @@ def write_report(
     trial_ids: Sequence[str] | None = None,
     limits: SpeedLimits | None = None,
     progress: Callable[[str], None] = print,
-) -> Summary:
+) -> TrialsSummary:
     """Write report.html, summary.json and media/ into a recorder's folder.
 
     Args:
@@ -234,7 +230,7 @@ def write_report(
         The summary; `table()` is its text for a terminal.
 
     Raises:
-        NoTrials: no row is on the score sheet, or one of `trial_ids` is not.
+        ReportError: no row is on the score sheet, or one of `trial_ids` is not.
     """
     folder = Path(folder)
     rows, warnings = read_rows(folder / SHEET_NAME)
@@ -248,7 +244,7 @@ def write_report(
         progress(f"report: trial {number} of {len(rows)}, {row.trial_id}")
         trials.append(_result(folder, row, limits))
     engine = engine or ", ".join(sorted({row.engine for row in rows if row.engine}))
-    summary = Summary(engine, tuple(trials), limits)
+    summary = TrialsSummary(engine, tuple(trials), limits)
     summary.write(folder / "summary.json")
     _write_page(folder, summary)
     return summary
@@ -256,12 +252,12 @@ def write_report(
 
 def _chosen(rows: list[TrialRow], trial_ids, folder: Path) -> list[TrialRow]:
     if not rows:
-        raise NoTrials(f"no trial is on {folder / SHEET_NAME}; record one first")
+        raise ReportError(f"no trial is on {folder / SHEET_NAME}; record one first")
     if trial_ids is None:
         return rows
     by_id = {row.trial_id: row for row in rows}
     if missing := [trial_id for trial_id in trial_ids if trial_id not in by_id]:
-        raise NoTrials(f"{folder / SHEET_NAME} has no row for {', '.join(missing)}")
+        raise ReportError(f"{folder / SHEET_NAME} has no row for {', '.join(missing)}")
     return [by_id[trial_id] for trial_id in trial_ids]
 
 
@@ -273,16 +269,16 @@ def _earlier_limits(folder: Path) -> SpeedLimits | None:
         return None
 
 
-def _result(folder: Path, row: TrialRow, limits: SpeedLimits | None) -> TrialResult:
+def _result(folder: Path, row: TrialRow, limits: SpeedLimits | None) -> ReportedTrial:
     media = folder / MEDIA_NAME
     try:
         trial = read_trial(folder / row.bag)
         video, poster = media / f"{row.trial_id}.mp4", media / f"{row.trial_id}.jpg"
         filmed = write_video(trial, video, poster)
-    except BagUnreadable as error:
-        return TrialResult(row, problem=str(error))
+    except BagReadError as error:
+        return ReportedTrial(row, problem=str(error))
     plots = write_plots(trial, media, row.trial_id, limits)
-    return TrialResult(
+    return ReportedTrial(
         row,
         measure(trial),
         video=f"{MEDIA_NAME}/{video.name}" if filmed else "",
@@ -291,15 +287,9 @@ def _result(folder: Path, row: TrialRow, limits: SpeedLimits | None) -> TrialRes
     )
 
 
-def _write_page(folder: Path, summary: Summary) -> None:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
+def _write_page(folder: Path, summary: TrialsSummary) -> None:
+    page = render(
+        Path(__file__).parent / "templates" / "report.html",
         summary=summary,
         headlines=headlines(summary),
         columns=COLUMNS,
@@ -308,9 +298,7 @@ def _write_page(folder: Path, summary: Summary) -> None:
         plot_titles=PLOT_TITLES,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
-    beside = folder / ".report.html"
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, folder / "report.html")
+    write_atomically(folder / "report.html", page)
 
 
 def main() -> int:
@@ -325,7 +313,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         summary = write_report(arguments.folder, arguments.engine, arguments.trial)
-    except (NoTrials, OSError) as error:
+    except (ReportError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     print(summary.table())

@@ -1,7 +1,6 @@
 """What a report says of its trials, as data: summary.json and the table on the terminal."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,10 +19,11 @@ from spear_policy.geometry.tracking import (
     replayed_motion,
     tracking_errors,
 )
+from spear_policy.shared.files import write_atomically
 
 
 @dataclass(frozen=True)
-class TrialResult:
+class ReportedTrial:
     """One trial: its row, its numbers, and its files relative to the report.
 
     Attributes:
@@ -46,11 +46,11 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class Summary:
+class TrialsSummary:
     """All trials of one report."""
 
     engine: str
-    trials: tuple[TrialResult, ...]
+    trials: tuple[ReportedTrial, ...]
     limits: SpeedLimits | None = None
 
     @property
@@ -69,9 +69,7 @@ class Summary:
 
     def write(self, path: Path) -> None:
         """Write summary.json, whole or not at all."""
-        beside = path.with_name(f".{path.name}")
-        beside.write_text(json.dumps(self.as_json(), indent=2, allow_nan=False) + "\n")
-        os.replace(beside, path)
+        write_atomically(path, json.dumps(self.as_json(), indent=2, allow_nan=False) + "\n")
 
     def table(self) -> str:
         """One line a trial for the terminal."""
@@ -97,7 +95,7 @@ COLUMNS = (
 )
 
 
-def cells(trial: TrialResult) -> tuple[str, ...]:
+def cells(trial: ReportedTrial) -> tuple[str, ...]:
     """The row of one trial under COLUMNS, as text."""
     row, metrics = trial.row, trial.metrics
     head = (
@@ -146,7 +144,7 @@ def _p99(values: Spread | None, digits: int) -> str:
     return "" if values is None else f"{values.p99:.{digits}f}"
 
 
-def _trial_json(trial: TrialResult) -> dict:
+def _trial_json(trial: ReportedTrial) -> dict:
     row, metrics = trial.row, trial.metrics
     entry = {
         "trial_id": row.trial_id,
@@ -193,14 +191,14 @@ MOST_LAG_S = 0.1  # a robot follows its reference a little late; later than this
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class ReplayedEpisode:
     """What a replay is to repeat: the sentence, and the motion in the recorded robot's base."""
 
     instruction: str
     motion: TimedPoses
 
     @classmethod
-    def from_file(cls, episode_file: Path) -> "Recording":
+    def from_file(cls, episode_file: Path) -> "ReplayedEpisode":
         """Read sentence and motion of an episode; the policy reads and judges the whole file.
 
         Raises:

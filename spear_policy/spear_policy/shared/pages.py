@@ -27,8 +27,7 @@ def render(template: Path, **values) -> str:
     return environment.get_template(template.name).render(**values)
 
 
-# Drawings and pictures as addresses that hold them, for `<img src=...>`.
-
+# Drawings and pictures -------------------------------------------------------------------------
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a94a0"
 AXES = (("x", BLUE), ("y", ORANGE), ("z", GREEN))
@@ -65,12 +64,13 @@ STYLE = {
 }
 
 
-def svg_address(draw: Callable, width_in: float, height_in: float) -> str:
-    """A drawing as an address.
+def svg(draw: Callable, width_in: float, height_in: float, layout: str | None = None) -> bytes:
+    """A drawing as the content of an SVG file.
 
     Args:
         draw: fills an empty matplotlib Figure.
         width_in, height_in: of the drawing [inch].
+        layout: matplotlib's engine of it; None: the margins of `STYLE`.
     """
     # Slow to import, and many programs that can draw are not asked to.
     from matplotlib import rc_context
@@ -78,10 +78,15 @@ def svg_address(draw: Callable, width_in: float, height_in: float) -> str:
 
     stored = io.BytesIO()
     with rc_context(STYLE):
-        figure = Figure(figsize=(width_in, height_in))
+        figure = Figure(figsize=(width_in, height_in), layout=layout)
         draw(figure)
         figure.savefig(stored, format="svg", metadata={"Date": None})
-    return _address("image/svg+xml", stored.getvalue())
+    return stored.getvalue()
+
+
+def svg_address(draw: Callable, width_in: float, height_in: float) -> str:
+    """A drawing as an address that holds it, for `<img src=...>`; see `svg`."""
+    return _address("image/svg+xml", svg(draw, width_in, height_in))
 
 
 def jpeg_address(jpeg: bytes) -> str:
