@@ -18,6 +18,8 @@ from ament_index_python.packages import (
     get_package_share_directory,
 )
 
+from spear_policy.shared.config import params_file_problem
+
 # One process of the node graph as data: what is started, and with which parameters.
 
 
@@ -90,14 +92,14 @@ def _as_yaml(value: Any) -> str:
 
 
 def check_graph(specs: list[NodeSpec]) -> None:
-    """Raise ValueError when two nodes share a name or a parameter file does not exist."""
+    """Raise ValueError when two nodes share a name or a parameter file cannot be used."""
     names = [spec.full_name for spec in specs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"the graph has two nodes named {', '.join(twice)}; rename one")
     for spec in specs:
         for path in spec.params_files:
-            if not Path(path).is_file():
-                raise ValueError(f"params_file {path} does not exist; {spec.name} cannot start")
+            if problem := params_file_problem(path):
+                raise ValueError(problem)
 
 
 # The lifecycle manager of a graph, for launch: the supervisor has its own.

@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from spear_policy.nodes.lifecycle import Refused
+from spear_policy.nodes.lifecycle import Refused, params_files_problem
 from spear_policy.nodes.parameters import Parameters
 
 # Asks one lifecycle node for its state and for transitions, from a thread that may wait.
@@ -473,6 +473,9 @@ def main() -> int:
     if "-h" in sys.argv[1:] or "--help" in sys.argv[1:]:
         print(HELP)
         return 0
+    if problem := params_files_problem():
+        print(problem, file=sys.stderr)
+        return 2
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -18,6 +19,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+
+from spear_policy.shared.config import params_file_problem
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -210,6 +213,9 @@ class SpearNode(LifecycleNode):
 
 def run(node_class, arguments: list[str] | None = None) -> int:
     """Run a SpearNode until SIGINT or SIGTERM, then close it in order. Returns the exit status."""
+    if problem := params_files_problem(arguments):
+        print(problem, file=sys.stderr)
+        return 2
     # rclpy's own handlers would tear the context down before the node has stopped the robot,
     # closed the bag or told the others.
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -237,6 +243,13 @@ def run(node_class, arguments: list[str] | None = None) -> int:
     executor.shutdown(timeout_sec=1.0)
     rclpy.shutdown()
     return 0
+
+
+def params_files_problem(arguments: list[str] | None = None) -> str:
+    """What is wrong with the first bad `--params-file` of a command line; empty when none is."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    files = (path for flag, path in pairwise(arguments) if flag == "--params-file")
+    return next(filter(None, map(params_file_problem, files)), "")
 
 
 def _answer(done: bool) -> TransitionCallbackReturn:
