@@ -181,7 +181,7 @@ def test_an_image_that_cannot_be_encoded_costs_that_message_only(tmp_path):
     writer.write(IMAGE, 1, image(1), refuse)
     writer.write(IMAGE, 2, image(2))
     writer.close()
-    assert writer.complaints == {IMAGE.name: "encoding yuv422 is not known"}
+    assert writer.encoding_errors == {IMAGE.name: "encoding yuv422 is not known"}
     assert writer.dropped == {IMAGE.name: 1} and writer.counts == {IMAGE.name: 1}
 
 

@@ -39,14 +39,14 @@ from spear_policy.nodes.messages import (
     stamp_to_s,
 )
 
-# Who says whether a simulated trial succeeded: the places of the objects, or the path fol.
+# Judges: by the places of the objects, or by the path followed ---------------------------------
 
 
 class Judge(Protocol):
     """Watches a trial and gives its verdict."""
 
     def instruction(self, seed: int) -> str:
-        """What the policy is told in the scene of `seed`."""
+        """What the policy is asked in the scene of `seed`."""
 
     def begin(self) -> None:
         """The instruction is about to be given: forget what came before."""
@@ -67,7 +67,7 @@ class ObjectsJudge:
         self.now_s = 0.0
         node.create_subscription(MarkerArray, "sim_world/objects", self._take, qos.EVENT)
 
-    def _take(self, markers: MarkerArray) -> None:
+    def _on_objects(self, markers: MarkerArray) -> None:
         self._poses = {marker.ns: pose_from_msg(marker.pose) for marker in markers.markers}
         if markers.markers:
             self.now_s = stamp_to_s(markers.markers[0].header.stamp)
@@ -95,14 +95,14 @@ class FollowingJudge:
         self._first: ActionChunk | None = None
         self._states: list[EndEffectorState] = []
         self.now_s = 0.0
-        node.create_subscription(ActionChunk, "action_chunk", self._take_chunk, qos.EVENT)
-        node.create_subscription(EndEffectorState, "ee_state", self._take_state, qos.SENSOR)
+        node.create_subscription(ActionChunk, "action_chunk", self._on_chunk, qos.EVENT)
+        node.create_subscription(EndEffectorState, "ee_state", self._on_state, qos.SENSOR)
 
-    def _take_chunk(self, chunk: ActionChunk) -> None:
+    def _on_chunk(self, chunk: ActionChunk) -> None:
         if chunk.kind == ActionChunk.KIND_STEPS and self._first is None:
             self._first = chunk
 
-    def _take_state(self, state: EndEffectorState) -> None:
+    def _on_state(self, state: EndEffectorState) -> None:
         self._states.append(state)
         self.now_s = stamp_to_s(state.header.stamp)
 
@@ -133,8 +133,7 @@ class FollowingJudge:
         return success, f"{'repeated' if success else 'strayed from'} the recording: {errors}"
 
 
-# Runs one trial in a running simulated graph: home, scene, recording, instruction, verdic.
-
+# The trial -------------------------------------------------------------------------------------
 
 _LEAD_IN_S = 0.3  # node time on record before the instruction: every motion starts from rest
 _SETTLE_S = 1.0  # node time in which things let go of come to rest, and the last target is reached
@@ -173,17 +172,20 @@ class TrialClient:
     Args:
         graph: running and active.
         judge: gives the instruction and the verdict.
-        say: takes the phase, such as "homing", whenever it changes.
+        on_phase: takes the phase, such as "homing", whenever it changes.
     """
 
     def __init__(
-        self, graph: RunningGraph, judge: Judge, say: Callable[[str], None] = lambda phase: None
+        self,
+        graph: RunningGraph,
+        judge: Judge,
+        on_phase: Callable[[str], None] = lambda phase: None,
     ):
-        self._graph, self._judge, self._say = graph, judge, say
+        self._graph, self._judge, self._on_phase = graph, judge, on_phase
         self.real_time_factor = math.nan
         self.chunks = 0
         self._gate = GateStatus()
-        self._heard_s = time.monotonic()
+        self._alive_s = time.monotonic()
         node = graph.node
         node.create_subscription(Float64, "sim_world/real_time_factor", self._on_factor, EVENT)
         node.create_subscription(GateStatus, "gate_status", self._on_gate, LATCHED)
@@ -224,11 +226,11 @@ class TrialClient:
         Raises:
             TrialError: the arm does not come home, or the seed is refused.
         """
-        self._say("homing")
+        self._on_phase("homing")
         if self._stopped:
             self._trigger("franka_driver/recover")
         self._trigger("franka_driver/home")
-        self._say("setting the scene")
+        self._on_phase("setting the scene")
         request = SetParameters.Request(
             parameters=[Parameter("seed", value=seed).to_parameter_msg()]
         )
@@ -247,7 +249,7 @@ class TrialClient:
             raise TrialError(f"{service} failed: {response.message}")
 
     def _start(self, seed: int, instruction: str) -> tuple[str, str]:
-        self._say("recording")
+        self._on_phase("recording")
         request = StartTrial.Request(instruction=instruction, seed=seed, operator_name="demo")
         response = self._graph.call(StartTrial, "start_trial", request, _SILENCE_S)
         if not response.success:
@@ -255,7 +257,7 @@ class TrialClient:
         return response.trial_id, response.bag
 
     def _end(self, trial_id: str, outcome: str, reason: str) -> None:
-        self._say("closing the bag")
+        self._on_phase("closing the bag")
         request = EndTrial.Request(
             trial_id=trial_id,
             outcome=getattr(TrialInfo, f"OUTCOME_{outcome}"),
@@ -267,7 +269,7 @@ class TrialClient:
             raise GraphError(f"end_trial failed: {response.message}")
 
     def _instruct(self, instruction: str, timeout_s: float) -> RunInstruction.Result:
-        self._say("following the instruction")
+        self._on_phase("following the instruction")
         self._wait(self._action.server_is_ready, "run_instruction is not offered")
         goal = RunInstruction.Goal(instruction=instruction, timeout=s_to_duration(timeout_s))
         sent = self._action.send_goal_async(goal, self._on_feedback)
@@ -293,7 +295,7 @@ class TrialClient:
     def _verdict(self, result: RunInstruction.Result, instruction: str) -> tuple[str, str]:
         if result.outcome not in (result.OUTCOME_DONE, result.OUTCOME_TIMEOUT):
             return "ABORTED", result.message or "the instruction was stopped from outside"
-        self._say("judging")
+        self._on_phase("judging")
         self._let_time_pass(_SETTLE_S)
         success, reason = self._judge.verdict(instruction)
         late = " (out of time)" if result.outcome == result.OUTCOME_TIMEOUT else ""
@@ -308,9 +310,9 @@ class TrialClient:
 
     def _wait(self, condition, otherwise: str) -> None:
         """Wait as long as the simulation lives; GraphError when it fell silent."""
-        self._heard_s = time.monotonic()
+        self._alive_s = time.monotonic()
         while not self._graph.wait_until(condition, 1.0):
-            if time.monotonic() - self._heard_s > _SILENCE_S:
+            if time.monotonic() - self._alive_s > _SILENCE_S:
                 raise GraphError(f"{otherwise}: no sign of life for {_SILENCE_S:.0f} s")
 
     # What comes in -----------------------------------------------------------------------
@@ -318,7 +320,7 @@ class TrialClient:
     def _on_factor(self, message: Float64) -> None:
         self.real_time_factor = message.data
         if message.data > 0.0:
-            self._heard_s = time.monotonic()
+            self._alive_s = time.monotonic()
 
     def _on_gate(self, message: GateStatus) -> None:
         self._gate = message

@@ -50,14 +50,17 @@ from spear_policy.nodes.messages import LATCHED, s_to_duration, s_to_stamp
 from spear_policy.nodes.parameters import Parameters
 from spear_policy.nodes.policy_topics import choose_bridge
 
-# Raw image messages as compressed ones, for cameras that publish no compressed topic.
-
+# Images ----------------------------------------------------------------------------------------
 
 _KEPT = ("mono8", "mono16", "16UC1")  # what becomes a picture without a change of colours
 
 
 class ImageCompressor:
-    """Serialized Image in, serialized CompressedImage out. jpeg_quality is 1 .. 100."""
+    """Serialized Image in, serialized CompressedImage out, for cameras without a compressed topic.
+
+    Args:
+        jpeg_quality: 1 .. 100.
+    """
 
     def __init__(self, jpeg_quality: int):
         self._bridge, _ = choose_bridge()
@@ -77,8 +80,7 @@ class ImageCompressor:
         return serialize_message(message)
 
 
-# What the recorder listens to: raw subscriptions that follow the publishers in the graph.
-
+# Topics ----------------------------------------------------------------------------------------
 
 _COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 _IMAGE_TYPE = "sensor_msgs/msg/Image"
@@ -88,7 +90,7 @@ Sink = Callable[[BagTopic, bytes, Encode | None], None]
 
 
 @dataclass
-class _Watched:
+class _Subscribed:
     source: str
     msgtype: str
     reliable: bool
@@ -98,7 +100,7 @@ class _Watched:
     subscription: Subscription | None = None
 
 
-class TopicWatch:
+class TopicSubscriber:
     """Subscriptions to the wanted topics, with the types and QoS that their publishers offer.
 
     Every method but `latched` and `lost` belongs to the thread that spins `node`.
@@ -110,7 +112,7 @@ class TopicWatch:
         image_names: expected image topics; `<name>/compressed` is taken when it is published,
             else the raw image with a function that compresses it.
         sink: gets every message as raw CDR.
-        complain: gets one sentence for each topic that cannot be recorded.
+        warn: gets one sentence for each topic that cannot be recorded.
     """
 
     def __init__(
@@ -120,35 +122,35 @@ class TopicWatch:
         optional_names: list[str],
         image_names: list[str],
         sink: Sink,
-        complain: Callable[[str], None],
+        warn: Callable[[str], None],
         jpeg_quality: int = 90,
     ):
-        self._node, self._sink, self._complain = node, sink, complain
+        self._node, self._sink, self._warn = node, sink, warn
         self._names = [node.resolve_topic_name(name) for name in names]
         self._optional_names = [node.resolve_topic_name(name) for name in optional_names]
         self._image_names = [node.resolve_topic_name(name) for name in image_names]
         self._encode = ImageCompressor(jpeg_quality)
-        self._watched: dict[str, _Watched] = {}
-        self._complained: set[str] = set()
+        self._subscribed: dict[str, _Subscribed] = {}
+        self._warned_of: set[str] = set()
         self._last: dict[str, tuple[BagTopic, bytes]] = {}
         self._lost: dict[str, int] = {}
 
     def match(self) -> None:
         """Follow the graph: subscribe to what appeared, again to what changed."""
         for name in self._names + self._optional_names:
-            self._follow(name, name, None)
+            self._subscribe(name, name, None)
         for name in self._image_names:
             bag_name = _compressed(name)
             if self._publishers(bag_name):
-                self._follow(bag_name, bag_name, None)
+                self._subscribe(bag_name, bag_name, None)
             else:
-                self._follow(name, bag_name, self._encode)
+                self._subscribe(name, bag_name, self._encode)
 
     def close(self) -> None:
         """End all subscriptions."""
-        for watched in self._watched.values():
-            self._node.destroy_subscription(watched.subscription)
-        self._watched.clear()
+        for subscribed in self._subscribed.values():
+            self._node.destroy_subscription(subscribed.subscription)
+        self._subscribed.clear()
 
     def expected(self) -> tuple[str, ...]:
         """The topics that a whole bag has, by their names in the bag."""
@@ -156,7 +158,7 @@ class TopicWatch:
 
     def unmatched(self) -> list[str]:
         """The expected topics that nobody has published yet."""
-        return [name for name in self.expected() if name not in self._watched]
+        return [name for name in self.expected() if name not in self._subscribed]
 
     def latched(self) -> list[tuple[BagTopic, bytes]]:
         """The last message of every latched topic, in the order of arrival."""
@@ -178,18 +180,18 @@ class TopicWatch:
     def _publishers(self, name: str) -> list:
         return self._node.get_publishers_info_by_topic(name)
 
-    def _follow(self, source: str, bag_name: str, encode: Encode | None) -> None:
+    def _subscribe(self, source: str, bag_name: str, encode: Encode | None) -> None:
         publishers = self._publishers(source)
         if not publishers:
             return
         msgtype = publishers[0].topic_type
         if encode is not None and msgtype != _IMAGE_TYPE:
-            self._complain_once(f"{source} is {msgtype} and not {_IMAGE_TYPE}; it is not recorded")
+            self._warn_once(f"{source} is {msgtype} and not {_IMAGE_TYPE}; it is not recorded")
             return
         profiles = [publisher.qos_profile for publisher in publishers]
         reliable = all(p.reliability == ReliabilityPolicy.RELIABLE for p in profiles)
         latched = all(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in profiles)
-        known = self._watched.get(bag_name)
+        known = self._subscribed.get(bag_name)
         if known and (known.source, known.msgtype) == (source, msgtype):
             # Only publishers that offer less than was asked for make a new subscription necessary.
             if (reliable or not known.reliable) and (latched or not known.latched):
@@ -198,37 +200,37 @@ class TopicWatch:
             message_class = _message_class(msgtype)
             definition = definition_of(_COMPRESSED_TYPE if encode else msgtype)
         except (MessageTypeError, ImportError) as error:
-            self._complain_once(f"{source} is not recorded: {error}")
+            self._warn_once(f"{source} is not recorded: {error}")
             return
         if known:
             self._node.destroy_subscription(known.subscription)
         topic = BagTopic(bag_name, definition, tuple(_as_bag_qos(p) for p in profiles))
-        watched = _Watched(source, msgtype, reliable, latched, topic, encode)
-        watched.subscription = self._node.create_subscription(
+        subscribed = _Subscribed(source, msgtype, reliable, latched, topic, encode)
+        subscribed.subscription = self._node.create_subscription(
             message_class,
             source,
-            partial(self._receive, watched),
+            partial(self._receive, subscribed),
             _subscription_qos(reliable, latched),
             raw=True,
             event_callbacks=SubscriptionEventCallbacks(
                 message_lost=partial(self._count_lost, bag_name)
             ),
         )
-        self._watched[bag_name] = watched
+        self._subscribed[bag_name] = subscribed
 
-    def _receive(self, watched: _Watched, raw: bytes) -> None:
-        if watched.latched:
-            self._last.pop(watched.topic.name, None)
-            self._last[watched.topic.name] = (watched.topic, raw)
-        self._sink(watched.topic, raw, watched.encode)
+    def _receive(self, subscribed: _Subscribed, raw: bytes) -> None:
+        if subscribed.latched:
+            self._last.pop(subscribed.topic.name, None)
+            self._last[subscribed.topic.name] = (subscribed.topic, raw)
+        self._sink(subscribed.topic, raw, subscribed.encode)
 
     def _count_lost(self, name: str, info) -> None:
         self._lost[name] = self._lost.get(name, 0) + info.total_count_change
 
-    def _complain_once(self, sentence: str) -> None:
-        if sentence not in self._complained:
-            self._complained.add(sentence)
-            self._complain(sentence)
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warned_of:
+            self._warned_of.add(sentence)
+            self._warn(sentence)
 
 
 def _compressed(name: str) -> str:
@@ -270,7 +272,7 @@ def _as_bag_time(duration) -> QosTime:
     return QosTime(*divmod(duration.nanoseconds, 10**9))
 
 
-# What the recorder tells of a trial, and what it takes from the policy's status.
+# Messages --------------------------------------------------------------------------------------
 
 
 def trial_info(recording: Recording | None, now_s: float, **fields) -> TrialInfo:
@@ -294,8 +296,7 @@ def policy_words(raw: bytes | None) -> dict[str, str]:
     return {key: getattr(status, key) for key in ("engine", "checkpoint_id", "statistics_hash")}
 
 
-# Trial recorder: start_trial and end_trial around one bag and one score row. Never in con.
-
+# The node --------------------------------------------------------------------------------------
 
 HELP = """\
 Record trials: one bag and one score row each.
@@ -314,10 +315,10 @@ class TrialRecorder(SpearNode):
         self.params = Parameters(self, "spear_bringup", "trial_recorder")
         self._lock = threading.RLock()  # transitions and services come from two threads
         self._recording: Recording | None = None
-        self._watch: TopicWatch | None = None
+        self._topics: TopicSubscriber | None = None
         self._matched = threading.Event()
-        self._listening = False
-        self._told_fault, self._told_at = "", 0.0
+        self._subscribing = False
+        self._reported_fault, self._published_s = "", 0.0
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._info_publisher = self.io.create_publisher(TrialInfo, "trial", LATCHED)
         self.io.create_service(StartTrial, "start_trial", self._on_start)
@@ -342,9 +343,9 @@ class TrialRecorder(SpearNode):
                 self.get_logger().warning(f"trial {row.trial_id}: {row.fault}")
         except OSError as error:
             self.get_logger().error(f"cannot write rows of earlier trials: {error}")
-        ended = self.wait_until(lambda: self._watch is None, 5.0)  # of an earlier activation
+        ended = self.wait_until(lambda: self._topics is None, 5.0)  # of an earlier activation
         self._matched.clear()
-        self._listening = True
+        self._subscribing = True
         if not (ended and self.wait_until(self._matched.is_set, 5.0)):
             raise Refused("the data thread of the recorder does not run")
         self._publish(None, TrialInfo.STATE_IDLE)
@@ -353,7 +354,7 @@ class TrialRecorder(SpearNode):
         with self._lock:
             if self._recording is not None:
                 self._finish(TrialEnd("ABORTED", notes="the recorder was stopped during the trial"))
-            self._listening = False
+            self._subscribing = False
 
     def cleanup(self) -> None:
         self.params.release()
@@ -370,7 +371,7 @@ class TrialRecorder(SpearNode):
         if low := shortfall(self._directory, self.params["least_free_space_mb"]):
             return [("recording", WARN, low, values)]
         if dropped:
-            text = f"{dropped} messages were dropped: {writer.complaints or 'the disk is too slow'}"
+            text = f"{dropped} messages were dropped: {writer.encoding_errors or 'the disk is too slow'}"
             return [("recording", WARN, text, values)]
         return [("recording", OK, "recording", values)]
 
@@ -412,15 +413,15 @@ class TrialRecorder(SpearNode):
             queue_bytes=self.params["queue_mb"] << 20,
             flush_period_s=self.params["flush_period_s"],
         )
-        for topic, raw in self._watch.latched():
+        for topic, raw in self._topics.latched():
             recording.writer.write(topic, round(now_s * 1e9), raw)
-        self._watch.forget_lost()
-        self._told_fault = ""
+        self._topics.forget_lost()
+        self._reported_fault = ""
         self._recording = recording
         response.success, response.trial_id = True, trial.trial_id
         response.bag = str(recording.bag)
         response.message = "recording"
-        if silent := self._watch.unmatched():
+        if silent := self._topics.unmatched():
             response.message += f"; nobody publishes yet: {', '.join(silent)}"
         self.get_logger().info(f"trial {trial.trial_id}: {response.message}")
         self._publish(recording, TrialInfo.STATE_RECORDING)
@@ -456,9 +457,9 @@ class TrialRecorder(SpearNode):
         self._recording = None
         end = replace(
             end,
-            **policy_words(self._watch.last("policy_status")),
-            expected=self._watch.expected(),
-            lost=self._watch.lost(),
+            **policy_words(self._topics.last("policy_status")),
+            expected=self._topics.expected(),
+            lost=self._topics.lost(),
         )
         try:
             problems = recording.end(end, now_s).problems()
@@ -477,18 +478,18 @@ class TrialRecorder(SpearNode):
 
     def _match(self) -> None:
         """Follow the graph while active; all subscriptions are made and ended in this thread."""
-        if not self._listening:
-            if self._watch is not None:
-                self._watch.close()
-            self._watch = None
+        if not self._subscribing:
+            if self._topics is not None:
+                self._topics.close()
+            self._topics = None
             return
-        if self._watch is None:
+        if self._topics is None:
             names = (self.params[f"{kind}topics"] for kind in ("", "optional_", "image_"))
             log = self.get_logger().warning
-            self._watch = TopicWatch(
+            self._topics = TopicSubscriber(
                 self.io, *names, self._receive, log, self.params["jpeg_quality"]
             )
-        self._watch.match()
+        self._topics.match()
         self._matched.set()
 
     def _receive(self, topic: BagTopic, raw: bytes, encode: Encode | None) -> None:
@@ -503,16 +504,16 @@ class TrialRecorder(SpearNode):
             if recording is None:
                 return
             fault = recording.writer.fault or ""
-            if fault != self._told_fault:
-                self._told_fault = fault
+            if fault != self._reported_fault:
+                self._reported_fault = fault
                 self.get_logger().error(fault)
-            elif time.monotonic() - self._told_at < 1.0:
+            elif time.monotonic() - self._published_s < 1.0:
                 return
             state = TrialInfo.STATE_FAULT if fault else TrialInfo.STATE_RECORDING
             self._publish(recording, state, fault)
 
     def _publish(self, recording: Recording | None, state: int, text: str = "", outcome: int = 0):
-        self._told_at = time.monotonic()
+        self._published_s = time.monotonic()
         info = trial_info(recording, self.now_s(), state=state, text=text, outcome=outcome)
         self._info_publisher.publish(info)
 

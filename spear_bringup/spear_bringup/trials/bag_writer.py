@@ -143,7 +143,7 @@ class BagWriter:
         counts: messages handed to the file, by topic name.
         dropped: messages lost before the file, by topic name (full queue, encoding, fault).
         fault: the sentence of the write error, from the moment it happens; None while all is well.
-        complaints: the newest encoding error, by topic name.
+        encoding_errors: the newest encoding error, by topic name.
 
     Raises:
         BagWriteError: the folder exists or cannot be made.
@@ -158,7 +158,7 @@ class BagWriter:
         self.folder = Path(folder)
         self.counts: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
-        self.complaints: dict[str, str] = {}
+        self.encoding_errors: dict[str, str] = {}
         self.fault: str | None = None
         self._queue_bytes = queue_bytes
         self._flush_period_s = flush_period_s
@@ -247,7 +247,7 @@ class BagWriter:
             try:
                 data = encode(data)
             except ValueError as error:
-                self.complaints[topic.name] = str(error)
+                self.encoding_errors[topic.name] = str(error)
                 self._drop(topic.name)
                 return
         key = (topic.name, topic.definition.msgtype)
