@@ -270,7 +270,7 @@ class ManagedNodes:
 
     def deactivate(self, names: Sequence[str]) -> list[str]:
         """Deactivate those of `names` that are active. Returns what went wrong, a sentence each."""
-        encoding_errors = []
+        complaints = []
         for name in names:
             if name in self.dead or not self.clients[name].present:
                 continue
@@ -281,8 +281,8 @@ class ManagedNodes:
                     self.states[name] = "inactive"
             except TransitionFailed as failure:
                 if self.clients[name].present:  # one that has ended is not active either
-                    encoding_errors.append(str(failure))
-        return encoding_errors
+                    complaints.append(str(failure))
+        return complaints
 
     def bring_down(self) -> list[str]:
         """Deactivate every node in reverse order. Returns what went wrong, a sentence each."""
@@ -443,9 +443,9 @@ class LifecycleManager:
         return response
 
     def _on_deactivate_all(self, request, response):
-        encoding_errors = self.managed.bring_down()
-        response.success = not encoding_errors
-        response.message = "; ".join(encoding_errors) or "all nodes are inactive"
+        complaints = self.managed.bring_down()
+        response.success = not complaints
+        response.message = "; ".join(complaints) or "all nodes are inactive"
         return response
 
     def _publish_diagnostics(self) -> None:

@@ -371,7 +371,8 @@ class TrialRecorder(SpearNode):
         if low := shortfall(self._directory, self.params["least_free_space_mb"]):
             return [("recording", WARN, low, values)]
         if dropped:
-            text = f"{dropped} messages were dropped: {writer.encoding_errors or 'the disk is too slow'}"
+            why = writer.encoding_errors or "the disk is too slow"
+            text = f"{dropped} messages were dropped: {why}"
             return [("recording", WARN, text, values)]
         return [("recording", OK, "recording", values)]
 
