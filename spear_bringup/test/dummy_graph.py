@@ -8,7 +8,7 @@ from spear_bringup.graph import NodeSpec
 
 _NODE = f"""#!{sys.executable}
 import os, subprocess, sys, time
-from spear_policy.nodes.lifecycle import Refused, SpearNode, run
+from spear_policy.nodes.lifecycle import RefusedError, SpearNode, run
 
 class Dummy(SpearNode):
     def __init__(self):
@@ -21,7 +21,7 @@ class Dummy(SpearNode):
 
     def configure(self):
         if self.get_parameter("refuse").value == "configure":
-            raise Refused("max_speed_m_s is -1.0; it must be 0 to 2 m/s")
+            raise RefusedError("max_speed_m_s is -1.0; it must be 0 to 2 m/s")
 
     def activate(self):
         time.sleep(self.get_parameter("slow_s").value)

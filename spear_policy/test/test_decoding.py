@@ -7,7 +7,7 @@ import pytest
 
 from spear_policy.inference.engine import CameraSpec
 from spear_policy.inference.image_codec import CvBridge
-from spear_policy.inference.observation import Frame, InputProblem, decode
+from spear_policy.inference.observation import Frame, InputError, decode
 
 BRIDGE = CvBridge(SimpleNamespace, SimpleNamespace)
 SPEC = CameraSpec("external", 8, 6)
@@ -40,7 +40,7 @@ def test_a_camera_without_a_wanted_size_may_have_any():
 
 def test_a_wrong_size_is_refused_with_both_sizes():
     message = BRIDGE.cv2_to_imgmsg(RGB, "rgb8")
-    with pytest.raises(InputProblem, match="/external/image_raw is 8x6; the engine wants 640x480"):
+    with pytest.raises(InputError, match="/external/image_raw is 8x6; the engine wants 640x480"):
         decoded(message, CameraSpec("external", 640, 480))
 
 
@@ -50,18 +50,18 @@ def test_a_wrong_size_is_refused_with_both_sizes():
 )
 def test_an_image_without_colour_is_refused(picture, encoding):
     message = BRIDGE.cv2_to_imgmsg(picture, encoding)
-    with pytest.raises(InputProblem, match=f"has encoding '{encoding}'; a policy needs colour"):
+    with pytest.raises(InputError, match=f"has encoding '{encoding}'; a policy needs colour"):
         decoded(message)
 
 
 def test_a_compressed_grey_image_is_refused():
     message = BRIDGE.cv2_to_compressed_imgmsg(RGB[..., 0], "png")
-    with pytest.raises(InputProblem, match="a policy needs colour"):
+    with pytest.raises(InputError, match="a policy needs colour"):
         decoded(message)
 
 
 def test_broken_data_is_refused_with_the_topic():
     message = BRIDGE.cv2_to_imgmsg(RGB, "rgb8")
     message.data = message.data[:-1]
-    with pytest.raises(InputProblem, match="/external/image_raw: the image has 143 bytes"):
+    with pytest.raises(InputError, match="/external/image_raw: the image has 143 bytes"):
         decoded(message)

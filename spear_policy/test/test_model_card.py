@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from toy_models import MICRO
 
-from spear_policy.inference.model_card import CardCamera, CardError, ModelCard
+from spear_policy.inference.model_card import CardCamera, ModelCard
 from spear_policy.inference.statistics import Range, Statistics, statistics_hash
+from spear_policy.shared.config import ConfigError
 
 STATISTICS = Statistics(
     "quantile",
@@ -96,7 +97,7 @@ def test_a_card_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(ModelCard)])
 def test_every_missing_key_is_named(tmp_path, key):
     path = written(tmp_path, lambda values: values.pop(key))
-    with pytest.raises(CardError, match=f"card.json: .*{key}"):
+    with pytest.raises(ConfigError, match=f"card.json: .*{key}"):
         ModelCard.read(path)
 
 
@@ -148,7 +149,7 @@ def put(*path_and_value):
 )
 def test_a_wrong_value_is_named_in_one_sentence_with_its_file(tmp_path, change, words):
     path = written(tmp_path, change)
-    with pytest.raises(CardError, match=words) as caught:
+    with pytest.raises(ConfigError, match=words) as caught:
         ModelCard.read(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ") and "\n" not in text
@@ -159,7 +160,7 @@ def test_a_card_cut_anywhere_is_refused(tmp_path):
     whole = path.read_text()
     for end in range(0, len(whole) - 1, 7):
         path.write_text(whole[:end])
-        with pytest.raises(CardError, match="cut short"):
+        with pytest.raises(ConfigError, match="cut short"):
             ModelCard.read(path)
 
 
@@ -177,20 +178,20 @@ def test_a_card_cut_anywhere_is_refused(tmp_path):
 def test_a_file_that_is_no_card_is_refused(tmp_path, content, words):
     path = tmp_path / "card.json"
     path.write_bytes(content)
-    with pytest.raises(CardError, match=words):
+    with pytest.raises(ConfigError, match=words):
         ModelCard.read(path)
 
 
 def test_a_missing_card_and_a_folder_are_named(tmp_path):
-    with pytest.raises(CardError, match="no such file; .*copy the whole folder"):
+    with pytest.raises(ConfigError, match="no such file; .*copy the whole folder"):
         ModelCard.read(tmp_path / "card.json")
-    with pytest.raises(CardError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         ModelCard.read(tmp_path)
 
 
 def test_weights_in_no_file_may_lack_a_hash_but_not_in_a_folder(tmp_path):
     card = replace(CARD, weights_hash="")
-    with pytest.raises(CardError, match="weights_hash is empty"):
+    with pytest.raises(ConfigError, match="weights_hash is empty"):
         card.write(tmp_path / "card.json")
     assert os.listdir(tmp_path) == []
 
@@ -209,12 +210,12 @@ def test_a_card_agrees_with_its_config():
     ],
 )
 def test_a_card_that_disagrees_with_its_config_is_refused(card, config, words):
-    with pytest.raises(CardError, match=words):
+    with pytest.raises(ConfigError, match=words):
         card.check(config)
 
 
 def test_the_reference_orientation_of_a_robot_is_found_or_the_known_ones_are_listed():
     q = CARD.reference_orientation_xyzw("franka")
     assert isinstance(q, np.ndarray) and q.tolist() == [1, 0, 0, 0]
-    with pytest.raises(CardError, match="'ur5', only franka, widowx"):
+    with pytest.raises(ConfigError, match="'ur5', only franka, widowx"):
         CARD.reference_orientation_xyzw("ur5")

@@ -16,7 +16,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from ros_fixture import lifecycle_label, ros, spinning, transit, wait
 from std_msgs.msg import String
 
-from spear_policy.nodes.lifecycle import Refused, SpearNode
+from spear_policy.nodes.lifecycle import RefusedError, SpearNode
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -89,7 +89,7 @@ def test_the_hooks_are_called_in_order_and_close_undoes_them(make):
 
 
 def test_a_refused_configure_cleans_up_and_may_be_tried_again(make):
-    node = make(configure=Refused("no such file; make one"))
+    node = make(configure=RefusedError("no such file; make one"))
     assert node.trigger_configure() is REFUSED
     assert node.called == ["configure", "cleanup"]
     node.raises.clear()
@@ -97,7 +97,7 @@ def test_a_refused_configure_cleans_up_and_may_be_tried_again(make):
 
 
 def test_a_refused_activate_stops_half_started_work_and_stays_inactive(make):
-    node = make(activate=Refused("no camera"))
+    node = make(activate=RefusedError("no camera"))
     node.trigger_configure()
     assert node.trigger_activate() is REFUSED
     assert not node.active and node.called[-1] == "deactivate"

@@ -5,7 +5,7 @@ from rclpy.parameter import Parameter
 from ros_fixture import ros
 
 from spear_policy.nodes import parameters
-from spear_policy.nodes.lifecycle import Refused, SpearNode
+from spear_policy.nodes.lifecycle import RefusedError, SpearNode
 from spear_policy.nodes.parameters import Parameters, read_specs
 
 DEFINITIONS = """
@@ -58,7 +58,7 @@ def make(tmp_path, monkeypatch):
 
 
 def complaint(params):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RefusedError) as refusal:
         params.check()
     return str(refusal.value)
 

@@ -8,8 +8,8 @@ from spear_policy.inference.engine import CameraSpec, SceneObject
 from spear_policy.inference.observation import (
     Frame,
     FrameBuffer,
+    InputError,
     InputLimits,
-    InputProblem,
     Synchroniser,
 )
 
@@ -44,7 +44,7 @@ class Bench:
         return self.synchroniser.moment(now_s, now_s + 500.0 if steady_s is None else steady_s)
 
     def problem(self, now_s, steady_s=None):
-        with pytest.raises(InputProblem) as caught:
+        with pytest.raises(InputError) as caught:
             self.moment(now_s, steady_s)
         return str(caught.value)
 

@@ -22,7 +22,7 @@ from spear_bringup.drivers.homing import HomingFailed, go_home
 from spear_bringup.drivers.protocol import Arm, Gripper, RobotFault
 from spear_msgs.msg import ActionChunk, EndEffectorCommand, EndEffectorState, GateStatus
 from spear_policy.nodes import messages as qos
-from spear_policy.nodes.lifecycle import ERROR, OK, WARN, Refused, SpearNode
+from spear_policy.nodes.lifecycle import ERROR, OK, WARN, RefusedError, SpearNode
 from spear_policy.nodes.messages import (
     chunk_from_msg,
     pose_from_array,
@@ -251,10 +251,10 @@ class ArmNode(SpearNode, ABC):
                 p["gripper_close_below"], p["gripper_open_above"], p["gripper_min_dwell_s"]
             )
         except ValueError as error:
-            raise Refused(str(error)) from None
+            raise RefusedError(str(error)) from None
         if self.simulated_time and not self.wait_until(lambda: self.now_s() > 0.0, _CLOCK_WAIT_S):
             text = f"use_sim_time is set and no /clock came within {_CLOCK_WAIT_S:g} s"
-            raise Refused(f"{text}; start the simulation, or unset use_sim_time")
+            raise RefusedError(f"{text}; start the simulation, or unset use_sim_time")
         try:
             if (gripper := self.make_gripper()) is not None:
                 gripper.connect()
@@ -276,14 +276,14 @@ class ArmNode(SpearNode, ABC):
             )
             self.session.open()
         except RobotFault as fault:
-            raise Refused(str(fault)) from None
+            raise RefusedError(str(fault)) from None
         self._repeat_gate_status()
 
     def activate(self) -> None:
         try:
             self.session.activate()
         except RobotFault as fault:
-            raise Refused(str(fault)) from None
+            raise RefusedError(str(fault)) from None
 
     def deactivate(self) -> None:
         if self.session is not None:

@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from spear_policy.nodes.lifecycle import Refused, params_files_problem
+from spear_policy.nodes.lifecycle import RefusedError, params_files_problem
 from spear_policy.nodes.parameters import Parameters
 
 # Asks one lifecycle node for its state and for transitions, from a thread that may wait.
@@ -482,7 +482,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         LifecycleManager(stop).run()
-    except Refused as refusal:
+    except RefusedError as refusal:
         print(f"lifecycle_manager: {refusal}", file=sys.stderr)
         return 2
     finally:

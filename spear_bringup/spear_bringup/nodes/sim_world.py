@@ -20,7 +20,7 @@ from spear_bringup.sim.rendering import Images, RenderingError
 from spear_bringup.sim.table_top import EXTERNAL, OBJECTS, WRIST, Cube, View
 from spear_bringup.sim.world import World, WorldListener, WorldSettings, sized
 from spear_policy.geometry.poses import Pose
-from spear_policy.nodes.lifecycle import ERROR, OK, WARN, Refused, SpearNode, run
+from spear_policy.nodes.lifecycle import ERROR, OK, WARN, RefusedError, SpearNode, run
 from spear_policy.nodes.messages import (
     COMMAND,
     EVENT,
@@ -92,7 +92,7 @@ class SimWorld(SpearNode):
         try:
             self._world = World(settings, listener)
         except (AddressError, RenderingError, ValueError) as error:
-            raise Refused(str(error)) from error
+            raise RefusedError(str(error)) from error
         self.get_logger().info(f"simulated Franka at {settings.host}, scene {settings.seed}")
 
     def activate(self) -> None:

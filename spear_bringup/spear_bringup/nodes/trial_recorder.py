@@ -45,7 +45,7 @@ from spear_bringup.trials.recording import (
 )
 from spear_msgs.msg import PolicyStatus, TrialInfo
 from spear_msgs.srv import EndTrial, StartTrial
-from spear_policy.nodes.lifecycle import ERROR, OK, WARN, Refused, SpearNode, run
+from spear_policy.nodes.lifecycle import ERROR, OK, WARN, RefusedError, SpearNode, run
 from spear_policy.nodes.messages import LATCHED, s_to_duration, s_to_stamp
 from spear_policy.nodes.parameters import Parameters
 from spear_policy.nodes.policy_topics import choose_bridge
@@ -334,7 +334,7 @@ class TrialRecorder(SpearNode):
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Refused(f"directory {self._directory}: {error.strerror}") from None
+            raise RefusedError(f"directory {self._directory}: {error.strerror}") from None
         git_revision()  # asked for once, while nobody waits for it
 
     def activate(self) -> None:
@@ -347,7 +347,7 @@ class TrialRecorder(SpearNode):
         self._matched.clear()
         self._subscribing = True
         if not (ended and self.wait_until(self._matched.is_set, 5.0)):
-            raise Refused("the data thread of the recorder does not run")
+            raise RefusedError("the data thread of the recorder does not run")
         self._publish(None, TrialInfo.STATE_IDLE)
 
     def deactivate(self) -> None:
@@ -382,7 +382,7 @@ class TrialRecorder(SpearNode):
         with self._lock:
             try:
                 self._start(request, response)
-            except (Refused, BagWriteError, ValueError) as refusal:
+            except (RefusedError, BagWriteError, ValueError) as refusal:
                 response.message = str(refusal)
             except OSError as error:
                 response.message = f"cannot record into {self._directory}: {error}"
@@ -392,15 +392,17 @@ class TrialRecorder(SpearNode):
 
     def _start(self, request, response) -> None:
         if not self.active:
-            raise Refused("the recorder is not active; configure and activate it first")
+            raise RefusedError("the recorder is not active; configure and activate it first")
         if self._recording is not None:
             running = self._recording.request.trial_id
-            raise Refused(f"trial {running} is being recorded; call end_trial first")
+            raise RefusedError(f"trial {running} is being recorded; call end_trial first")
         now_s = self.now_s()
         if self.simulated_time and now_s == 0.0:
-            raise Refused("use_sim_time is set and no /clock has come; start the simulation first")
+            raise RefusedError(
+                "use_sim_time is set and no /clock has come; start the simulation first"
+            )
         if low := shortfall(self._directory, self.params["least_free_space_mb"]):
-            raise Refused(low)
+            raise RefusedError(low)
         trial = TrialRequest(
             instruction=request.instruction,
             seed=None if request.seed < 0 else request.seed,
@@ -431,22 +433,24 @@ class TrialRecorder(SpearNode):
         with self._lock:
             try:
                 self._end(request, response)
-            except Refused as refusal:
+            except RefusedError as refusal:
                 response.message = str(refusal)
                 self.get_logger().error(f"end_trial refused: {refusal}")
         return response
 
     def _end(self, request, response) -> None:
         if self._recording is None:
-            raise Refused("no trial is being recorded; call start_trial first")
+            raise RefusedError("no trial is being recorded; call start_trial first")
         running = self._recording.request.trial_id
         if request.trial_id not in ("", running):
-            raise Refused(f"trial {request.trial_id} is not the running one, which is {running}")
+            raise RefusedError(
+                f"trial {request.trial_id} is not the running one, which is {running}"
+            )
         if request.outcome >= len(OUTCOMES):
-            raise Refused(f"outcome {request.outcome} is unknown; use an OUTCOME_ constant")
+            raise RefusedError(f"outcome {request.outcome} is unknown; use an OUTCOME_ constant")
         score = None if math.isnan(request.score) else round(float(request.score), 6)
         if score is not None and not 0.0 <= score <= 1.0:
-            raise Refused(f"score is {score}; it must be 0 to 1, or NaN when not scored")
+            raise RefusedError(f"score is {score}; it must be 0 to 1, or NaN when not scored")
         bag = self._recording.bag
         duration_s, text = self._finish(TrialEnd(OUTCOMES[request.outcome], score, request.notes))
         response.success, response.message, response.bag = True, text, str(bag)

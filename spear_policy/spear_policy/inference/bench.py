@@ -29,6 +29,7 @@ from spear_policy.model.model_info import (
     whole_number,
 )
 from spear_policy.model.spear import build
+from spear_policy.shared.files import write_atomically
 
 CAMERA_PIXELS = (480, 640)  # rows, columns of the pictures that preprocessing begins with
 
@@ -159,9 +160,7 @@ def main() -> None:
     show(found, Console())
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        beside = arguments.json.with_name(arguments.json.name + ".part")
-        beside.write_text(json.dumps(found, indent=2) + "\n")
-        beside.replace(arguments.json)
+        write_atomically(arguments.json, json.dumps(found, indent=2) + "\n")
 
 
 def show(found: dict, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN
 from spear_policy.geometry.tracking import TimedPoses
+from spear_policy.shared.files import write_atomically
 
 FORMAT, FORMAT_VERSION = "spear-episode", 1
 _WORDS = ("instruction", "other_instructions", "state_known", "robot", "source", "notes")
@@ -178,7 +178,6 @@ def save_episode(episode: Episode, path: str | Path) -> None:
     Raises:
         OSError: the folder is missing or the disk is full.
     """
-    path = Path(path)
     words = {name: getattr(episode, name) for name in _WORDS}
     arrays = {
         "format": np.array(FORMAT),
@@ -196,15 +195,7 @@ def save_episode(episode: Episode, path: str | Path) -> None:
     # In memory first: a zip file that meets a full disk complains once more when it is dropped.
     archive = io.BytesIO()
     np.savez_compressed(archive, **arrays)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(archive.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(path, archive.getvalue())
 
 
 def load_episode(path: str | Path) -> Episode:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,9 @@ from spear_policy.inference.image_geometry import FitMode, check_aspect
 from spear_policy.inference.statistics import Statistics, statistics_hash
 from spear_policy.model.config import ModelConfig
 from spear_policy.shared.config import ConfigError, read_dataclass
+from spear_policy.shared.files import write_atomically
 
 CARD_FILE = "card.json"
-
-
-class CardError(ValueError):
-    """A card that cannot be used; says which file and key, and the mend."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class ModelCard:
             which `read` and `write` refuse.
 
     Raises:
-        CardError: a value that no checkpoint can have; the text names the key.
+        ConfigError: a value that no checkpoint can have; the text names the key.
     """
 
     checkpoint_id: str
@@ -86,7 +82,7 @@ class ModelCard:
         """Read a card.json.
 
         Raises:
-            CardError: no such file, cut short, or an unknown, missing or impossible key.
+            ConfigError: no such file, cut short, or an unknown, missing or impossible key.
         """
         path = Path(path)
         try:
@@ -96,79 +92,73 @@ class ModelCard:
                 parse_constant=_no_number,
             )
         except FileNotFoundError:
-            raise CardError(
+            raise ConfigError(
                 f"{path}: there is no such file; a checkpoint folder has a {CARD_FILE} beside its "
                 "weights, so copy the whole folder"
             ) from None
         except OSError as error:
-            raise CardError(f"{path}: cannot be read ({error.strerror})") from None
-        except CardError as error:
-            raise CardError(f"{path}: {error}") from None
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
         except (ValueError, RecursionError) as error:
-            raise CardError(
+            raise ConfigError(
                 f"{path}: cut short or no JSON ({error}); copy the checkpoint again"
             ) from None
         try:
             card = read_dataclass(cls, values, "card")
             card._check_in_file()
-        except (CardError, ConfigError) as error:
-            raise CardError(f"{path}: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
         except OverflowError:
-            raise CardError(f"{path}: it has a number too large for any use; correct it") from None
+            raise ConfigError(
+                f"{path}: it has a number too large for any use; correct it"
+            ) from None
         return card
 
     def write(self, path: str | Path) -> None:
         """Write a card.json whole or not at all.
 
         Raises:
-            CardError: the weights have no hash: write the weights first.
+            ConfigError: the weights have no hash: write the weights first.
+            OSError: the folder is missing or the disk is full.
         """
         self._check_in_file()
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(beside, "w", encoding="utf-8") as file:
-                json.dump(dataclasses.asdict(self), file, indent=2, allow_nan=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+        write_atomically(path, text + "\n")
 
     def check(self, config: ModelConfig) -> None:
         """Compare the card with the configuration of the model beside it.
 
         Raises:
-            CardError: they disagree; the text names both values.
+            ConfigError: they disagree; the text names both values.
         """
-        mend = "config.json and card.json must be of one checkpoint, so copy the whole folder"
+        fix = "config.json and card.json must be of one checkpoint, so copy the whole folder"
         if config.expert is None:
-            raise CardError(
+            raise ConfigError(
                 f"config {config.name!r} has no action expert (expert is null), so it makes no "
                 "chunks: give the folder of a stage 2 checkpoint"
             )
         ours, theirs = ([each.name for each in side.cameras] for side in (self, config))
         if ours != theirs:
-            raise CardError(
+            raise ConfigError(
                 f"cameras are {', '.join(ours)} in the card and {', '.join(theirs)} in the config; "
-                f"{mend}"
+                f"{fix}"
             )
         if self.chunk_length != config.chunk_length:
-            raise CardError(
+            raise ConfigError(
                 f"chunk_length is {self.chunk_length} in the card and {config.chunk_length} in the "
-                f"config; {mend}"
+                f"config; {fix}"
             )
 
     def reference_orientation_xyzw(self, robot: str) -> NDArray:
         """R_ref of a robot, (4,) unit.
 
         Raises:
-            CardError: the checkpoint has none for it; the text lists those that it has.
+            ConfigError: the checkpoint has none for it; the text lists those that it has.
         """
         known = self.reference_orientations_xyzw
         if robot not in known:
-            raise CardError(
+            raise ConfigError(
                 f"reference_orientations_xyzw has no robot {robot!r}, only {', '.join(known)}; set "
                 "the robot's name to one of them, or add the orientation that it was trained with"
             )
@@ -176,7 +166,7 @@ class ModelCard:
 
     def _check_in_file(self) -> None:
         if not self.weights_hash:
-            raise CardError(
+            raise ConfigError(
                 "weights_hash is empty: it must be the SHA-256 of model.safetensors; save the "
                 "checkpoint again"
             )
@@ -185,7 +175,7 @@ class ModelCard:
 def _check(card: ModelCard) -> None:
     def need(condition, key, text):
         if not condition:
-            raise CardError(f"{key} {text}")
+            raise ConfigError(f"{key} {text}")
 
     need(card.checkpoint_id.strip(), "checkpoint_id", "is empty; give the checkpoint a name")
     need(
@@ -207,7 +197,7 @@ def _check(card: ModelCard) -> None:
             try:
                 check_aspect(camera.native_aspect, "native_aspect")
             except ValueError as error:
-                raise CardError(f"cameras[{i}].{error}") from None
+                raise ConfigError(f"cameras[{i}].{error}") from None
     need(
         card.reference_orientations_xyzw,
         "reference_orientations_xyzw",
@@ -232,7 +222,7 @@ def _orientation(q_xyzw, key: str) -> tuple[float, ...]:
         isinstance(number, int | float) and not isinstance(number, bool) for number in q_xyzw
     )
     if not numbers or len(q_xyzw) != 4 or not is_unit(q_xyzw):
-        raise CardError(
+        raise ConfigError(
             f"{key} is {q_xyzw!r}: it must be a unit quaternion [x, y, z, w]; no turn is "
             "[0, 0, 0, 1]"
         )
@@ -244,9 +234,9 @@ def _without_repetition(pairs: list[tuple]) -> dict:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise CardError(f"the key {twice!r} is there twice; leave one")
+        raise ConfigError(f"the key {twice!r} is there twice; leave one")
     return values
 
 
 def _no_number(name: str):
-    raise CardError(f"it has the number {name}; the card must have finite numbers")
+    raise ConfigError(f"it has the number {name}; the card must have finite numbers")

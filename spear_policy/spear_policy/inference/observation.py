@@ -80,7 +80,7 @@ class FrameBuffer:
 # Images, states and objects as they come in; one consistent moment out, or a sentence why.
 
 
-class InputProblem(ValueError):
+class InputError(ValueError):
     """An input is missing, stale or wrong; the text names it and the mend."""
 
 
@@ -206,7 +206,7 @@ class Synchroniser:
         """The newest moment that was not given out yet; None when there is nothing newer.
 
         Raises:
-            InputProblem: a required input is missing, stale, ahead of the clock or contradictory.
+            InputError: a required input is missing, stale, ahead of the clock or contradictory.
         """
         with self._lock:
             self._check_ages(now_s, steady_s)
@@ -230,7 +230,7 @@ class Synchroniser:
                 continue
             buffer = self._frames[spec.name]
             if (newest := buffer.newest) is None:
-                raise InputProblem(
+                raise InputError(
                     f"no image on {buffer.topic}; start the {spec.name} camera or remap the topic"
                 )
             times = (newest.stamp_s, newest.received_s, limits.max_image_age_s)
@@ -240,27 +240,27 @@ class Synchroniser:
             inputs.append((self._objects_input, limits.max_objects_age_s))
         for entry, max_age_s in inputs:
             if entry.problem:
-                raise InputProblem(f"{entry.topic}: {entry.problem}")
+                raise InputError(f"{entry.topic}: {entry.problem}")
             if entry.stamp_s is None:
-                raise InputProblem(f"nothing on {entry.topic}; start {entry.maker} or remap it")
+                raise InputError(f"nothing on {entry.topic}; start {entry.maker} or remap it")
             times = (entry.stamp_s, entry.received_s, max_age_s)
             self._check_age(entry.topic, entry.maker, *times, now_s, steady_s)
 
     def _check_age(self, topic, maker, stamp_s, received_s, max_age_s, now_s, steady_s) -> None:
         age_s = now_s - stamp_s
         if -age_s > self.limits.max_future_s:
-            raise InputProblem(
+            raise InputError(
                 f"{topic} is stamped {-age_s:.2f} s ahead of this node's clock (limit "
                 f"{self.limits.max_future_s:g} s); synchronise the clocks, or set use_sim_time "
                 "alike on both sides"
             )
         if self.limits.judge_receipt and steady_s - received_s > max_age_s:
-            raise InputProblem(
+            raise InputError(
                 f"nothing came on {topic} for {steady_s - received_s:.1f} s "
                 f"(limit {max_age_s:g} s); look after {maker}"
             )
         if age_s > max_age_s:
-            raise InputProblem(
+            raise InputError(
                 f"{topic} is {age_s:.2f} s old (limit {max_age_s:g} s); {maker} has stopped, is "
                 "too slow, or its clock differs from this node's"
             )
@@ -309,14 +309,14 @@ class Synchroniser:
             newest = [self._frames[spec.name].newest for spec in self.cameras if spec.required]
             apart_s = max(f.stamp_s for f in newest) - min(f.stamp_s for f in newest)
             names = " and ".join(buffer.topic for buffer in self._frames.values())
-            raise InputProblem(
+            raise InputError(
                 f"no images of {names} within {self.limits.max_image_skew_s:g} s of each other, "
                 f"the newest are {apart_s:.2f} s apart; synchronise the cameras or raise "
                 "max_image_skew_s"
             )
         behind_s = next(iter(candidates[0].values())).stamp_s - self._state.stamp_s
         where = f"ends {behind_s:.2f} s before" if behind_s > 0 else "begins after"
-        raise InputProblem(
+        raise InputError(
             f"{self._state.topic} {where} the newest image; look after {self._state.maker} and "
             "its clock"
         )
@@ -343,7 +343,7 @@ def decode(
         bridge: a converter with cv_bridge's methods.
 
     Raises:
-        InputProblem: a message is broken, has no colour, or not the size that the engine wants.
+        InputError: a message is broken, has no colour, or not the size that the engine wants.
     """
     sizes = {spec.name: (spec.width, spec.height) for spec in cameras}
     images = {}
@@ -352,7 +352,7 @@ def decode(
         size = (image.shape[1], image.shape[0])
         if sizes[name] != (0, 0) and size != sizes[name]:
             wanted = "{}x{}".format(*sizes[name])
-            raise InputProblem(
+            raise InputError(
                 f"{topics[name]} is {size[0]}x{size[1]}; the engine wants {wanted}: set the camera "
                 "to that size or put an image_proc resize node before it"
             )
@@ -363,7 +363,7 @@ def decode(
 def _rgb(message: Any, topic: str, bridge: Any) -> NDArray:
     compressed = not hasattr(message, "encoding")
     if not compressed and message.encoding not in COLOUR_ENCODINGS:
-        raise InputProblem(
+        raise InputError(
             f"{topic} has encoding {message.encoding!r}; a policy needs colour "
             f"({', '.join(COLOUR_ENCODINGS)}): remap to the colour image of the camera"
         )
@@ -372,9 +372,9 @@ def _rgb(message: Any, topic: str, bridge: Any) -> NDArray:
             return bridge.imgmsg_to_cv2(message, "rgb8")
         image = bridge.compressed_imgmsg_to_cv2(message, "passthrough")
     except Exception as error:  # cv_bridge lets OpenCV's and numpy's errors through
-        raise InputProblem(f"{topic}: {error}") from None
+        raise InputError(f"{topic}: {error}") from None
     if image.ndim != 3 or image.dtype != np.uint8 or image.shape[2] != 3:
-        raise InputProblem(
+        raise InputError(
             f"{topic} holds pictures of shape {image.shape} {image.dtype}; a policy needs colour: "
             "remap to the colour image of the camera"
         )

@@ -25,8 +25,8 @@ from spear_policy.shared.config import params_file_problem
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
-class Refused(Exception):
-    """A transition cannot be made; the text names the cause and the mend."""
+class RefusedError(Exception):
+    """A transition or a request cannot be met; the text names the cause and the fix."""
 
 
 class SpearNode(LifecycleNode):
@@ -141,7 +141,7 @@ class SpearNode(LifecycleNode):
     def _attempt(self, what: str, hook) -> bool:
         try:
             hook()
-        except Refused as refusal:
+        except RefusedError as refusal:
             self.get_logger().error(f"{what} refused: {refusal}")
             return False
         except Exception as error:  # an escaped exception would end the node without a word
@@ -194,10 +194,10 @@ class SpearNode(LifecycleNode):
     # Hooks -------------------------------------------------------------------------------
 
     def configure(self) -> None:
-        """Check parameters, open what is needed. Raise Refused to fail; cleanup() then runs."""
+        """Check parameters, open what is needed. RefusedError fails it; cleanup() then runs."""
 
     def activate(self) -> None:
-        """Begin the work. Raise Refused to fail; deactivate() then runs."""
+        """Begin the work. RefusedError fails it; deactivate() then runs."""
 
     def deactivate(self) -> None:
         """Stop the work; also called after a refused activate, so bear half-started work."""

@@ -31,7 +31,7 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 
-from spear_policy.nodes.lifecycle import Refused
+from spear_policy.nodes.lifecycle import RefusedError
 
 _REQUIRED = {"type", "default_value", "description"}
 _OPTIONAL = {"read_only", "additional_constraints", "validation"}
@@ -210,7 +210,7 @@ class Parameters:
         return self.specs[name].typed(self._raw(name))
 
     def check(self) -> None:
-        """Raise Refused naming every parameter that is wrong; then hold the fixed ones fixed.
+        """Raise RefusedError naming every parameter that is wrong; then hold the fixed ones fixed.
 
         A given parameter that the node does not know is warned of: it may be a misspelt limit.
         """
@@ -220,7 +220,7 @@ class Parameters:
             self._node.get_logger().warning(f"parameter {name} is unknown here and ignored{hint}")
         complaints = [spec.complaint(self._raw(name)) for name, spec in self.specs.items()]
         if problems := [complaint for complaint in complaints if complaint]:
-            raise Refused("; ".join(problems))
+            raise RefusedError("; ".join(problems))
         self.fixed = True
 
     def release(self) -> None:

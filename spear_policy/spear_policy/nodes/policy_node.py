@@ -14,10 +14,10 @@ from rclpy.clock import Clock, ClockType
 from spear_policy.inference.engine import CameraSpec, Engine, EngineCard
 from spear_policy.inference.episode import EpisodeError
 from spear_policy.inference.instruction_session import Ending, Outcome, Pace, Session, State
-from spear_policy.inference.observation import InputProblem
+from spear_policy.inference.observation import InputError
 from spear_policy.inference.replay import ReplayEngine
 from spear_policy.inference.scripted import ScriptedEngine
-from spear_policy.nodes.lifecycle import OK, WARN, Refused, SpearNode, run
+from spear_policy.nodes.lifecycle import OK, WARN, RefusedError, SpearNode, run
 from spear_policy.nodes.parameters import Parameters, parameter_table
 from spear_policy.nodes.policy_topics import (
     IMAGE_TOPICS,
@@ -37,7 +37,7 @@ _SCRIPTED_CAMERAS = {"none": (), "external": ("external",), "both": ("external",
 
 
 def make_engine(params) -> Engine:
-    """The engine that the parameters name. Raises Refused when there is none."""
+    """The engine that the parameters name. Raises RefusedError when there is none."""
     if params["engine"] == "spear":
         return _spear_engine(params)
     if params["engine"] == "scripted":
@@ -45,11 +45,11 @@ def make_engine(params) -> Engine:
         names = _SCRIPTED_CAMERAS[params["scripted_cameras"]]
         return ScriptedEngine(cameras=tuple(CameraSpec(name, 0, 0) for name in names))
     if not params["episode_file"]:
-        raise Refused("engine 'replay' needs episode_file; make one with import_episodes")
+        raise RefusedError("engine 'replay' needs episode_file; make one with import_episodes")
     try:
         return ReplayEngine.from_file(params["episode_file"], dt_s=params["step_dt_s"])
     except EpisodeError as error:
-        raise Refused(str(error)) from None
+        raise RefusedError(str(error)) from None
 
 
 def _spear_engine(params) -> Engine:
@@ -57,7 +57,9 @@ def _spear_engine(params) -> Engine:
     from spear_policy.inference.spear_engine import SpearEngine
 
     if not params["checkpoint"]:
-        raise Refused("engine 'spear' needs checkpoint, the folder of one; see make_checkpoint")
+        raise RefusedError(
+            "engine 'spear' needs checkpoint, the folder of one; see make_checkpoint"
+        )
     names = [name.strip() for name in params["absent_cameras"].split(",")]
     try:
         return SpearEngine.from_folder(
@@ -73,24 +75,24 @@ def _spear_engine(params) -> Engine:
             graphs=params["cuda_graphs"],
         )
     except (ValueError, OSError) as error:
-        raise Refused(str(error)) from None
+        raise RefusedError(str(error)) from None
 
 
 def check_card(card: EngineCard, step_dt_s: float, inference_period_s: float) -> None:
-    """Raise Refused when the card and the settings of the graph disagree."""
+    """Raise RefusedError when the card and the settings of the graph disagree."""
     if not math.isclose(card.dt_s, step_dt_s, rel_tol=1e-6):
-        raise Refused(
+        raise RefusedError(
             f"{card.checkpoint_id} steps every {card.dt_s:g} s and step_dt_s is {step_dt_s:g} s; "
             "set step_dt_s to what the checkpoint was made with, in the driver too"
         )
     if inference_period_s > card.dt_s * card.chunk_length:
-        raise Refused(
+        raise RefusedError(
             f"inference_period_s is {inference_period_s:g} s, longer than a chunk of "
             f"{card.chunk_length} steps of {card.dt_s:g} s: the arm would stop between chunks"
         )
     unknown = sorted({spec.name for spec in card.cameras} - set(IMAGE_TOPICS))
     if unknown:
-        raise Refused(
+        raise RefusedError(
             f"{card.checkpoint_id} wants cameras named {', '.join(unknown)}; the graph has "
             f"{', '.join(IMAGE_TOPICS)}"
         )
@@ -167,7 +169,7 @@ class PolicyWorker:
             self._node.cameras.judge(moment, observation)
             prepared = time.perf_counter()
             chunk = self._engine.infer(observation)
-        except ValueError as error:  # InputProblem is one: an input lacks something, for now
+        except ValueError as error:  # InputError is one: an input lacks something, for now
             self._desk.blocked(ticket, str(error))
             return
         timings = Timings(
@@ -186,7 +188,7 @@ def judge_inputs(inputs) -> str | None:
         if moment is None:
             return None
         inputs.observation(moment, "")
-    except InputProblem as problem:
+    except InputError as problem:
         return str(problem)
     return ""
 
@@ -459,7 +461,7 @@ class PolicyNode(SpearNode):
             return not problem
 
         if not self.wait_until(ready, timeout_s):
-            raise Refused(f"{problem} (waited {timeout_s:g} s)")
+            raise RefusedError(f"{problem} (waited {timeout_s:g} s)")
         self._desk.activate()
 
     def deactivate(self) -> None:

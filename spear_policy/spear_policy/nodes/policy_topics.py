@@ -22,8 +22,8 @@ from spear_policy.inference.observation import (
     Frame,
     FrozenCamera,
     FrozenCameraLimits,
+    InputError,
     InputLimits,
-    InputProblem,
     Level,
     Moment,
     Synchroniser,
@@ -222,7 +222,7 @@ class CameraWatch:
         """Look at the images of an observation.
 
         Raises:
-            InputProblem: a camera has been frozen or black for too long.
+            InputError: a camera has been frozen or black for too long.
         """
         for name, image in observation.images.items():
             stamp_s = moment.frames[name].stamp_s
@@ -230,7 +230,7 @@ class CameraWatch:
         verdict = self._watch.verdict
         before, self.text = self.text, verdict.text
         if verdict.level is Level.HOLD:
-            raise InputProblem(verdict.text)
+            raise InputError(verdict.text)
         if verdict.text and not before:
             self._logger.warning(verdict.text)
         elif before and not verdict.text:
@@ -298,17 +298,17 @@ class PolicyInputs:
         return self._synchroniser.counts()
 
     def moment(self) -> Moment | None:
-        """The newest moment not given out before, or None. Raises InputProblem."""
+        """The newest moment not given out before, or None. Raises InputError."""
         now_s = self._node.now_s()
         if self._node.simulated_time and now_s == 0.0:
-            raise InputProblem(
+            raise InputError(
                 "use_sim_time is set but nothing comes on /clock; start sim_world, or set "
                 "use_sim_time to false"
             )
         return self._synchroniser.moment(now_s, time.monotonic())
 
     def observation(self, moment: Moment, instruction: str) -> Observation:
-        """The moment with its images decoded. Raises InputProblem for an image of a wrong kind."""
+        """The moment with its images decoded. Raises InputError for an image of a wrong kind."""
         return Observation(
             stamp_s=moment.stamp_s,
             measured=moment.measured,
