@@ -49,6 +49,12 @@ ALLOWED = {
         "spear_msgs",
     ],
     "spear_bringup": ["spear_bringup", "spear_policy.geometry", "spear_policy.shared"],
+    # What engines there are and need; a graph is checked before anything starts.
+    "spear_bringup.graph": [
+        "spear_bringup",
+        "spear_policy.shared",
+        "spear_policy.inference.engine",
+    ],
     "spear_training": [
         "spear_training",
         "spear_policy.model",

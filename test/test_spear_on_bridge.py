@@ -120,7 +120,7 @@ def test_a_real_episode_is_answered_at_5_hz_from_the_recorded_poses(
         bench.up()
         chunks = play(bench, player)
         alarm, holds = bench.node.cameras.text, bench.world.holds()
-        late = bench.node._desk.numbers()[2]["chunks_late"]
+        late = bench.node._coordinator.diagnostics()[2]["chunks_late"]
     player.destroy_node()
 
     assert len(chunks) == len(episode) >= 10

@@ -18,6 +18,7 @@ from ament_index_python.packages import (
     get_package_share_directory,
 )
 
+from spear_policy.inference.engine import ENGINES
 from spear_policy.shared.config import params_file_problem
 
 # One process of the node graph as data: what is started, and with which parameters.
@@ -156,9 +157,6 @@ def find_executable(package: str, name: str) -> Path:
 # The graphs of SPEAR: which nodes run, with what, in which order.
 
 
-ENGINES = ("spear", "scripted", "replay")
-
-
 def sim_graph(
     engine: str = "scripted",
     record: bool = True,
@@ -191,16 +189,6 @@ def sim_graph(
         ValueError: unknown engine, "replay" without an episode file, or either of the two files
             with an engine that does not read it.
     """
-    world = NodeSpec(
-        package="spear_bringup",
-        executable="sim_world",
-        name="sim_world",
-        namespace=namespace,
-        params_files=_files("sim_overrides.yaml", params_file),
-        # A replay brings its own images; two publishers of one camera would mix.
-        parameters={"host": host, "seed": seed, "cameras": engine != "replay"},
-        log_level=log_level,
-    )
     others = _robot_nodes(
         engine,
         record,
@@ -213,6 +201,16 @@ def sim_graph(
         log_level,
         overrides="sim_overrides.yaml",
         use_sim_time=use_sim_time,
+    )
+    world = NodeSpec(
+        package="spear_bringup",
+        executable="sim_world",
+        name="sim_world",
+        namespace=namespace,
+        params_files=_files("sim_overrides.yaml", params_file),
+        # Two publishers of one camera would mix.
+        parameters={"host": host, "seed": seed, "cameras": not ENGINES[engine].publishes_images},
+        log_level=log_level,
     )
     return [world, *others]
 
@@ -236,9 +234,9 @@ def franka_graph(
     Raises:
         ValueError: as `sim_graph`; also for engine "scripted", which reads ground truth.
     """
-    if engine == "scripted":
+    if engine in ENGINES and ENGINES[engine].simulation_only:
         raise ValueError(
-            "engine scripted reads ground truth from a simulation; use spear or replay"
+            f"engine {engine} reads ground truth from a simulation; use spear or replay"
         )
     return _robot_nodes(
         engine,
@@ -271,12 +269,13 @@ def _robot_nodes(
 ) -> list[NodeSpec]:
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
-    if (engine == "replay") != bool(episode_file):
-        raise ValueError(
-            "engine replay needs episode_file, the recording to repeat; other engines take none"
-        )
-    if checkpoint and engine != "spear":
-        raise ValueError(f"checkpoint is for engine spear; engine {engine} takes none")
+    given = {"episode_file": episode_file, "checkpoint": checkpoint}
+    for name, value in given.items():
+        if value and name != ENGINES[engine].needs:
+            user = next(each for each, entry in ENGINES.items() if entry.needs == name)
+            raise ValueError(f"{name} is for engine {user}; engine {engine} takes none")
+    if ENGINES[engine].needs == "episode_file" and not episode_file:
+        raise ValueError(f"engine {engine} needs episode_file, the recording to repeat")
     common = {
         "namespace": namespace,
         "params_files": _files(overrides, params_file),
@@ -297,10 +296,7 @@ def _robot_nodes(
         **common,
     )
     answers = {"engine": engine, "use_sim_time": use_sim_time}
-    if episode_file:
-        answers["episode_file"] = Path(episode_file).absolute()
-    if checkpoint:
-        answers["checkpoint"] = Path(checkpoint).absolute()
+    answers |= {name: Path(value).absolute() for name, value in given.items() if value}
     policy = NodeSpec(
         package="spear_policy",
         executable="policy_node",

@@ -282,7 +282,10 @@ class Bench:
         assert self.activate()
         for topic in ("action_chunk", "ee_delta", "policy_status"):
             wait(lambda topic=topic: self.world.count_publishers(topic) == 1)
-        publishers = (self.node._desk._outputs._chunks, self.node._desk._outputs._deltas)
+        publishers = (
+            self.node._coordinator._outputs._chunks,
+            self.node._coordinator._outputs._deltas,
+        )
         wait(lambda: all(p.get_subscription_count() == 1 for p in publishers))
         self.world.wait_for_state("WAITING")
         return self

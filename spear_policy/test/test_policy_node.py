@@ -217,7 +217,7 @@ def test_an_instruction_from_before_activation_is_taken_up():
     with policy_fixture(engine, up=False) as bench:
         bench.world.say("go")
         assert bench.configure()
-        wait(lambda: bench.node._desk._waiting == "go")
+        wait(lambda: bench.node._coordinator._waiting == "go")
         assert bench.activate()
         bench.world.wait_for_chunks(1)
 
@@ -249,4 +249,4 @@ def test_the_figures_of_the_status_are_counted():
 
 def test_two_policy_nodes_have_different_source_ids():
     with policy_fixture(FakeEngine(), up=False) as a, policy_fixture(FakeEngine(), up=False) as b:
-        assert a.node._desk._outputs.source_id != b.node._desk._outputs.source_id
+        assert a.node._coordinator._outputs.source_id != b.node._coordinator._outputs.source_id

@@ -1,8 +1,14 @@
-"""The small interface that every policy stands behind, and what it says of itself."""
+"""What an engine is: the interface that every policy implements, and the table of all engines.
 
+An observation goes in, a chunk comes out; the card says what an engine needs and promises. A new
+engine is a class with the methods of `Engine`, a function `from_parameters` beside it, and one line
+in `ENGINES`.
+"""
+
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -25,7 +31,7 @@ class EngineCard:
     """What an engine needs from the graph and promises to it; the policy node checks both.
 
     Attributes:
-        engine: "spear", "scripted" or "replay".
+        engine: its name in `ENGINES`.
         checkpoint_id: which weights, script or recording answers.
         cameras: the cameras that it reads; empty when it reads none.
         dt_s, chunk_length: time between steps [s] and steps in a chunk.
@@ -101,4 +107,64 @@ class Engine(Protocol):
         """
 
     def figures(self) -> Mapping[str, str]:
-        """What a person should look at, by name, for /diagnostics; an empty text is no news."""
+        """What a person should know, by name, for /diagnostics; an empty text is no news."""
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine as the rest of the suite sees it before it is made.
+
+    Attributes:
+        module: has `from_parameters(params) -> Engine`, where `params` are those of policy_node by
+            name. It is imported only then: torch takes seconds and memory that others do without.
+        summary: what it is, for --help.
+        needs: the parameter that it cannot do without; empty for none.
+        made_by: the program that makes the file or folder which that parameter names.
+        simulation_only: it reads ground truth.
+        publishes_images: it brings its own images, so nobody else may publish any.
+    """
+
+    module: str
+    summary: str
+    needs: str = ""
+    made_by: str = ""
+    simulation_only: bool = False
+    publishes_images: bool = False
+
+
+ENGINES = {
+    "spear": EngineEntry(
+        "spear_policy.inference.spear_engine",
+        "the model, from a checkpoint folder",
+        needs="checkpoint",
+        made_by="make_checkpoint",
+    ),
+    "scripted": EngineEntry(
+        "spear_policy.inference.scripted",
+        "pick and place by ground truth",
+        simulation_only=True,
+    ),
+    "replay": EngineEntry(
+        "spear_policy.inference.replay",
+        "a recorded episode",
+        needs="episode_file",
+        made_by="import_episodes",
+        publishes_images=True,
+    ),
+}
+
+
+def make_engine(params: Mapping[str, Any]) -> Engine:
+    """The engine that the parameters of policy_node ask for.
+
+    Raises:
+        ValueError: there is none of that name, or it lacks something; the text names the fix.
+        OSError: one of its files cannot be read.
+    """
+    name = params["engine"]
+    if name not in ENGINES:
+        raise ValueError(f"parameter engine is {name!r}; it must be one of {', '.join(ENGINES)}")
+    entry = ENGINES[name]
+    if entry.needs and not params[entry.needs]:
+        raise ValueError(f"engine {name!r} needs {entry.needs}; {entry.made_by} makes one")
+    return importlib.import_module(entry.module).from_parameters(params)

@@ -194,7 +194,7 @@ def check_image(image: NDArray) -> None:
             "convert grey, four-channel or stacked images where they are made"
         )
     if image.size == 0:
-        raise ValueError(f"the image is empty (shape {image.shape}); look after its camera")
+        raise ValueError(f"the image is empty (shape {image.shape}); check its camera")
 
 
 def check_aspect(aspect: float | Fraction, name: str) -> None:

@@ -1,15 +1,15 @@
-"""The instruction in force and what becomes of it. The topic and the action both lead here.
+"""The instruction in force and what becomes of it; the topic and the action both lead here.
 
-Pure state: no thread, no clock, no ROS. The owner locks, says what time it is, and gives `hold`,
-which is called before an instruction loses its force in any other way than by being done.
+Pure state: no thread, no clock, no ROS. `Session` is the instruction's life, `Pace` when its next
+inference is due, `StepSchedule` when each step of its newest chunk is. The owner locks, gives the
+time, and gives `hold`, which is called before an instruction loses its force in any other way than
+by being done.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
-
-# When the next inference is due.
 
 
 class Pace:
@@ -38,9 +38,6 @@ class Pace:
         self._next_s = (self._next_s if on_time else now_s) + self.period_s
 
 
-# The instruction in force and what becomes of it. The topic and the action both lead here.
-
-
 class State(IntEnum):
     """As in PolicyStatus.msg."""
 
@@ -64,8 +61,8 @@ class Ending:
     elapsed_s: float
 
 
-class Door(Protocol):
-    """Who gave an instruction and wants to know how it ends: a goal of the action."""
+class Requester(Protocol):
+    """Who gave an instruction and waits for its end: a goal of the action."""
 
     def end(self, ending: Ending) -> None:
         """The instruction has ended; called once, from any thread."""
@@ -77,9 +74,9 @@ class Session:
     Attributes:
         instruction: the newest one taken, also after its end; instruction_id counts them.
         in_force: whether the engine is to be asked for chunks.
-        fresh: the engine has not been told about the instruction yet.
+        fresh: the engine does not know the instruction yet.
         chunks: published for this instruction.
-        door: who waits for its end, or None.
+        requester: who waits for its end, or None.
     """
 
     def __init__(self, hold: Callable[[str], None], max_characters: int, blocked_limit_s: float):
@@ -91,7 +88,7 @@ class Session:
         self.chunks = 0
         self.now_s = self.started_s = 0.0
         self._deadline_s = self._done_s = self._blocked_since_s = None
-        self.door: Door | None = None
+        self.requester: Requester | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -108,7 +105,7 @@ class Session:
         if len(instruction) > self.max_characters:
             return (
                 f"the instruction has {len(instruction)} characters, the limit is "
-                f"{self.max_characters} (max_instruction_characters); say it shorter"
+                f"{self.max_characters} (max_instruction_characters); shorten it"
             )
         if "\0" in instruction or not instruction.isprintable():
             return "the instruction has control characters; send one line of plain text"
@@ -128,7 +125,11 @@ class Session:
         self.state, self.text = State.INACTIVE, "not active"
 
     def begin(
-        self, instruction: str, now_s: float, timeout_s: float = 0.0, door: Door | None = None
+        self,
+        instruction: str,
+        now_s: float,
+        timeout_s: float = 0.0,
+        requester: Requester | None = None,
     ) -> None:
         """Take a sentence that `refusal` has nothing against; a timeout of 0 is no limit."""
         self.now_s = now_s
@@ -138,7 +139,7 @@ class Session:
         self.in_force = self.fresh = True
         self.chunks, self.started_s = 0, now_s
         self._deadline_s = now_s + timeout_s if timeout_s > 0 else None
-        self.door = door
+        self.requester = requester
         self.state, self.text = State.RUNNING, f"starting {instruction!r}"
 
     def stop(self, outcome: Outcome, text: str) -> None:
@@ -188,20 +189,17 @@ class Session:
             self.stop(Outcome.TIMEOUT, f"out of time after {self.elapsed_s:.1f} s")
         elif (
             self.state is State.BLOCKED
-            and self.door is not None
+            and self.requester is not None
             and now_s - self._blocked_since_s > self.blocked_limit_s
         ):
             self.fail(f"blocked for {self.blocked_limit_s:g} s: {self.text}")
 
     def _end(self, outcome: Outcome, text: str) -> None:
-        door, self.door = self.door, None
+        requester, self.requester = self.requester, None
         self.in_force = self.fresh = False
         self._deadline_s = self._done_s = self._blocked_since_s = None
-        if door is not None:
-            door.end(Ending(outcome, text, self.instruction_id, self.chunks, self.elapsed_s))
-
-
-# When each step of the newest chunk is due: what a controller that follows single steps g.
+        if requester is not None:
+            requester.end(Ending(outcome, text, self.instruction_id, self.chunks, self.elapsed_s))
 
 
 class StepSchedule:

@@ -1,26 +1,23 @@
-"""Images, states and objects as they come in; one consistent moment out, or a sentence why not.
+"""From messages as they come in to one consistent observation, or a sentence why there is none.
 
-Two clocks judge every input: its header stamp against the node clock, and its receipt against the
-steady clock (on a real robot; in a simulation, which may be slow, the node clock alone).
+The newest frames of each camera wait in a `FrameBuffer`, still as messages. The `Synchroniser`
+joins them with the states (and ground-truth objects) of the same instant to `SyncedInputs`; only
+the images of those are then decoded. Two clocks judge every input: its header stamp against the
+node clock, and its receipt against the steady clock (on a real robot; in a simulation, which may
+be slow, the node clock alone).
 """
 
-import zlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_policy.geometry.poses import Pose, PoseHistory, distance
+from spear_policy.geometry.poses import Pose, PoseHistory
 from spear_policy.inference.engine import CameraSpec, SceneObject
-from spear_policy.inference.image_geometry import check_image
-
-# The newest frames of one camera, still as they came: an image is decoded only when it is.
-
 
 # Enough for the frames of two cameras to find their partners, and for the state to catch up.
 _DEPTH = 6
@@ -77,16 +74,13 @@ class FrameBuffer:
         return self._frames[-1] if self._frames else None
 
 
-# Images, states and objects as they come in; one consistent moment out, or a sentence why.
-
-
 class InputError(ValueError):
-    """An input is missing, stale or wrong; the text names it and the mend."""
+    """An input is missing, stale or wrong; the text names it and the fix."""
 
 
 @dataclass(frozen=True)
 class InputLimits:
-    """What a moment must satisfy; ages and skews in seconds.
+    """What synchronised inputs must satisfy; ages and skews in seconds.
 
     Attributes:
         max_image_skew_s: external stamp to the stamp of a wrist image that goes with it.
@@ -105,7 +99,7 @@ class InputLimits:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class SyncedInputs:
     """What was true at `stamp_s`, images not yet decoded; poses in `base_frame`."""
 
     stamp_s: float
@@ -122,19 +116,19 @@ class _Input:
     """Bookkeeping of one input that is not an image: newest stamp, receipt, and what was bad."""
 
     topic: str
-    maker: str  # who publishes it, for the mend
+    maker: str  # who publishes it, for the fix
     stamp_s: float | None = None
     received_s: float = 0.0
     problem: str = ""
 
 
 class Synchroniser:
-    """Collects inputs from any thread; `moment` gives the newest consistent set of them.
+    """Collects inputs from any thread; `newest` gives the newest consistent set of them.
 
     Args:
-        cameras: what the engine wants; the first required one gives the moment its stamp.
+        cameras: what the engine wants; the first required one gives the set its stamp.
         topics: resolved topic by "external", "wrist", "ee_state" and "objects", for messages.
-        needs_objects: whether a moment must hold ground-truth objects.
+        needs_objects: whether a set must hold ground-truth objects.
     """
 
     def __init__(
@@ -202,8 +196,12 @@ class Synchroniser:
             buffers = self._frames.values()
             return sum(b.received for b in buffers), sum(b.dropped for b in buffers)
 
-    def moment(self, now_s: float, steady_s: float) -> Moment | None:
-        """The newest moment that was not given out yet; None when there is nothing newer.
+    def newest(self, now_s: float, steady_s: float) -> SyncedInputs | None:
+        """The newest set that was not given out yet; None when there is nothing newer.
+
+        Args:
+            now_s: node clock.
+            steady_s: steady clock.
 
         Raises:
             InputError: a required input is missing, stale, ahead of the clock or contradictory.
@@ -213,15 +211,15 @@ class Synchroniser:
             candidates = self._candidates()
             if self._state.stamp_s < self._used_s - self.limits.max_state_age_s:
                 self._used_s = float("-inf")  # the clock was set back
-            moment = next((m for m in map(self._complete, candidates) if m is not None), None)
-            if moment is None:
+            synced = next(filter(None, map(self._complete, candidates)), None)
+            if synced is None:
                 self._explain(candidates)
-            if moment is None or moment.stamp_s <= self._used_s:
+            if synced.stamp_s <= self._used_s:
                 return None
-            self._used_s = moment.stamp_s
-            for name, frame in moment.frames.items():
+            self._used_s = synced.stamp_s
+            for name, frame in synced.frames.items():
                 self._frames[name].use(frame)
-            return moment
+            return synced
 
     def _check_ages(self, now_s: float, steady_s: float) -> None:
         limits = self.limits
@@ -257,7 +255,7 @@ class Synchroniser:
         if self.limits.judge_receipt and steady_s - received_s > max_age_s:
             raise InputError(
                 f"nothing came on {topic} for {steady_s - received_s:.1f} s "
-                f"(limit {max_age_s:g} s); look after {maker}"
+                f"(limit {max_age_s:g} s); check {maker}"
             )
         if age_s > max_age_s:
             raise InputError(
@@ -285,15 +283,15 @@ class Synchroniser:
                 sets.append(together)
         return sets
 
-    def _complete(self, frames: dict[str, Frame]) -> Moment | None:
-        """The moment of a set of frames, or None when no states cover it."""
+    def _complete(self, frames: dict[str, Frame]) -> SyncedInputs | None:
+        """The frames with the state of their stamp, or None when no states cover it."""
         stamps = [frame.stamp_s for frame in frames.values()]
         stamp_s = stamps[0] if stamps else self._state.stamp_s
         poses = self._history.at(stamp_s, self.limits.state_slack_s)
         if poses is None:
             return None
         opening = float(np.interp(stamp_s, *zip(*self._openings[-400:], strict=True)))
-        return Moment(
+        return SyncedInputs(
             stamp_s=stamp_s,
             measured=poses[0],
             commanded=poses[1],
@@ -303,8 +301,8 @@ class Synchroniser:
             image_skew_s=max(stamps) - min(stamps) if stamps else 0.0,
         )
 
-    def _explain(self, candidates: list[dict[str, Frame]]) -> None:
-        """Raise the reason why no candidate became a moment."""
+    def _explain(self, candidates: list[dict[str, Frame]]) -> NoReturn:
+        """Raise the reason why no candidate could be completed."""
         if not candidates:
             newest = [self._frames[spec.name].newest for spec in self.cameras if spec.required]
             apart_s = max(f.stamp_s for f in newest) - min(f.stamp_s for f in newest)
@@ -317,12 +315,8 @@ class Synchroniser:
         behind_s = next(iter(candidates[0].values())).stamp_s - self._state.stamp_s
         where = f"ends {behind_s:.2f} s before" if behind_s > 0 else "begins after"
         raise InputError(
-            f"{self._state.topic} {where} the newest image; look after {self._state.maker} and "
-            "its clock"
+            f"{self._state.topic} {where} the newest image; check {self._state.maker} and its clock"
         )
-
-
-# From frames as they came to the RGB images that an engine gets; wrong ones are named.
 
 
 # A depth or grey image would be converted without a complaint and mean nothing to a policy.
@@ -379,195 +373,3 @@ def _rgb(message: Any, topic: str, bridge: Any) -> NDArray:
             "remap to the colour image of the camera"
         )
     return np.ascontiguousarray(image[..., ::-1])
-
-
-# Cameras that show the past: the same pixels again and again while the robot moves; or bl.
-
-
-CLOCK_SET_BACK_S = 1.0
-
-
-class Level(IntEnum):
-    """What to do about a camera."""
-
-    OK, WARN, HOLD = range(3)
-
-
-@dataclass(frozen=True)
-class FrozenCameraLimits:
-    """When a camera counts as frozen or black; one set per camera.
-
-    Attributes:
-        frozen_after_s, min_frames: WARN when the same pixels lasted so long, in so many frames,
-            and meanwhile the end effector was ...
-        min_motion_m, min_rotation_rad: ... farther than one of these from where they began.
-        hold_after_s: HOLD when that goes on for so long after the first WARN.
-        black_below: a picture without any brighter value is black.
-        black_hold_after_s: HOLD when a required camera is black for so long.
-        required: the policy cannot do without this camera; an optional one may be black, which is
-            how a missing camera looks to the model.
-        judge_frozen: False for a camera that may rightly not see the arm move, such as a
-            simulated one that looks elsewhere.
-    """
-
-    frozen_after_s: float = 1.0
-    min_frames: int = 4
-    min_motion_m: float = 0.02
-    min_rotation_rad: float = 0.15
-    hold_after_s: float = 1.0
-    black_below: int = 3
-    black_hold_after_s: float = 1.0
-    required: bool = True
-    judge_frozen: bool = True
-
-
-@dataclass(frozen=True)
-class ImageDigest:
-    """What of a picture has to be kept: `crc32` of its bytes, its shape and its brightest value.
-
-    Two different pictures share a CRC once in 4 billion. That would have to happen to every
-    pair of min_frames frames in a row to raise an alarm, and once to postpone one.
-    """
-
-    crc32: int
-    shape: tuple[int, ...]
-    brightest: int
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The worst level of all cameras, and a sentence for each that is not OK."""
-
-    level: Level = Level.OK
-    text: str = ""
-
-
-@dataclass
-class _Run:
-    """Frames in a row with the same pixels; stamps [s], the farthest way from the first pose."""
-
-    digest: ImageDigest
-    first_s: float
-    first_pose: Pose
-    last_s: float
-    frames: int = 1
-    motion_m: float = 0.0
-    rotation_rad: float = 0.0
-    warned_s: float | None = None  # stamp of the frame at which it counted as frozen
-    black_since_s: float | None = None  # lasts over runs: dark noise is black too
-
-
-def digest(image: NDArray) -> ImageDigest:
-    """The digest of an image (H, W, 3) uint8.
-
-    Of all bytes: a small object may be all that moves in a simulated picture.
-
-    Raises:
-        ValueError: it is no such image.
-    """
-    check_image(image)
-    crc32 = zlib.crc32(np.ascontiguousarray(image))
-    return ImageDigest(crc32, image.shape, int(image.max()))
-
-
-class FrozenCamera:
-    """Watches the frames of every camera that `limits` names; one thread.
-
-    Feed it each new frame with the end effector's pose at the stamp of the frame. It recovers by
-    itself with the first frame that differs.
-    """
-
-    def __init__(self, limits: Mapping[str, FrozenCameraLimits]):
-        self._limits = dict(limits)
-        self._runs: dict[str, _Run] = {}
-        self._verdicts: dict[str, Verdict] = {}
-
-    def add(
-        self, camera: str, stamp_s: float, image: NDArray | ImageDigest, end_effector: Pose
-    ) -> Verdict:
-        """Judge a frame, given as (H, W, 3) uint8 or as its `digest`; the camera's verdict.
-
-        A frame that is not newer than the last changes nothing; one that is more than a second
-        older, as when a simulation starts over, begins anew.
-
-        Args:
-            stamp_s: when the picture was taken, node clock [s].
-            end_effector: its measured pose then, base frame; for a wrist camera too.
-
-        Raises:
-            ValueError: a camera without limits, a stamp that is not finite, or no image.
-        """
-        if camera not in self._limits:
-            raise ValueError(f"no camera {camera!r} is watched, only {', '.join(self._limits)}")
-        if not np.isfinite(stamp_s):
-            raise ValueError(f"the {camera} image is stamped {stamp_s}; look after its driver")
-        if not isinstance(image, ImageDigest):
-            image = digest(image)
-        run = self._runs.get(camera)
-        if run is not None and run.last_s - CLOCK_SET_BACK_S <= stamp_s <= run.last_s:
-            return self._verdicts[camera]
-        if run is not None and stamp_s < run.last_s:
-            run = None
-        run = self._runs[camera] = _continue(run, stamp_s, image, end_effector)
-        self._verdicts[camera] = _judge(camera, run, self._limits[camera])
-        return self._verdicts[camera]
-
-    @property
-    def verdict(self) -> Verdict:
-        """Of all cameras together."""
-        found = [each for each in self._verdicts.values() if each.level > Level.OK]
-        if not found:
-            return Verdict()
-        return Verdict(max(each.level for each in found), "; ".join(each.text for each in found))
-
-    def reset(self) -> None:
-        """Forget all frames, as for a new instruction."""
-        self._runs.clear()
-        self._verdicts.clear()
-
-
-def _continue(run: _Run | None, stamp_s: float, image: ImageDigest, end_effector: Pose) -> _Run:
-    """The run that a new frame belongs to: the last one, or its own."""
-    if run is None or run.digest != image:
-        black_since_s = run.black_since_s if run else None
-        run = _Run(image, stamp_s, end_effector, stamp_s, black_since_s=black_since_s)
-    else:
-        motion_m, rotation_rad = distance(run.first_pose, end_effector)
-        run.motion_m = max(run.motion_m, motion_m)
-        run.rotation_rad = max(run.rotation_rad, rotation_rad)
-        run.last_s, run.frames = stamp_s, run.frames + 1
-    return run
-
-
-def _judge(camera: str, run: _Run, limits: FrozenCameraLimits) -> Verdict:
-    if run.digest.brightest < limits.black_below:
-        return _judge_black(camera, run, limits)
-    run.black_since_s = None
-    lasted_s = run.last_s - run.first_s
-    moved = run.motion_m > limits.min_motion_m or run.rotation_rad > limits.min_rotation_rad
-    long = lasted_s >= limits.frozen_after_s and run.frames >= limits.min_frames
-    if not (limits.judge_frozen and moved and long):
-        return Verdict()
-    if run.warned_s is None:
-        run.warned_s = run.last_s
-    hold = run.last_s - run.warned_s >= limits.hold_after_s
-    return Verdict(
-        Level.HOLD if hold else Level.WARN,
-        f"the {camera} camera has shown exactly the same picture for {lasted_s:.1f} s "
-        f"({run.frames} frames) while the end effector moved {1000 * run.motion_m:.0f} mm and "
-        f"turned {np.degrees(run.rotation_rad):.0f} degrees: its driver is frozen, restart it",
-    )
-
-
-def _judge_black(camera: str, run: _Run, limits: FrozenCameraLimits) -> Verdict:
-    if run.black_since_s is None:
-        run.black_since_s = run.last_s
-    lasted_s = run.last_s - run.black_since_s
-    hold = limits.required and lasted_s >= limits.black_hold_after_s
-    meaning = "the policy is blind" if limits.required else "the policy goes on without it"
-    return Verdict(
-        Level.HOLD if hold else Level.WARN,
-        f"the {camera} camera has been black for {lasted_s:.1f} s (no value above "
-        f"{run.digest.brightest} of 255), so {meaning}: uncover the lens, light the scene, or "
-        "look after its driver",
-    )

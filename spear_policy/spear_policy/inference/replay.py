@@ -1,7 +1,9 @@
 """The engine that repeats a recorded episode on the robot at hand, relative to where it stands."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +18,11 @@ from spear_policy.inference.episode import Episode, binary_gripper, load_episode
 _SAME_INSTANT_S = 1e-6
 
 
+def from_parameters(params: Mapping[str, Any]) -> "ReplayEngine":
+    """The engine of policy_node's parameters. Raises EpisodeError."""
+    return ReplayEngine.from_file(params["episode_file"], dt_s=params["step_dt_s"])
+
+
 class ReplayEngine:
     """Answers with the recorded motion, from the pose that it finds at its first observation.
 
@@ -25,7 +32,7 @@ class ReplayEngine:
     Best asked once a recorded step, with the stamps that `frames_due` gives: then the chunk's
     steps are recorded poses. Asked between two, it cuts the corner at each recorded pose, by some
     millimetres at BridgeData's speeds.
-    The gripper is told 0 or 1: the newest recorded command, or opening where there is no command.
+    The gripper is commanded 0 or 1: the newest recorded command, or opening where there is none.
     """
 
     def __init__(
@@ -38,7 +45,7 @@ class ReplayEngine:
     ):
         """Replay `episode`; of its images only those of `cameras` are given out.
 
-        `name` says in every chunk which recording answers, such as the file's name.
+        `name` names the recording in every chunk; the file's name is a good one.
         """
         self.episode = episode
         self._card = EngineCard(
@@ -80,7 +87,7 @@ class ReplayEngine:
         return {name: (video.shape[2], video.shape[1]) for name, video in self._images.items()}
 
     def figures(self) -> dict[str, str]:
-        """Nothing to look at."""
+        """Nothing to say."""
         return {}
 
     def warm_up(self) -> None:

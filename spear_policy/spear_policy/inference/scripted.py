@@ -5,7 +5,9 @@ next chunk goes on from that reference, so two chunks agree where they overlap u
 unforeseen happened.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,17 @@ _LOST_M, _LOST_RAD = 0.03, 0.2
 _LEAD_S = 0.3
 _STUCK_S = 5.0
 _TRAILING_M = 0.06
+
+
+# Cameras that the engine waits for, by the parameter scripted_cameras.
+_CAMERAS = {"none": (), "external": ("external",), "both": ("external", "wrist")}
+
+
+def from_parameters(params: Mapping[str, Any]) -> "ScriptedEngine":
+    """The engine of policy_node's parameters."""
+    # Any size will do: it does not use the images.
+    names = _CAMERAS[params["scripted_cameras"]]
+    return ScriptedEngine(cameras=tuple(CameraSpec(name, 0, 0) for name in names))
 
 
 @dataclass(frozen=True, eq=False)

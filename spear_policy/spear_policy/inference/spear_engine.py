@@ -1,7 +1,13 @@
-"""Engine `spear`: the learned model behind the policy node."""
+"""Engine `spear`: the learned model behind the policy node.
 
+A checkpoint folder becomes a `Policy` (model, tokenizer and card that agree), and a policy bound to
+a robot becomes the engine.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,17 +16,12 @@ from spear_policy.geometry.chunks import Chunk, as_array
 from spear_policy.inference.chunk_runner import ChunkRunner
 from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
 from spear_policy.inference.image_geometry import fit
-from spear_policy.inference.model_card import ModelCard
+from spear_policy.inference.model_card import CARD_FILE, ModelCard
 from spear_policy.inference.statistics import RangeReport, decode_chunk, encode_state, seam_warning
 from spear_policy.model.checkpoint import load_weights, save_weights
 from spear_policy.model.prompts import prompt_ids
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.tokenizer import TextTokenizer
-
-# A checkpoint folder as something that can act: weights, tokenizer and card that agree.
-
-
-CARD = "card.json"
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ def load(
 
     Raises:
         ValueError: something is missing, broken, or does not fit the rest; names file, key and
-            mend. Nothing is half-loaded.
+            fix. Nothing is half-loaded.
     """
     folder = Path(folder)
-    card = ModelCard.read(folder / CARD)
+    card = ModelCard.read(folder / CARD_FILE)
     model, tokenizer = load_weights(
         folder, device=device, dtype=dtype, expected_hash=card.weights_hash, progress=progress
     )
@@ -73,7 +74,7 @@ def save(folder: Path | str, policy: Policy) -> ModelCard:
     policy.card.check(policy.model.config)
     weights_hash = save_weights(folder, policy.model, policy.tokenizer)
     card = replace(policy.card, weights_hash=weights_hash)
-    card.write(folder / CARD)
+    card.write(folder / CARD_FILE)
     return card
 
 
@@ -85,7 +86,7 @@ def choose_device(name: str) -> torch.device:
     """
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
-        raise ValueError("device is cuda, but torch sees no GPU; set it to cpu or mend the driver")
+        raise ValueError("device is cuda, but torch sees no GPU; use cpu, or check the driver")
     return torch.device(("cuda" if found else "cpu") if name == "auto" else name)
 
 
@@ -96,7 +97,21 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-# Engine `spear`: the learned model behind the policy node.
+def from_parameters(params: Mapping[str, Any]) -> "SpearEngine":
+    """The engine of policy_node's parameters. Raises ValueError or OSError."""
+    absent = [name.strip() for name in params["absent_cameras"].split(",")]
+    return SpearEngine.from_folder(
+        params["checkpoint"],
+        params["robot"],
+        device=params["device"],
+        dtype=params["weights_dtype"],
+        threads=params["torch_threads"],
+        seed=params["sampling_seed"],
+        steps=params["denoising_steps"] or None,
+        absent=tuple(name for name in absent if name),
+        compile=params["compile"],
+        graphs=params["cuda_graphs"],
+    )
 
 
 class SpearEngine:
@@ -120,7 +135,7 @@ class SpearEngine:
         """Bind a checkpoint to a robot.
 
         Args:
-            policy: from `policy_folder.load`.
+            policy: from `load`.
             robot: whose reference orientation of the card is used.
             seed: of the noise that chunks start from; taken anew at each `reset`.
             steps: denoising steps; the checkpoint's when not given.
@@ -170,12 +185,12 @@ class SpearEngine:
 
         Args:
             folder, robot: which checkpoint, for which robot.
-            device, dtype: see `policy_folder.choose_device` and `choose_dtype`.
+            device, dtype: see `choose_device` and `choose_dtype`.
             threads: of torch on a CPU, for the whole process; 0 leaves them alone.
             options: of the constructor.
 
         Raises:
-            ValueError: see `policy_folder.load` and the constructor.
+            ValueError: see `load` and the constructor.
         """
         place = choose_device(device)
         if threads:

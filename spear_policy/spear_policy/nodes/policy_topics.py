@@ -1,10 +1,16 @@
-"""The policy node's subscriptions: messages in, moments with decoded images out."""
+"""All that the policy node has on the wire.
+
+In: images, ee_state and objects (`PolicyInputs`). Out: chunks, their single steps when due, holds
+and the status (`PolicyOutputs`). Both ways: the latched topic `instruction`. In place of the
+cameras: the images that a recording brings (`ReplayedImages`). The coordinator in policy_node
+decides what is published when.
+"""
 
 import inspect
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,12 +26,9 @@ from spear_policy.inference.image_codec import CvBridge
 from spear_policy.inference.instruction_session import Session, StepSchedule
 from spear_policy.inference.observation import (
     Frame,
-    FrozenCamera,
-    FrozenCameraLimits,
     InputError,
     InputLimits,
-    Level,
-    Moment,
+    SyncedInputs,
     Synchroniser,
     decode,
 )
@@ -40,11 +43,127 @@ from spear_policy.nodes.messages import (
     stamp_to_s,
 )
 
-# Which converter reads the camera: ROS's own cv_bridge where it works, else ours.
+IMAGE_TOPICS = {"external": "external/image_raw", "wrist": "wrist/image_raw"}
+
+
+# In -----------------------------------------------------------------------------------------------
+
+
+class PolicyInputs:
+    """Subscribes to what the engine's card asks for; everything else is not even received.
+
+    Attributes:
+        base_frame, ee_frame: the frames that the newest ee_state names.
+        bridge_text: which image converter is used and why.
+    """
+
+    def __init__(self, node, card: EngineCard):
+        """Subscribe on the node's data plane; `close` ends it."""
+        self._node = node
+        self.cameras = card.cameras
+        self.base_frame = self.ee_frame = ""
+        self._bridge, self.bridge_text = choose_bridge()
+        wanted = {"ee_state": (EndEffectorState, "ee_state", self._on_state)}
+        if card.needs_objects:
+            wanted["objects"] = (MarkerArray, "sim_world/objects", self._on_objects)
+        for spec in self.cameras:
+            wanted[spec.name] = self._image_subscription(spec.name)
+        self.topics = {
+            name: node.io.resolve_topic_name(topic) for name, (_, topic, _) in wanted.items()
+        }
+        names = [each.name for each in fields(InputLimits) if each.name != "judge_receipt"]
+        limits = InputLimits(
+            judge_receipt=not node.simulated_time, **{name: node.params[name] for name in names}
+        )
+        # Before the subscriptions: a message may come while the next one is being made.
+        self._synchroniser = Synchroniser(
+            self.cameras, limits, {"objects": "", **self.topics}, card.needs_objects
+        )
+        self._subscriptions = {
+            name: node.io.create_subscription(kind, topic, callback, SENSOR)
+            for name, (kind, topic, callback) in wanted.items()
+        }
+
+    def close(self) -> None:
+        """Receive nothing any more."""
+        for subscription in self._subscriptions.values():
+            self._node.io.destroy_subscription(subscription)
+        self._subscriptions = {}
+
+    def counts(self) -> tuple[int, int]:
+        """(images received, images dropped)."""
+        return self._synchroniser.counts()
+
+    def newest(self) -> SyncedInputs | None:
+        """The newest inputs not given out before, or None. Raises InputError."""
+        now_s = self._node.now_s()
+        if self._node.simulated_time and now_s == 0.0:
+            raise InputError(
+                "use_sim_time is set but nothing comes on /clock; start sim_world, or set "
+                "use_sim_time to false"
+            )
+        return self._synchroniser.newest(now_s, time.monotonic())
+
+    def observation(self, synced: SyncedInputs, instruction: str) -> Observation:
+        """The inputs with their images decoded. Raises InputError for an image of a wrong kind."""
+        return Observation(
+            stamp_s=synced.stamp_s,
+            measured=synced.measured,
+            commanded=synced.commanded,
+            gripper_opening=synced.gripper_opening,
+            instruction=instruction,
+            images=decode(synced.frames, self.cameras, self.topics, self._bridge),
+            objects=synced.objects,
+        )
+
+    def _image_subscription(self, camera: str) -> tuple:
+        def on_image(message):
+            frame = Frame(stamp_to_s(message.header.stamp), time.monotonic(), message)
+            self._synchroniser.add_frame(camera, frame)
+
+        if self._node.params[f"{camera}_transport"] == "compressed":
+            return CompressedImage, f"{IMAGE_TOPICS[camera]}/compressed", on_image
+        return Image, IMAGE_TOPICS[camera], on_image
+
+    def _on_state(self, message: EndEffectorState) -> None:
+        self.base_frame, self.ee_frame = message.header.frame_id, message.ee_frame_id
+        try:
+            if not np.isfinite(message.gripper_opening):
+                raise ValueError(f"gripper_opening is {message.gripper_opening}")
+            self._synchroniser.add_state(
+                stamp_to_s(message.header.stamp),
+                time.monotonic(),
+                pose_from_msg(message.measured),
+                pose_from_msg(message.commanded),
+                message.gripper_opening,
+            )
+        except ValueError as error:
+            self._synchroniser.reject("ee_state", f"{error}; check the robot driver")
+
+    def _on_objects(self, message: MarkerArray) -> None:
+        if not message.markers:
+            return
+        try:
+            objects = {}
+            for marker in message.markers:
+                if self.base_frame and marker.header.frame_id != self.base_frame:
+                    raise ValueError(
+                        f"{marker.ns} is given in frame {marker.header.frame_id!r}, ee_state in "
+                        f"{self.base_frame!r}; both must be the robot's base"
+                    )
+                size = (marker.scale.x, marker.scale.y, marker.scale.z)
+                objects[marker.ns] = SceneObject(pose_from_msg(marker.pose), size)
+            stamp_s = stamp_to_s(message.markers[0].header.stamp)
+            self._synchroniser.add_objects(stamp_s, time.monotonic(), objects)
+        except ValueError as error:
+            self._synchroniser.reject("objects", str(error))
 
 
 def choose_bridge() -> tuple[Any, str]:
-    """A converter with cv_bridge's methods, and a sentence that says which one it is and why."""
+    """A converter with cv_bridge's methods, and a sentence that names it and says why it is used.
+
+    ROS's own where it works, else ours.
+    """
     try:
         bridge = _ros_bridge()
     except Exception as error:  # a broken cv_bridge fails in many ways, none of which stop us
@@ -72,7 +191,7 @@ def _ros_bridge() -> Any:
     return bridge
 
 
-# What the policy node says: chunks, their single steps when due, holds, status. Caller lo.
+# Out ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -86,11 +205,13 @@ class Timings:
 
 
 class PolicyOutputs:
-    """Publishers and the numbers that go out with them.
+    """Publishers and the numbers that go out with them. Not thread-safe: the owner locks.
 
     Attributes:
         source_id: random per process, so that a driver can tell two publishers apart.
         chunk_id: of the newest chunk.
+        late: chunks whose first step was due before they went out.
+        timings: of the newest chunk.
     """
 
     def __init__(self, node):
@@ -106,7 +227,7 @@ class PolicyOutputs:
         self._deltas = create(EndEffectorDelta, "ee_delta", COMMAND)
         self._status = create(PolicyStatus, "policy_status", LATCHED)
 
-    def chunk(
+    def publish_chunk(
         self,
         chunk: Chunk,
         session: Session,
@@ -129,37 +250,20 @@ class PolicyOutputs:
         self.late += bool(now_s > due_s[0])
         self._schedule.replace(due_s, message.steps, now_s)
 
-    def hold(self, session: Session, card: EngineCard, now_s: float) -> None:
-        """Tell the robot to stop and stay, and forget the steps that were still to come."""
+    def publish_hold(self, session: Session, card: EngineCard, now_s: float) -> None:
+        """Make the robot stop and stay, and forget the steps that were still to come."""
         self._schedule.clear()
         message = self._signed(ActionChunk(kind=ActionChunk.KIND_HOLD), session, card)
         message.header.stamp = s_to_stamp(now_s)
         message.dt = s_to_duration(card.dt_s)
         self._chunks.publish(message)
 
-    def wait_until_heard(self, timeout_s: float) -> None:
-        """Give every subscriber of the chunks the time to acknowledge the last one."""
-        self._chunks.wait_for_all_acked(Duration(seconds=timeout_s))
-
-    def _signed(self, message: ActionChunk, session: Session, card: EngineCard) -> ActionChunk:
-        self.chunk_id += 1
-        message.source_id, message.chunk_id = self.source_id, self.chunk_id
-        message.instruction, message.instruction_id = session.instruction, session.instruction_id
-        message.checkpoint_id, message.statistics_hash = card.checkpoint_id, card.statistics_hash
-        return message
-
-    def due_steps(self, now_s: float) -> None:
+    def publish_due_steps(self, now_s: float) -> None:
         """Publish the single steps that became due."""
         for step in self._schedule.due(now_s):
             self._deltas.publish(step)
 
-    def inference_percentiles_s(self) -> tuple[float, float]:
-        """(p50, p99) of the inference time over the last 100 chunks [s, wall]; 0 before any."""
-        if not self._inference_s:
-            return 0.0, 0.0
-        return tuple(float(p) for p in np.percentile(self._inference_s, (50, 99)))
-
-    def status(
+    def publish_status(
         self, session: Session, card: EngineCard, image_counts: tuple[int, int], now_s: float
     ) -> None:
         """Publish policy_status."""
@@ -187,173 +291,59 @@ class PolicyOutputs:
         message.header.stamp = s_to_stamp(now_s)
         self._status.publish(message)
 
+    def wait_until_received(self, timeout_s: float) -> None:
+        """Give every subscriber of the chunks the time to acknowledge the last one."""
+        self._chunks.wait_for_all_acked(Duration(seconds=timeout_s))
 
-# Frozen and black cameras, judged on what the policy is about to look at.
+    def inference_percentiles_s(self) -> tuple[float, float]:
+        """(p50, p99) of the inference time over the last 100 chunks [s, wall]; 0 before any."""
+        if not self._inference_s:
+            return 0.0, 0.0
+        return tuple(float(p) for p in np.percentile(self._inference_s, (50, 99)))
+
+    def _signed(self, message: ActionChunk, session: Session, card: EngineCard) -> ActionChunk:
+        self.chunk_id += 1
+        message.source_id, message.chunk_id = self.source_id, self.chunk_id
+        message.instruction, message.instruction_id = session.instruction, session.instruction_id
+        message.checkpoint_id, message.statistics_hash = card.checkpoint_id, card.statistics_hash
+        return message
 
 
-class CameraWatch:
-    """Warns in the log, then refuses the observation, which makes the policy hold.
+# Both ways, and in place of the cameras -----------------------------------------------------------
 
-    Attributes:
-        text: what is wrong at present; empty when nothing is.
-    """
 
-    def __init__(self, node, card: EngineCard):
-        """Watch the cameras that the engine reads; limits are the node's parameters."""
-        params = node.params
-        self._logger = node.get_logger()
-        self._watch = FrozenCamera(
-            {
-                spec.name: FrozenCameraLimits(
-                    frozen_after_s=params["frozen_after_s"],
-                    min_motion_m=params["frozen_motion_m"],
-                    min_rotation_rad=params["frozen_rotation_rad"],
-                    hold_after_s=params["frozen_hold_after_s"],
-                    black_hold_after_s=params["black_hold_after_s"],
-                    required=spec.required,
-                    judge_frozen=params[f"watch_{spec.name}_camera"],
-                )
-                for spec in card.cameras
-            }
-        )
-        self.text = ""
+class InstructionTopic:
+    """The instructions of others, and those of goals published on, so that bags have every one."""
 
-    def judge(self, moment: Moment, observation: Observation) -> None:
-        """Look at the images of an observation.
+    def __init__(self, node, on_instruction):
+        """Call `on_instruction(text)` on the data plane for each instruction of somebody else.
 
-        Raises:
-            InputError: a camera has been frozen or black for too long.
+        Publisher and subscription end together: what an earlier one latched must not come back.
         """
-        for name, image in observation.images.items():
-            stamp_s = moment.frames[name].stamp_s
-            self._watch.add(name, stamp_s, image, observation.measured)
-        verdict = self._watch.verdict
-        before, self.text = self.text, verdict.text
-        if verdict.level is Level.HOLD:
-            raise InputError(verdict.text)
-        if verdict.text and not before:
-            self._logger.warning(verdict.text)
-        elif before and not verdict.text:
-            self._logger.info("the cameras are fine again")
-
-
-# The policy node's subscriptions: messages in, moments with decoded images out.
-
-
-IMAGE_TOPICS = {"external": "external/image_raw", "wrist": "wrist/image_raw"}
-_LIMITS = [name for name in InputLimits.__dataclass_fields__ if name != "judge_receipt"]
-
-
-class PolicyInputs:
-    """Subscribes to what the engine's card asks for; everything else is not even received.
-
-    Attributes:
-        base_frame, ee_frame: the frames that the newest ee_state names.
-        bridge_text: which image converter is used and why.
-    """
-
-    def __init__(self, node, card: EngineCard):
-        """Subscribe on the node's data plane; `close` ends it."""
-        self._node = node
-        self.cameras = card.cameras
-        self.base_frame = self.ee_frame = ""
-        self._bridge, self.bridge_text = choose_bridge()
-        wanted = {"ee_state": (EndEffectorState, "ee_state", self._on_state)}
-        if card.needs_objects:
-            wanted["objects"] = (MarkerArray, "sim_world/objects", self._on_objects)
-        for spec in self.cameras:
-            wanted[spec.name] = self._image_subscription(spec.name)
-        self.topics = {
-            name: node.io.resolve_topic_name(topic) for name, (_, topic, _) in wanted.items()
-        }
-        limits = InputLimits(
-            judge_receipt=not node.simulated_time, **{name: node.params[name] for name in _LIMITS}
+        self._node, self._on_instruction = node, on_instruction
+        self._echoes: list[str] = []
+        self._publisher = node.io.create_publisher(String, "instruction", LATCHED)
+        self._subscription = node.io.create_subscription(
+            String, "instruction", self._on_message, LATCHED
         )
-        # Before the subscriptions: a message may come while the next one is being made.
-        self._synchroniser = Synchroniser(
-            self.cameras, limits, {"objects": "", **self.topics}, card.needs_objects
-        )
-        self._subscriptions = {
-            name: node.io.create_subscription(kind, topic, callback, SENSOR)
-            for name, (kind, topic, callback) in wanted.items()
-        }
-
-    def _image_subscription(self, camera: str) -> tuple:
-        def on_image(message):
-            frame = Frame(stamp_to_s(message.header.stamp), time.monotonic(), message)
-            self._synchroniser.add_frame(camera, frame)
-
-        if self._node.params[f"{camera}_transport"] == "compressed":
-            return CompressedImage, f"{IMAGE_TOPICS[camera]}/compressed", on_image
-        return Image, IMAGE_TOPICS[camera], on_image
 
     def close(self) -> None:
-        """Receive nothing any more."""
-        for subscription in self._subscriptions.values():
-            self._node.io.destroy_subscription(subscription)
-        self._subscriptions = {}
+        """Receive and publish nothing any more."""
+        self._node.io.destroy_subscription(self._subscription)
+        self._node.io.destroy_publisher(self._publisher)
 
-    def counts(self) -> tuple[int, int]:
-        """(images received, images dropped)."""
-        return self._synchroniser.counts()
+    def publish(self, text: str) -> None:
+        """Publish the instruction of a goal."""
+        self._echoes.append(text)
+        self._publisher.publish(String(data=text))
 
-    def moment(self) -> Moment | None:
-        """The newest moment not given out before, or None. Raises InputError."""
-        now_s = self._node.now_s()
-        if self._node.simulated_time and now_s == 0.0:
-            raise InputError(
-                "use_sim_time is set but nothing comes on /clock; start sim_world, or set "
-                "use_sim_time to false"
-            )
-        return self._synchroniser.moment(now_s, time.monotonic())
-
-    def observation(self, moment: Moment, instruction: str) -> Observation:
-        """The moment with its images decoded. Raises InputError for an image of a wrong kind."""
-        return Observation(
-            stamp_s=moment.stamp_s,
-            measured=moment.measured,
-            commanded=moment.commanded,
-            gripper_opening=moment.gripper_opening,
-            instruction=instruction,
-            images=decode(moment.frames, self.cameras, self.topics, self._bridge),
-            objects=moment.objects,
-        )
-
-    def _on_state(self, message: EndEffectorState) -> None:
-        self.base_frame, self.ee_frame = message.header.frame_id, message.ee_frame_id
-        try:
-            if not np.isfinite(message.gripper_opening):
-                raise ValueError(f"gripper_opening is {message.gripper_opening}")
-            self._synchroniser.add_state(
-                stamp_to_s(message.header.stamp),
-                time.monotonic(),
-                pose_from_msg(message.measured),
-                pose_from_msg(message.commanded),
-                message.gripper_opening,
-            )
-        except ValueError as error:
-            self._synchroniser.reject("ee_state", f"{error}; look after the robot driver")
-
-    def _on_objects(self, message: MarkerArray) -> None:
-        if not message.markers:
+    def _on_message(self, message: String) -> None:
+        text = message.data
+        if text not in self._echoes:
+            self._on_instruction(text)
             return
-        try:
-            objects = {}
-            for marker in message.markers:
-                if self.base_frame and marker.header.frame_id != self.base_frame:
-                    raise ValueError(
-                        f"{marker.ns} is given in frame {marker.header.frame_id!r}, ee_state in "
-                        f"{self.base_frame!r}; both must be the robot's base"
-                    )
-                size = (marker.scale.x, marker.scale.y, marker.scale.z)
-                objects[marker.ns] = SceneObject(pose_from_msg(marker.pose), size)
-            stamp_s = stamp_to_s(message.markers[0].header.stamp)
-            self._synchroniser.add_objects(stamp_s, time.monotonic(), objects)
-        except ValueError as error:
-            self._synchroniser.reject("objects", str(error))
-
-
-# Publishes the images that an engine brings along, in place of the cameras.
+        # The topic keeps the last message only, so earlier echoes may never come.
+        del self._echoes[: self._echoes.index(text) + 1]
 
 
 class ReplayedImages:
@@ -382,40 +372,3 @@ class ReplayedImages:
                 message.header.stamp = s_to_stamp(stamp_s)
                 message.header.frame_id = f"camera_{camera}_optical_frame"
                 self._publishers[camera].publish(message)
-
-
-# The latched topic `instruction`: heard, and spoken on for goals, so that bags have every.
-
-
-class InstructionTopic:
-    """Tells the instructions of others from the echo of its own."""
-
-    def __init__(self, node, on_instruction):
-        """Call `on_instruction(text)` on the data plane for each instruction of somebody else.
-
-        Publisher and subscription end together: what an earlier one latched must not come back.
-        """
-        self._node, self._on_instruction = node, on_instruction
-        self._echoes: list[str] = []
-        self._publisher = node.io.create_publisher(String, "instruction", LATCHED)
-        self._subscription = node.io.create_subscription(
-            String, "instruction", self._heard, LATCHED
-        )
-
-    def close(self) -> None:
-        """Hear and say nothing any more."""
-        self._node.io.destroy_subscription(self._subscription)
-        self._node.io.destroy_publisher(self._publisher)
-
-    def say(self, text: str) -> None:
-        """Publish an instruction that came through another door."""
-        self._echoes.append(text)
-        self._publisher.publish(String(data=text))
-
-    def _heard(self, message: String) -> None:
-        text = message.data
-        if text not in self._echoes:
-            self._on_instruction(text)
-            return
-        # The topic keeps the last message only, so earlier echoes may never be heard.
-        del self._echoes[: self._echoes.index(text) + 1]

@@ -5,7 +5,7 @@ import threading
 from rclpy.action import ActionServer, CancelResponse
 
 from spear_msgs.action import RunInstruction
-from spear_policy.inference.instruction_session import Ending, Outcome
+from spear_policy.inference.instruction_session import Ending, Outcome, Session
 from spear_policy.nodes.messages import s_to_duration, stamp_to_s
 
 
@@ -22,23 +22,23 @@ class _DeferredServer(ActionServer):
 
 
 class RunInstructionServer:
-    """Turns goals into doors of the session.
+    """Passes goals on as requesters of the session.
 
-    The desk gives `take(instruction, timeout_s, door)`, which returns why it cannot be taken, and
-    `cancel(door)`.
+    The coordinator gives `on_goal(instruction, timeout_s, requester)`, which returns why it cannot
+    be followed, and `cancel(requester)`.
     """
 
-    def __init__(self, node, desk):
+    def __init__(self, node, coordinator):
         """Serve on the node's data plane."""
-        self._node, self._desk = node, desk
-        self._doors: list[_GoalDoor] = []  # of goals without a result
+        self._node, self._coordinator = node, coordinator
+        self._pending: list[_GoalRequester] = []  # goals without a result
         self._server = _DeferredServer(
             node.io,
             RunInstruction,
             "run_instruction",
             execute_callback=lambda goal: RunInstruction.Result(),  # each goal brings its own
-            handle_accepted_callback=self._accepted,
-            cancel_callback=self._cancel,
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=self._on_cancel,
         )
 
     def close(self) -> None:
@@ -48,28 +48,28 @@ class RunInstructionServer:
     @property
     def settled(self) -> bool:
         """Whether the result of every goal was sent."""
-        return not self._doors
+        return not self._pending
 
-    def _accepted(self, goal) -> None:
+    def _on_accepted(self, goal) -> None:
         goal.execute(None)
-        door = _GoalDoor(self._server, self._node.io, goal, self._doors)
-        self._doors.append(door)
+        requester = _GoalRequester(self._server, self._node.io, goal, self._pending)
+        self._pending.append(requester)
         timeout_s = stamp_to_s(goal.request.timeout)
-        if refusal := self._desk.take(goal.request.instruction, timeout_s, door):
-            door.end(Ending(Outcome.FAULT, refusal, 0, 0, 0.0))
+        if refusal := self._coordinator.on_goal(goal.request.instruction, timeout_s, requester):
+            requester.end(Ending(Outcome.FAULT, refusal, 0, 0, 0.0))
 
-    def _cancel(self, goal) -> CancelResponse:
-        for door in list(self._doors):
-            if door.goal is goal:
-                self._desk.cancel(door)
+    def _on_cancel(self, goal) -> CancelResponse:
+        for requester in list(self._pending):
+            if requester.goal is goal:
+                self._coordinator.cancel(requester)
         return CancelResponse.ACCEPT
 
 
-class _GoalDoor:
-    """One goal: told of progress and of the end."""
+class _GoalRequester:
+    """A goal, which gets feedback and at the end its result."""
 
-    def __init__(self, server: _DeferredServer, io, goal, doors: list):
-        self._server, self._io, self.goal, self._doors = server, io, goal, doors
+    def __init__(self, server: _DeferredServer, io, goal, pending: list):
+        self._server, self._io, self.goal, self._pending = server, io, goal, pending
         self._ended = threading.Event()
 
     def end(self, ending: Ending) -> None:
@@ -86,7 +86,7 @@ class _GoalDoor:
                 goal.succeed()
             else:
                 goal.abort()
-            self._after_two_rounds(lambda: self._doors.remove(self))
+            self._after_two_rounds(lambda: self._pending.remove(self))
             return RunInstruction.Result(
                 outcome=int(ending.outcome),
                 message=ending.text,
@@ -102,8 +102,8 @@ class _GoalDoor:
         executor = self._io.executor
         executor.create_task(lambda: executor.create_task(call))
 
-    def feedback(self, session, chunk_id: int, inference_s: float) -> None:
-        """Tell the goal how far its instruction is."""
+    def publish_feedback(self, session: Session, chunk_id: int, inference_s: float) -> None:
+        """Report how far the instruction is."""
         self.goal.publish_feedback(
             RunInstruction.Feedback(
                 instruction_id=session.instruction_id,

@@ -1,14 +1,16 @@
-"""What becomes of an instruction: every end, every hold, every refusal."""
+"""What becomes of an instruction: every end, every hold, every refusal; and when what is due."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spear_msgs.action import RunInstruction
 from spear_msgs.msg import PolicyStatus
-from spear_policy.inference.instruction_session import Outcome, Session, State, StepSchedule
+from spear_policy.inference.instruction_session import Outcome, Pace, Session, State, StepSchedule
 
 
 class Goal:
-    """A door that remembers how it was told."""
+    """A requester that remembers how it ended."""
 
     def __init__(self):
         self.endings = []
@@ -41,9 +43,9 @@ def test_the_numbers_are_those_of_the_messages():
 
 def test_a_new_instruction_holds_first_and_replaces_the_one_before(session):
     first, second = Goal(), Goal()
-    session.begin("one", 11.0, door=first)
+    session.begin("one", 11.0, requester=first)
     session.chunk_published(11.5, 12.5, final=False)
-    session.begin("two", 13.0, door=second)
+    session.begin("two", 13.0, requester=second)
     assert session.holds == ["a new instruction"] * 2
     (ending,) = first.endings
     assert (ending.outcome, ending.instruction_id, ending.chunks) == (Outcome.REPLACED, 1, 1)
@@ -55,7 +57,7 @@ def test_a_new_instruction_holds_first_and_replaces_the_one_before(session):
 
 def test_done_comes_when_the_last_steps_are_due_and_without_a_hold(session):
     goal = Goal()
-    session.begin("one", 11.0, door=goal)
+    session.begin("one", 11.0, requester=goal)
     session.chunk_published(12.0, 13.0, final=True)
     assert not session.in_force and session.pursued
     session.tick(12.9)
@@ -67,7 +69,7 @@ def test_done_comes_when_the_last_steps_are_due_and_without_a_hold(session):
 
 def test_time_out_is_on_the_node_clock_and_holds(session):
     goal = Goal()
-    session.begin("one", 11.0, timeout_s=2.0, door=goal)
+    session.begin("one", 11.0, timeout_s=2.0, requester=goal)
     session.tick(12.9)
     assert not goal.endings
     session.tick(13.1)
@@ -83,7 +85,7 @@ def test_a_timeout_of_zero_is_no_limit(session):
 
 def test_a_stop_holds_and_waits(session):
     goal = Goal()
-    session.begin("one", 11.0, door=goal)
+    session.begin("one", 11.0, requester=goal)
     session.stop(Outcome.CANCELLED, "cancelled")
     assert goal.outcome is Outcome.CANCELLED
     assert (session.state, session.instruction, session.in_force) == (State.WAITING, "", False)
@@ -105,7 +107,7 @@ def test_a_blocked_input_holds_once_and_resumes_by_itself(session):
 
 def test_a_goal_that_stays_blocked_ends_as_a_fault_but_a_topic_instruction_waits(session):
     goal = Goal()
-    session.begin("one", 11.0, door=goal)
+    session.begin("one", 11.0, requester=goal)
     session.block("no image", 12.0)
     session.tick(16.9)
     assert not goal.endings
@@ -119,7 +121,7 @@ def test_a_goal_that_stays_blocked_ends_as_a_fault_but_a_topic_instruction_waits
 
 def test_a_failed_engine_stays_blocked_until_another_instruction(session):
     goal = Goal()
-    session.begin("one", 11.0, door=goal)
+    session.begin("one", 11.0, requester=goal)
     session.fail("the engine failed: boom")
     assert goal.outcome is Outcome.FAULT
     assert (session.state, session.in_force) == (State.BLOCKED, False)
@@ -129,7 +131,7 @@ def test_a_failed_engine_stays_blocked_until_another_instruction(session):
 
 def test_a_clock_that_goes_back_ends_the_instruction(session):
     goal = Goal()
-    session.begin("one", 11.0, door=goal)
+    session.begin("one", 11.0, requester=goal)
     session.tick(12.0)
     session.tick(3.0)
     assert goal.outcome is Outcome.FAULT and "clock went back by 9.00 s" in session.text
@@ -161,3 +163,95 @@ def test_steps_are_due_in_order_and_a_newer_chunk_replaces_the_rest():
     schedule.replace([4.0], ["f"], now_s=3.0)
     schedule.clear()
     assert schedule.due(9.0) == []
+
+
+# The pace of inferences ---------------------------------------------------------------------------
+
+
+PERIOD_S = 0.2
+ROUNDING_S = 1e-9
+
+
+def begun(pace, asked_s):
+    """When inferences begin, for a worker that asks at these times and begins at once."""
+    times = []
+    for now_s in asked_s:
+        if pace.due(now_s):
+            pace.begun(now_s)
+            times.append(now_s)
+    return times
+
+
+def started(now_s=10.0):
+    pace = Pace(PERIOD_S)
+    pace.at_once(now_s)
+    return pace
+
+
+def test_it_keeps_its_period_without_drift_although_it_is_asked_a_little_late():
+    times = begun(started(), [10.0 + 0.017 * tick for tick in range(200)])
+    assert len(times) == 17  # in 3.4 s
+    assert all(0 <= t - (10.0 + PERIOD_S * n) < 0.017 for n, t in enumerate(times))
+
+
+def test_one_that_begins_late_does_not_delay_those_after_it():
+    assert begun(started(), [10.0, 10.35, 10.39, 10.4, 10.6]) == [10.0, 10.35, 10.4, 10.6]
+
+
+def test_nothing_is_made_up_for_after_a_pause():
+    pace = started()
+    asked_s = [15.0 + 0.01 * tick for tick in range(100)]
+    times = begun(pace, asked_s)
+    assert times == pytest.approx([15.0, 15.2, 15.4, 15.6, 15.8], abs=0.011)
+
+
+def test_a_new_instruction_is_due_at_once():
+    pace = started()
+    pace.begun(10.0)
+    assert not pace.due(10.1)
+    pace.at_once(10.1)
+    assert pace.due(10.1)
+
+
+def test_a_clock_that_was_set_back_does_not_silence_it():
+    pace = started()
+    pace.begun(10.0)
+    assert pace.due(3.0)
+    pace.begun(3.0)
+    assert not pace.due(3.1) and pace.due(3.2)
+
+
+def test_a_clock_that_was_set_back_a_little_costs_two_periods_at_most():
+    for back_s in (0.01, 0.1, 0.19, 0.25, 0.4):
+        pace = started()
+        pace.begun(10.0)
+        now_s = 10.0 - back_s
+        times = begun(pace, [now_s + 0.01 * tick for tick in range(60)])
+        assert times[0] - now_s <= 2 * PERIOD_S + 0.011
+
+
+@settings(max_examples=300, deadline=None)
+@given(waits_s=st.lists(st.floats(0.0, 1.5), max_size=60))
+def test_the_nth_never_begins_before_n_periods_and_no_window_holds_a_burst(waits_s):
+    asked_s, now_s = [], 10.0
+    for wait_s in waits_s:
+        now_s += wait_s
+        asked_s.append(now_s)
+    times = begun(started(), asked_s)
+    for n, time_s in enumerate(times):
+        assert time_s >= 10.0 + n * PERIOD_S - ROUNDING_S
+    # Between any two of them, too: only the first may have been late, by less than a period.
+    for first, sooner_s in enumerate(times):
+        for last in range(first + 1, len(times)):
+            assert times[last] - sooner_s > (last - first - 1) * PERIOD_S - ROUNDING_S
+
+
+@settings(max_examples=300, deadline=None)
+@given(late_s=st.lists(st.floats(0.0, 0.19), min_size=1, max_size=60))
+def test_lateness_below_a_period_never_adds_up(late_s):
+    pace = started()
+    for n, late in enumerate(late_s):
+        due_s = 10.0 + n * PERIOD_S
+        assert not pace.due(due_s - 0.001) or n == 0
+        assert pace.due(due_s + late + ROUNDING_S)
+        pace.begun(due_s + late + ROUNDING_S)
