@@ -69,7 +69,9 @@ def test_the_checkpoint_reaches_the_policy_from_whatever_folder(graph, tmp_path,
 def test_an_engine_and_a_file_that_do_not_fit_are_refused_in_words():
     with pytest.raises(ValueError, match="engine replay needs episode_file"):
         sim_graph("replay")
-    with pytest.raises(ValueError, match="other engines take none"):
+    with pytest.raises(
+        ValueError, match="episode_file is for engine replay; engine scripted takes"
+    ):
         sim_graph("scripted", episode_file="x.npz")
     with pytest.raises(ValueError, match="checkpoint is for engine spear; engine scripted takes"):
         sim_graph("scripted", checkpoint="x")

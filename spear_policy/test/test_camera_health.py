@@ -16,6 +16,7 @@ from spear_policy.inference.camera_health import (
 )
 
 LIMITS = CameraLimits()
+OK, WARN, HOLD = CameraLevel
 STILL = Pose([0.5, 0, 0.3], [1, 0, 0, 0])
 DT = 0.2
 
@@ -49,9 +50,7 @@ MOVING = [moved(0.01 * k) for k in range(16)]
 def test_the_same_picture_while_the_arm_moves_warns_then_holds():
     verdicts = watch(FROZEN, MOVING)
     # 1 s is frame 5, and 1 s later is frame 10.
-    assert (
-        levels(verdicts) == [CameraLevel.OK] * 5 + [CameraLevel.WARN] * 5 + [CameraLevel.HOLD] * 6
-    )
+    assert levels(verdicts) == [OK] * 5 + [WARN] * 5 + [HOLD] * 6
     assert verdicts[5].text == (
         "the external camera has shown exactly the same picture for 1.0 s (6 frames) while the end "
         "effector moved 50 mm and turned 0 degrees: its driver is frozen, restart it"
@@ -60,17 +59,15 @@ def test_the_same_picture_while_the_arm_moves_warns_then_holds():
 
 def test_a_turn_alone_is_motion_too():
     verdicts = watch(FROZEN, [moved(radians=0.05 * k) for k in range(16)])
-    assert (
-        levels(verdicts) == [CameraLevel.OK] * 5 + [CameraLevel.WARN] * 5 + [CameraLevel.HOLD] * 6
-    )
+    assert levels(verdicts) == [OK] * 5 + [WARN] * 5 + [HOLD] * 6
 
 
 def test_a_still_arm_before_a_still_scene_is_no_fault():
-    assert set(levels(watch(FROZEN * 20, [STILL] * 320))) == {CameraLevel.OK}
+    assert set(levels(watch(FROZEN * 20, [STILL] * 320))) == {OK}
 
 
 def test_a_real_sensor_whose_every_picture_differs_is_no_fault():
-    assert set(levels(watch([picture(k) for k in range(16)], MOVING))) == {CameraLevel.OK}
+    assert set(levels(watch([picture(k) for k in range(16)], MOVING))) == {OK}
 
 
 def test_one_pixel_of_difference_is_enough():
@@ -79,61 +76,57 @@ def test_one_pixel_of_difference_is_enough():
         image = picture(0)
         image[k, 5, 1] ^= 1
         images.append(image)
-    assert set(levels(watch(images, MOVING))) == {CameraLevel.OK}
+    assert set(levels(watch(images, MOVING))) == {OK}
 
 
 def test_an_arm_that_came_back_has_moved():
     there_and_back = [moved(0.05 * np.sin(k)) for k in range(15)] + [moved(0)]
-    assert watch(FROZEN, there_and_back)[-1].level is CameraLevel.HOLD
+    assert watch(FROZEN, there_and_back)[-1].level is HOLD
 
 
 def test_the_first_move_after_a_long_rest_warns_before_it_holds():
     verdicts = watch(FROZEN * 2, [STILL] * 20 + MOVING[:12])
-    assert set(levels(verdicts[:20])) == {CameraLevel.OK}
+    assert set(levels(verdicts[:20])) == {OK}
     found = levels(verdicts[20:])
-    assert (
-        found == sorted(found)
-        and found.count(CameraLevel.WARN) == 5
-        and found[-1] is CameraLevel.HOLD
-    )
+    assert found == sorted(found) and found.count(WARN) == 5 and found[-1] is HOLD
 
 
 def test_it_recovers_with_the_first_new_picture():
     verdicts = watch([*FROZEN, picture(1), picture(2)], [*MOVING, moved(0.2), moved(0.21)])
-    assert levels(verdicts)[-3:] == [CameraLevel.HOLD, CameraLevel.OK, CameraLevel.OK]
+    assert levels(verdicts)[-3:] == [HOLD, OK, OK]
     assert verdicts[-1].text == ""
 
 
 def test_a_slow_camera_is_judged_by_frames_as_well_as_by_time():
     limits = CameraLimits(min_frames=8)
-    assert levels(watch(FROZEN, MOVING, limits)).index(CameraLevel.WARN) == 7
+    assert levels(watch(FROZEN, MOVING, limits)).index(WARN) == 7
 
 
 def test_the_same_frame_given_again_is_no_new_frame():
     watcher = CameraHealth({"wrist": LIMITS})
     for metres in np.linspace(0, 1, 100):
         watcher.add("wrist", 10.0, FROZEN[0], moved(metres))
-    assert watcher.verdict.level is CameraLevel.OK
+    assert watcher.verdict.level is OK
 
 
 def test_a_clock_set_back_begins_anew():
     watcher = CameraHealth({"wrist": LIMITS})
     for k, pose in enumerate(MOVING):
         watcher.add("wrist", 10 + DT * k, FROZEN[0], pose)
-    assert watcher.verdict.level is CameraLevel.HOLD
-    assert watcher.add("wrist", 1.0, FROZEN[0], STILL).level is CameraLevel.OK
+    assert watcher.verdict.level is HOLD
+    assert watcher.add("wrist", 1.0, FROZEN[0], STILL).level is OK
 
 
 def test_a_camera_that_need_not_see_the_arm_can_be_left_out():
     limits = CameraLimits(judge_frozen=False)
-    assert set(levels(watch(FROZEN, MOVING, limits))) == {CameraLevel.OK}
+    assert set(levels(watch(FROZEN, MOVING, limits))) == {OK}
 
 
 def test_a_required_camera_that_is_black_warns_at_once_and_then_holds():
     rng = np.random.default_rng(0)
     dark = [rng.integers(0, 3, (48, 64, 3), dtype=np.uint8) for _ in range(8)]
     verdicts = watch(dark, [STILL] * 8)
-    assert levels(verdicts) == [CameraLevel.WARN] * 5 + [CameraLevel.HOLD] * 3
+    assert levels(verdicts) == [WARN] * 5 + [HOLD] * 3
     assert verdicts[-1].text.startswith("the external camera has been black for 1.4 s (no value ab")
     assert "the policy is blind" in verdicts[-1].text
 
@@ -141,19 +134,19 @@ def test_a_required_camera_that_is_black_warns_at_once_and_then_holds():
 def test_a_dim_picture_is_not_black():
     dim = np.zeros((48, 64, 3), np.uint8)
     dim[3, 4, 2] = 3
-    assert watch([dim], [STILL])[0].level is CameraLevel.OK
+    assert watch([dim], [STILL])[0].level is OK
 
 
 def test_black_is_forgotten_with_the_first_light():
     black = np.zeros((48, 64, 3), np.uint8)
     verdicts = watch([black] * 10 + [picture(0)] + [black], [STILL] * 12)
-    assert levels(verdicts)[-3:] == [CameraLevel.HOLD, CameraLevel.OK, CameraLevel.WARN]
+    assert levels(verdicts)[-3:] == [HOLD, OK, WARN]
 
 
 def test_an_optional_camera_may_be_black_without_stopping_the_robot():
     black = [np.zeros((48, 64, 3), np.uint8)] * 16
     verdicts = watch(black, MOVING, CameraLimits(required=False), "wrist")
-    assert set(levels(verdicts)) == {CameraLevel.WARN}
+    assert set(levels(verdicts)) == {WARN}
     assert "goes on without it" in verdicts[-1].text
 
 
@@ -162,12 +155,12 @@ def test_the_cameras_together_have_the_worst_level_and_both_sentences():
     for k, pose in enumerate(MOVING):
         watcher.add("external", 10 + DT * k, FROZEN[0], pose)
         watcher.add("wrist", 10 + DT * k, picture(7), pose)
-    assert watcher.verdict.level is CameraLevel.HOLD
+    assert watcher.verdict.level is HOLD
     assert "external camera" in watcher.verdict.text and "; the wrist" in watcher.verdict.text
     watcher.add("external", 20.0, picture(1), MOVING[-1])
-    assert watcher.verdict.level is CameraLevel.WARN and "external" not in watcher.verdict.text
+    assert watcher.verdict.level is WARN and "external" not in watcher.verdict.text
     watcher.reset()
-    assert watcher.verdict.level is CameraLevel.OK and watcher.verdict.text == ""
+    assert watcher.verdict.level is OK and watcher.verdict.text == ""
 
 
 def test_a_digest_stands_for_its_picture():
@@ -212,4 +205,4 @@ def test_a_collision_of_digests_alone_raises_no_alarm():
     same = ImageDigest(1, (48, 64, 3), 200)
     other = [ImageDigest(k, (48, 64, 3), 200) for k in range(2, 30)]
     images = [*other[:6], same, same, *other[6:14]]  # two different pictures with one CRC
-    assert set(levels(watch(images, MOVING))) == {CameraLevel.OK}
+    assert set(levels(watch(images, MOVING))) == {OK}

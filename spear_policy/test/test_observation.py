@@ -9,7 +9,7 @@ from spear_policy.geometry.poses import Pose
 from spear_policy.inference.engine import CameraSpec, SceneObject
 from spear_policy.inference.image_codec import CvBridge
 from spear_policy.inference.observation import (
-    Frame,
+    CameraFrame,
     FrameBuffer,
     InputError,
     InputLimits,
@@ -35,7 +35,9 @@ class Bench:
 
     def image(self, camera, stamp_s, received_s=None):
         received_s = stamp_s + 500.0 if received_s is None else received_s
-        self.synchroniser.add_frame(camera, Frame(stamp_s, received_s, f"{camera} {stamp_s:g}"))
+        self.synchroniser.add_frame(
+            camera, CameraFrame(stamp_s, received_s, f"{camera} {stamp_s:g}")
+        )
 
     def states(self, first_s, last_s, every_s=0.01):
         """States from first to last; x is the stamp, opening a tenth of it."""
@@ -229,7 +231,7 @@ def test_a_clock_that_was_set_back_starts_anew():
 
 def test_frames_that_newer_ones_replaced_are_counted_as_dropped():
     buffer = FrameBuffer("/external/image_raw")
-    frames = [Frame(float(i), float(i), None) for i in range(20)]
+    frames = [CameraFrame(float(i), float(i), None) for i in range(20)]
     for frame in frames[:10]:
         buffer.put(frame)
     assert (buffer.received, buffer.dropped) == (10, 4)
@@ -250,7 +252,7 @@ RGB = np.random.default_rng(2).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
 
 def decoded(message, spec=SPEC):
-    frames = {"external": Frame(0.0, 0.0, message)}
+    frames = {"external": CameraFrame(0.0, 0.0, message)}
     return decode(frames, (spec,), {"external": "/external/image_raw"}, BRIDGE)["external"]
 
 

@@ -247,7 +247,7 @@ def test_a_gripper_that_does_not_open_is_reported():
     world = ToyWorld(random_objects(16), width_m=0.02)
     engine = ScriptedEngine()
     engine.reset(ON)
-    with pytest.raises(ValueError, match="told to open"):
+    with pytest.raises(ValueError, match="commanded to open"):
         for _ in range(60):
             world.take(engine.infer(world.observe(ON)))
             world.run(PERIOD_S)

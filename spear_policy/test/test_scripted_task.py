@@ -22,7 +22,7 @@ def test_a_sentence_becomes_an_item_and_a_place(sentence, item, place, inside):
 
 @pytest.mark.parametrize("sentence", ["dance", "", "put the red cube", "pick up the plate"])
 def test_a_sentence_of_another_form_is_answered_with_an_example(sentence):
-    with pytest.raises(ValueError, match="say it like 'put the red cube on the plate'"):
+    with pytest.raises(ValueError, match="use a form like 'put the red cube on the plate'"):
         parse(sentence)
 
 

@@ -1,4 +1,4 @@
-"""Poses and the deltas between them (DESIGN section 3).
+"""Poses and the deltas between them.
 
 A delta moves in the base frame and turns in the end-effector frame:
     position = anchor.position + translation,    orientation = anchor.orientation * rotation.

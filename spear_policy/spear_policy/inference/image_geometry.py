@@ -1,4 +1,4 @@
-"""From a camera's picture to the model's, without distortion (facts/model.md 1.2).
+"""From a camera's picture to the model's, without distortion.
 
 A `Fit` is the plan for one size of picture: crop, resize, pad. It is computed once and cached, it
 maps pixels both ways, and a debug view can show from it what the model sees. The resize is

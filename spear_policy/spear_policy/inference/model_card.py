@@ -45,7 +45,7 @@ class ModelCard:
         dt_s, chunk_length: time between the steps of a chunk [s], and how many there are.
         anchor: which pose the deltas start from.
         cameras: in the order of the model's config.
-        reference_orientations_xyzw: robot -> R_ref as 4 numbers (DESIGN section 3); [0, 0, 0, 1]
+        reference_orientations_xyzw: robot -> R_ref as 4 numbers; [0, 0, 0, 1]
             is the paper's literal reading.
         statistics: of normalisation.
         statistics_hash: `statistics.statistics_hash` of them, to tell when someone edits them.

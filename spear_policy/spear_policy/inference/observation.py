@@ -24,7 +24,7 @@ _DEPTH = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class CameraFrame:
     """A received image message with its header stamp [node clock] and its receipt [steady]."""
 
     stamp_s: float
@@ -45,10 +45,10 @@ class FrameBuffer:
         self.topic = topic
         self.received = 0
         self.dropped = 0
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[CameraFrame] = deque()
         self._used_s = float("-inf")
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: CameraFrame) -> None:
         """Append a frame; an older stamp than the last one begins anew (the clock was reset)."""
         self.received += 1
         if self._frames and frame.stamp_s < self._frames[-1].stamp_s:
@@ -58,18 +58,18 @@ class FrameBuffer:
         if len(self._frames) > _DEPTH:
             self.dropped += self._frames.popleft().stamp_s > self._used_s
 
-    def use(self, frame: Frame) -> None:
+    def use(self, frame: CameraFrame) -> None:
         """`frame` goes into an observation; the unused ones before it are dropped."""
         while self._frames and self._frames[0].stamp_s < frame.stamp_s:
             self.dropped += self._frames.popleft().stamp_s > self._used_s
         self._used_s = frame.stamp_s
 
-    def newest_first(self) -> list[Frame]:
+    def newest_first(self) -> list[CameraFrame]:
         """The buffered frames, newest first."""
         return list(reversed(self._frames))
 
     @property
-    def newest(self) -> Frame | None:
+    def newest(self) -> CameraFrame | None:
         """The newest frame, or None."""
         return self._frames[-1] if self._frames else None
 
@@ -106,7 +106,7 @@ class SyncedInputs:
     measured: Pose
     commanded: Pose
     gripper_opening: float
-    frames: Mapping[str, Frame] = field(default_factory=dict)
+    frames: Mapping[str, CameraFrame] = field(default_factory=dict)
     objects: Mapping[str, SceneObject] = field(default_factory=dict)
     image_skew_s: float = 0.0
 
@@ -150,7 +150,7 @@ class Synchroniser:
 
     # What comes in --------------------------------------------------------------------------
 
-    def add_frame(self, camera: str, frame: Frame) -> None:
+    def add_frame(self, camera: str, frame: CameraFrame) -> None:
         """An image of a camera arrived."""
         with self._lock:
             self._frames[camera].put(frame)
@@ -263,7 +263,7 @@ class Synchroniser:
                 "too slow, or its clock differs from this node's"
             )
 
-    def _candidates(self) -> list[dict[str, Frame]]:
+    def _candidates(self) -> list[dict[str, CameraFrame]]:
         """Sets of frames that belong together, newest first; one empty set without cameras."""
         if not self.cameras:
             return [{}]
@@ -283,7 +283,7 @@ class Synchroniser:
                 sets.append(together)
         return sets
 
-    def _complete(self, frames: dict[str, Frame]) -> SyncedInputs | None:
+    def _complete(self, frames: dict[str, CameraFrame]) -> SyncedInputs | None:
         """The frames with the state of their stamp, or None when no states cover it."""
         stamps = [frame.stamp_s for frame in frames.values()]
         stamp_s = stamps[0] if stamps else self._state.stamp_s
@@ -301,7 +301,7 @@ class Synchroniser:
             image_skew_s=max(stamps) - min(stamps) if stamps else 0.0,
         )
 
-    def _explain(self, candidates: list[dict[str, Frame]]) -> NoReturn:
+    def _explain(self, candidates: list[dict[str, CameraFrame]]) -> NoReturn:
         """Raise the reason why no candidate could be completed."""
         if not candidates:
             newest = [self._frames[spec.name].newest for spec in self.cameras if spec.required]
@@ -324,7 +324,7 @@ COLOUR_ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8")
 
 
 def decode(
-    frames: Mapping[str, Frame],
+    frames: Mapping[str, CameraFrame],
     cameras: tuple[CameraSpec, ...],
     topics: Mapping[str, str],
     bridge: Any,

@@ -1,8 +1,8 @@
 """The scripted expert: a privileged pick-and-place policy that reads ground truth.
 
-It leads a reference by rules and looks a chunk ahead with a small model of gripper and item. The
-next chunk goes on from that reference, so two chunks agree where they overlap unless something
-unforeseen happened.
+It leads a reference by the rules of scripted_rules.py and looks a chunk ahead with a small model of
+gripper and item. The next chunk goes on from that reference, so two chunks agree where they overlap
+unless something unforeseen happened.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
 from spear_policy.inference.scripted_rules import (
     CLOSING_S,
     OPENING_S,
-    Gripper,
+    GripperOpenings,
     MotionLimits,
     PickAndPlace,
     Reference,
-    Scene,
+    ScriptedScene,
     Situation,
     advance,
     between,
@@ -78,12 +78,12 @@ class ScriptedEngine:
         self,
         cameras: tuple[CameraSpec, ...] = (),
         limits: MotionLimits | None = None,
-        gripper: Gripper | None = None,
+        gripper: GripperOpenings | None = None,
         dt_s: float = 0.2,
         chunk_length: int = 5,
     ):
         """`cameras` are not looked at; with them the observations carry an image's stamp."""
-        self.limits, self.gripper = limits or MotionLimits(), gripper or Gripper()
+        self.limits, self.gripper = limits or MotionLimits(), gripper or GripperOpenings()
         self._card = EngineCard(
             engine="scripted",
             checkpoint_id="pick-and-place-1",
@@ -102,7 +102,7 @@ class ScriptedEngine:
         return self._card
 
     def figures(self) -> dict[str, str]:
-        """Nothing to look at."""
+        """Nothing to say."""
         return {}
 
     def warm_up(self) -> None:
@@ -118,11 +118,11 @@ class ScriptedEngine:
 
         Raises:
             ValueError: an object is missing or out of reach, the gripper does not obey, or the
-                hand is tilted too far; the text says which.
+                hand is tilted too far; the text names it.
         """
         if self._task is None:
             self.reset(observation.instruction)
-        scene = Scene(self._task, observation.objects)
+        scene = ScriptedScene(self._task, observation.objects)
         now = self._situation(observation, scene)
         freed = now.gripper == GRIPPER_OPEN and now.settled and not now.other
         finished = freed and scene.is_placed(now.item_m)
@@ -141,7 +141,7 @@ class ScriptedEngine:
             final=finished and done,
         )
 
-    def _look_ahead(self, now: Situation, scene: Scene) -> tuple[list[Situation], bool]:
+    def _look_ahead(self, now: Situation, scene: ScriptedScene) -> tuple[list[Situation], bool]:
         """Situations from now to the end of the chunk, and whether all is done by then."""
         count = self.card.chunk_length * round(self.card.dt_s / _SUBSTEP_S)
         situations, done = [now], False
@@ -166,7 +166,7 @@ class ScriptedEngine:
         if now.holding:
             after.item_m = now.item_m + reference.position_m - now.reference.position_m
         if gripper != now.gripper:
-            after.gripper, after.told_s, after.other = gripper, now.time_s, ""
+            after.gripper, after.commanded_s, after.other = gripper, now.time_s, ""
             closes = gripper == GRIPPER_CLOSED
             after.settled_s = now.time_s + (CLOSING_S if closes else OPENING_S)
             after.between = closes  # the rules close the fingers only around the item
@@ -174,7 +174,7 @@ class ScriptedEngine:
 
     # From what is observed to a situation ----------------------------------------------------
 
-    def _situation(self, seen: Observation, scene: Scene) -> Situation:
+    def _situation(self, seen: Observation, scene: ScriptedScene) -> Situation:
         """What was foreseen for this instant, corrected by what is observed."""
         foreseen = self._ahead.at(seen.stamp_s) if self._ahead else None
         velocity = foreseen.reference.velocity_m_s if foreseen else np.zeros(3)
@@ -211,7 +211,7 @@ class ScriptedEngine:
         speed = float(np.linalg.norm(velocity))
         return velocity * min(1.0, self.limits.linear_speed_m_s / max(speed, 1e-9))
 
-    def _first_situation(self, seen: Observation, scene: Scene, near: bool) -> Situation:
+    def _first_situation(self, seen: Observation, scene: ScriptedScene, near: bool) -> Situation:
         opening, now_s = seen.gripper_opening, seen.stamp_s
         width = grasp_width_m(scene.item)
         held = near and self.gripper.holds(width, opening)
@@ -221,19 +221,19 @@ class ScriptedEngine:
             time_s=now_s,
             reference=reference_at(seen.commanded, self._velocity(seen)),
             gripper=GRIPPER_CLOSED if held or other else GRIPPER_OPEN,
-            told_s=now_s,
+            commanded_s=now_s,
             settled_s=now_s if held or other or wide else now_s + OPENING_S,
             between=held,
             other=other,
             item_m=scene.item.pose.position_m,
         )
 
-    def _other_in_hand(self, seen: Observation, scene: Scene) -> str:
+    def _other_in_hand(self, seen: Observation, scene: ScriptedScene) -> str:
         """The name of an object that is not the item and is between closed fingers."""
-        for name, thing in scene.objects.items():
-            grasp = thing.pose.position_m + [0.0, 0.0, grasp_offset_m(thing)]
+        for name, obj in scene.objects.items():
+            grasp = obj.pose.position_m + [0.0, 0.0, grasp_offset_m(obj)]
             near = np.linalg.norm(seen.measured.position_m - grasp) < _TRAILING_M
-            held = self.gripper.holds(grasp_width_m(thing), seen.gripper_opening)
+            held = self.gripper.holds(grasp_width_m(obj), seen.gripper_opening)
             if name != scene.task.item and near and held:
                 return name
         return ""
@@ -253,12 +253,12 @@ class ScriptedEngine:
             late = not self.gripper.clears(width_m, opening)
         if not late:
             return
-        if now.time_s - now.told_s < _STUCK_S:
+        if now.time_s - now.commanded_s < _STUCK_S:
             now.settled_s = max(now.settled_s, now.time_s + _LEAD_S)
         elif now.gripper == GRIPPER_CLOSED:
             now.between = False  # so the rules open them and try again
         else:
             raise ValueError(
-                f"the gripper was told to open {now.time_s - now.told_s:.0f} s ago and stands at "
-                f"{opening:.2f} of its width; look after it"
+                f"the gripper was commanded to open {now.time_s - now.commanded_s:.0f} s ago and "
+                f"is at {opening:.2f} of its width; check it"
             )

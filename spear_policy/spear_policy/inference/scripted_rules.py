@@ -1,6 +1,8 @@
-"""What the scripted expert does in a situation. It looks at the situation only, keeps no phase.
+"""What the scripted expert does in a situation: by the situation only, it keeps no phase.
 
-So it starts in the middle, tries again after a failed grasp, and follows an object that moved.
+So it starts in the middle, tries again after a failed grasp, and follows an object that moved. In
+order: the reference that it moves, the sentence that it reads, the geometry that it reasons with,
+and the rules.
 """
 
 import re
@@ -16,7 +18,7 @@ from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN
 from spear_policy.geometry.poses import Pose
 from spear_policy.inference.engine import SceneObject
 
-# The reference that the scripted expert moves: a gripper that points down, led to waypoin.
+# The reference: a gripper that points down, led to waypoints --------------------------------------
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _downward(heading_rad: float) -> NDArray:
     return np.array([np.cos(half), np.sin(half), 0.0, 0.0])
 
 
-# What the scripted expert is asked to do: one object, one place, read from a sentence.
+# The task: one object, one place, read from a sentence --------------------------------------------
 
 
 _SENTENCE = re.compile(
@@ -167,7 +169,7 @@ def parse(instruction: str) -> PickAndPlace:
     match = _SENTENCE.fullmatch(words)
     if match is None:
         raise ValueError(
-            f"the scripted expert cannot follow {instruction!r}; say it like "
+            f"the scripted expert cannot follow {instruction!r}; use a form like "
             "'put the red cube on the plate' or 'put the red cube in the bowl'"
         )
     item, place = (re.sub(r"^(the|a|an) ", "", match[part]) for part in ("item", "place"))
@@ -188,8 +190,7 @@ def find(objects: Mapping[str, SceneObject], name: str) -> SceneObject:
     return objects[name]
 
 
-# The geometry that the scripted expert reasons with: where to grasp, where to let go.
-
+# The geometry: where to grasp, where to let go ----------------------------------------------------
 
 FINGER_REACH_M = 0.055  # from the grasp centre to the outside of an open finger
 _FINGER_DEPTH_M = 0.025  # a taller object is grasped this far below its top
@@ -199,8 +200,8 @@ _REACH_M = (0.20, 0.78)  # horizontal distance from the base
 
 
 @dataclass(frozen=True)
-class Gripper:
-    """Openings (0 closed .. 1 open) that tell what is between the fingers."""
+class GripperOpenings:
+    """Openings (0 closed .. 1 open) that show what is between the fingers."""
 
     max_width_m: float = 0.08
 
@@ -218,7 +219,7 @@ class Gripper:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class ScriptedScene:
     """One task among the objects as they are now; raises ValueError when it cannot be done."""
 
     task: PickAndPlace
@@ -246,7 +247,7 @@ class Scene:
     @cached_property
     def travel_z_m(self) -> float:
         """Height at which nothing on the table is in the way, not even of a carried item."""
-        tops = [top_m(thing) for name, thing in self.objects.items() if name != self.task.item]
+        tops = [top_m(obj) for name, obj in self.objects.items() if name != self.task.item]
         return max([self.item.size_m[2], *tops]) + _TRAVEL_CLEARANCE_M
 
     @cached_property
@@ -277,10 +278,10 @@ class Scene:
     def support_z_m(self, spot_xy_m: NDArray, but_for: str) -> float:
         """Height of what lies under a spot, the table or an object other than `but_for`."""
         tops = [0.0]
-        for name, thing in self.objects.items():
-            away = np.hypot(*(thing.pose.position_m[:2] - spot_xy_m))
-            if name != but_for and away < max(thing.size_m[:2]) / 2 + 0.03:
-                tops.append(top_m(thing))
+        for name, obj in self.objects.items():
+            away = np.hypot(*(obj.pose.position_m[:2] - spot_xy_m))
+            if name != but_for and away < max(obj.size_m[:2]) / 2 + 0.03:
+                tops.append(top_m(obj))
         return max(tops)
 
     def grasp_heading_rad(self, current_rad: float) -> float:
@@ -299,38 +300,38 @@ class Scene:
         across = np.array([-np.sin(heading_rad), np.cos(heading_rad)]) * FINGER_REACH_M
         centre = self.item.pose.position_m[:2]
         cost = 0.0
-        for name, thing in self.objects.items():
+        for name, obj in self.objects.items():
             if name != self.task.item:
                 for finger in (centre + across, centre - across):
-                    away = np.hypot(*(thing.pose.position_m[:2] - finger))
-                    cost += 2.0 * (away < min(thing.size_m[:2]) / 2 + 0.005)
+                    away = np.hypot(*(obj.pose.position_m[:2] - finger))
+                    cost += 2.0 * (away < min(obj.size_m[:2]) / 2 + 0.005)
         return cost
 
 
-def top_m(thing: SceneObject) -> float:
+def top_m(obj: SceneObject) -> float:
     """Height of the top of an upright object."""
-    return float(thing.pose.position_m[2] + thing.size_m[2] / 2)
+    return float(obj.pose.position_m[2] + obj.size_m[2] / 2)
 
 
-def bottom_m(thing: SceneObject) -> float:
+def bottom_m(obj: SceneObject) -> float:
     """Height of the bottom of an upright object."""
-    return float(thing.pose.position_m[2] - thing.size_m[2] / 2)
+    return float(obj.pose.position_m[2] - obj.size_m[2] / 2)
 
 
-def grasp_offset_m(thing: SceneObject) -> float:
+def grasp_offset_m(obj: SceneObject) -> float:
     """How far above the object's centre the TCP grasps it."""
-    return max(0.0, thing.size_m[2] / 2 - _FINGER_DEPTH_M)
+    return max(0.0, obj.size_m[2] / 2 - _FINGER_DEPTH_M)
 
 
-def grasp_width_m(thing: SceneObject) -> float:
+def grasp_width_m(obj: SceneObject) -> float:
     """Distance between the two faces that the fingers close on."""
-    return min(thing.size_m[:2])
+    return min(obj.size_m[:2])
 
 
-def _grasp_axis(thing: SceneObject) -> tuple[float, float]:
+def _grasp_axis(obj: SceneObject) -> tuple[float, float]:
     """A heading that grasps the object, and after which turn the next one follows [rad]."""
-    axes = quat.rotate(thing.pose.orientation_xyzw, np.eye(3))  # rows: the object's x, y, z
-    x_m, y_m, _ = thing.size_m
+    axes = quat.rotate(obj.pose.orientation_xyzw, np.eye(3))  # rows: the object's x, y, z
+    x_m, y_m, _ = obj.size_m
     if abs(axes[2, 2]) > 0.9 and abs(x_m - y_m) > 0.005:
         # The fingers lie along tool y, which must follow the shorter side.
         along = axes[1] if x_m < y_m else axes[0]
@@ -339,8 +340,7 @@ def _grasp_axis(thing: SceneObject) -> tuple[float, float]:
     return float(np.arctan2(level[1], level[0])), np.pi / 2
 
 
-# What the scripted expert does in a situation. It looks at the situation only, keeps no p.
-
+# The rules ----------------------------------------------------------------------------------------
 
 CLOSING_S, OPENING_S = 1.0, 0.8  # from the command until the fingers count as settled
 _TRAVEL_SPEED_M_S, _NEAR_SPEED_M_S = 0.20, 0.12
@@ -352,8 +352,8 @@ class Situation:
     """The arm, the gripper and the item at one time; the planner moves it forward.
 
     Attributes:
-        gripper: what the gripper is told, GRIPPER_CLOSED or GRIPPER_OPEN.
-        told_s: when it was told so.
+        gripper: what the gripper is commanded, GRIPPER_CLOSED or GRIPPER_OPEN.
+        commanded_s: when that was commanded.
         settled_s: when the fingers will have come to rest after that command.
         between: the item is between the fingers, so closed fingers hold it.
         other: the name of another object that they hold instead; "" for none.
@@ -363,7 +363,7 @@ class Situation:
     time_s: float
     reference: Reference
     gripper: float
-    told_s: float
+    commanded_s: float
     settled_s: float
     between: bool
     other: str
@@ -382,7 +382,7 @@ class Situation:
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """Where to go, how fast at most, and what to tell the gripper; `done` when nothing is left."""
+    """Where to go, how fast at most, what to command the gripper; `done` when nothing is left."""
 
     position_m: NDArray
     heading_rad: float
@@ -391,7 +391,7 @@ class Order:
     done: bool = False
 
 
-def decide(now: Situation, scene: Scene) -> Order:
+def decide(now: Situation, scene: ScriptedScene) -> Order:
     """The order for this situation."""
     if now.gripper == GRIPPER_CLOSED and not now.settled:
         return _stay(now, GRIPPER_CLOSED)
@@ -413,18 +413,18 @@ def _to(now: Situation, x: float, y: float, z: float, gripper: float, **more) ->
     return Order(np.array([x, y, z]), heading, gripper, **more)
 
 
-def _put_down(now: Situation, scene: Scene) -> Order:
+def _put_down(now: Situation, scene: ScriptedScene) -> Order:
     """Stand the wrong object on whatever is below, then let go."""
     x, y, z = now.reference.position_m
-    thing = scene.objects[now.other]
+    obj = scene.objects[now.other]
     below = scene.support_z_m(np.array([x, y]), but_for=now.other)
-    floor = below + thing.size_m[2] / 2 + grasp_offset_m(thing) + 0.003
+    floor = below + obj.size_m[2] / 2 + grasp_offset_m(obj) + 0.003
     if z > floor + _THERE_M:
         return _to(now, x, y, floor, GRIPPER_CLOSED, speed_m_s=_NEAR_SPEED_M_S)
     return _stay(now, GRIPPER_OPEN)
 
 
-def _carry(now: Situation, scene: Scene) -> Order:
+def _carry(now: Situation, scene: ScriptedScene) -> Order:
     """Up, over the place, down, let go."""
     x, y, z = now.reference.position_m
     goal = scene.release_m
@@ -439,7 +439,7 @@ def _carry(now: Situation, scene: Scene) -> Order:
     return _stay(now, GRIPPER_OPEN)
 
 
-def _leave(now: Situation, scene: Scene) -> Order:
+def _leave(now: Situation, scene: ScriptedScene) -> Order:
     """Open and go up; then all is done."""
     x, y, z = now.reference.position_m
     if now.gripper != GRIPPER_OPEN or not now.settled:
@@ -449,7 +449,7 @@ def _leave(now: Situation, scene: Scene) -> Order:
     return _to(now, x, y, travel_z, GRIPPER_OPEN, speed_m_s=_NEAR_SPEED_M_S, done=done)
 
 
-def _fetch(now: Situation, scene: Scene) -> Order:
+def _fetch(now: Situation, scene: ScriptedScene) -> Order:
     """Up, over the item with the fingers along its faces, down, close."""
     x, y, z = now.reference.position_m
     travel_z = scene.travel_z_m

@@ -40,7 +40,7 @@ def load(
     dtype: torch.dtype | None = None,
     progress: bool = False,
 ) -> Policy:
-    """Load a checkpoint folder (DESIGN section 8).
+    """Load a checkpoint folder.
 
     Args:
         folder: with model.safetensors, config.json, card.json and the tokenizer's files.

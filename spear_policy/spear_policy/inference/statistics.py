@@ -1,7 +1,8 @@
-"""Normalisation statistics of a checkpoint, and how far live values stray from them.
+"""Normalisation statistics of a checkpoint, and what is done with them on a robot.
 
-Positions and translations are three numbers in metres; rotations and the gripper are never
-normalised (facts/model.md 6.4).
+The statistics, how far live values stray from them, the end effector's state as the model reads it,
+and the model's chunk as the robot reads it. Positions and translations are three numbers in metres;
+rotations and the gripper are never normalised.
 """
 
 import dataclasses
@@ -213,8 +214,7 @@ def _canonical_json(statistics: Statistics) -> str:
     )
 
 
-# The end effector's state as the model reads it, and the model's chunk as the robot reads.
-
+# State and chunk ----------------------------------------------------------------------------------
 
 # w of R_ref^T R; below it the orientation is more than 157 degrees from the reference.
 SEAM_MARGIN_WARNING = 0.2
@@ -242,7 +242,7 @@ def encode_state(
 ) -> NDArray:
     """The model's state (8,) float32: normalised position (3), rotation wxyz (4), gripper (1).
 
-    The rotation is R_ref^T R with w >= 0 (DESIGN section 3); the gripper is -1 closed .. 1 open.
+    The rotation is R_ref^T R with w >= 0; the gripper is -1 closed .. 1 open.
 
     Args:
         measured: end-effector pose, base frame.

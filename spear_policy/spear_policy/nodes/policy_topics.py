@@ -25,7 +25,7 @@ from spear_policy.inference.engine import EngineCard, Observation, SceneObject
 from spear_policy.inference.image_codec import CvBridge
 from spear_policy.inference.instruction_session import Session, StepSchedule
 from spear_policy.inference.observation import (
-    Frame,
+    CameraFrame,
     InputError,
     InputLimits,
     SyncedInputs,
@@ -118,7 +118,7 @@ class PolicyInputs:
 
     def _image_subscription(self, camera: str) -> tuple:
         def on_image(message):
-            frame = Frame(stamp_to_s(message.header.stamp), time.monotonic(), message)
+            frame = CameraFrame(stamp_to_s(message.header.stamp), time.monotonic(), message)
             self._synchroniser.add_frame(camera, frame)
 
         if self._node.params[f"{camera}_transport"] == "compressed":
