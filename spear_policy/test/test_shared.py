@@ -1,11 +1,13 @@
 """What every package uses: files whole or not at all, processes that end, bars that go away."""
 
 import io
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,6 +21,7 @@ from spear_policy.shared.files import (
     disk_space_warning,
     remove_temporary_files,
     write_atomically,
+    write_lines,
     write_or_verify,
 )
 from spear_policy.shared.pages import jpeg_address, render, svg_address
@@ -85,6 +88,54 @@ def test_a_run_that_disagrees_with_the_first_is_told_where(tmp_path):
     path.write_text("[1, 2]")
     with pytest.raises(MismatchError, match="run.json is damaged"):
         write_or_verify(path, first, ("stages",), "choose another --out")
+
+
+def test_of_runs_that_begin_at_once_one_writes_and_the_others_agree_or_are_refused(tmp_path):
+    for round_number in range(10):
+        path = tmp_path / f"{round_number}.json"
+        together = threading.Barrier(8)
+        got = []
+
+        def begin_one(value, path=path, together=together, got=got):
+            together.wait()
+            try:
+                got.append(write_or_verify(path, {"value": value}, ("value",), "choose")["value"])
+            except MismatchError:
+                got.append(None)
+
+        threads = [threading.Thread(target=begin_one, args=(k % 2,)) for k in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winner = json.loads(path.read_text())["value"]
+        assert sorted(got, key=str) == sorted([winner] * 4 + [None] * 4, key=str)
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+def test_a_file_system_without_links_will_do(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "run.json"
+    assert write_or_verify(path, {"value": 1}, ("value",), "choose") == {"value": 1}
+    with pytest.raises(MismatchError, match="value = 1, but it is now 2: choose"):
+        write_or_verify(path, {"value": 2}, ("value",), "choose")
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_lines_are_written_whole_or_not_at_all(tmp_path):
+    def lines():
+        yield b"new"
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "lines"
+    write_lines(path, [b"one", b"two"])
+    with pytest.raises(OSError, match="No space left.*lines"):
+        write_lines(path, lines())
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["lines"]
 
 
 def test_a_disk_that_is_too_small_is_named_with_both_sizes(tmp_path):

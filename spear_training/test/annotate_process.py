@@ -32,8 +32,16 @@ class Nursery:
         self._process.stdout.close()
         assert self._process.wait(timeout=60) == 0
 
-    def start(self, folder: Path, out: Path, largest_file: int | None = None, **options) -> "Job":
+    def start(
+        self,
+        folder: Path,
+        out: Path,
+        num_shards: int = 1,
+        largest_file: int | None = None,
+        **options,
+    ) -> "Job":
         """Begin to annotate a folder; `options` are those of `Paint`."""
+        options["num_shards"] = num_shards
         asked = {"folder": str(folder), "out": str(out), "options": options}
         return self._begin(asked | {"largest_file": largest_file})
 
@@ -70,39 +78,42 @@ class Job:
         self.said.unlink()
         return code, said
 
-    def wait_for_lines(self, path: Path, count: int) -> None:
-        """Wait until a file has so many lines."""
+    def wait_for_files(self, folder: Path, count: int) -> None:
+        """Wait until so many shards are finished."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if path.exists() and path.read_bytes().count(b"\n") >= count:
+            if len(list(folder.glob("annotations-*.jsonl"))) >= count:
                 return
             time.sleep(0.005)
-        raise AssertionError(f"{path} never got {count} lines")
+        raise AssertionError(f"{folder} never got {count} finished shards")
 
 
-def annotate(folder: Path, out: Path, **options) -> int:
-    """Annotate a folder as one shard, as the command does it."""
+def annotate(folder: Path, out: Path, num_shards: int, **options) -> int:
+    """Annotate a folder, as the command does it."""
+    from functools import partial
+
     from annotate_stages import Paint
     from rich.console import Console
 
-    from spear_training.annotation.executors import local_executor
-    from spear_training.annotation.frame import JobError
-    from spear_training.annotation.job import JobProgress, Shard, ShardJob, run_shard
+    from spear_policy.shared.progress import ProgressDisplay
+    from spear_training.annotation.job import AnnotationJob, annotate_here, run_job
     from spear_training.annotation.pipeline import Pipeline
     from spear_training.annotation.sources import photograph_items
+    from spear_training.annotation.stages import JobError
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    executor = local_executor(Pipeline(folder, [Paint(**options)]))
+    job = AnnotationJob(out, photograph_items(folder), num_shards)
     try:
-        with JobProgress(Console(), "shard 0 of 1") as progress:
-            items = photograph_items(folder)
-            counts = run_shard(ShardJob(out, Shard(0, 1)), items, executor, progress)
+        with ProgressDisplay(Console(), "annotate", "pictures") as progress:
+            pipeline = Pipeline(folder, [Paint(**options)])
+            counts = run_job(job, partial(annotate_here, pipeline), progress)
     except JobError as error:
         print(error)
         return 2
     except KeyboardInterrupt:
         print("interrupted")
-        return 130
+        sys.stdout.flush()
+        os._exit(130)  # threads may be at work, as in the command
     print(json.dumps(counts))
     return 0
 

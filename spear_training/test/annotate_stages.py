@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from spear_training.annotation.frame import Candidate, JobError, PointMap, StageError
+from spear_training.annotation.frame import Candidate, PointMap
 from spear_training.annotation.pipeline import Pipeline
 from spear_training.annotation.records import AnnotatedObject, Intrinsics, Item, encode_mask
+from spear_training.annotation.stages import JobError, StageError
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
 

@@ -13,9 +13,8 @@ from spear_policy.model.answers import AnswerGrammar
 from spear_policy.model.config import small
 from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_policy.model.tokenizer import train_tokenizer
-from spear_training.annotation.job import Shard
 from spear_training.annotation.records import AnnotatedObject, Annotation, Intrinsics, Item
-from spear_training.annotation.run_folder import agree_on_run
+from spear_training.annotation.run_folder import Shard, agree_on_run
 
 CAMERA = Intrinsics(fx=700.0, fy=600.0, cx=419.5, cy=314.5)
 WIDE_BINS = CoordinateBins.normal(0.5, 1.5, -6.0, 8.0, 1024)

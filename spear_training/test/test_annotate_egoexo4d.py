@@ -148,7 +148,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_list(
     imported, tmp_path, monkeypatch
 ):
     code, whole = imported(out=tmp_path / "whole")
-    real, calls = frame_folder._write_whole, []
+    real, calls = frame_folder.write_atomically, []
 
     def full(path, data):
         calls.append(path)
@@ -156,10 +156,10 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_list(
             raise OSError(28, "No space left on device", str(path))
         real(path, data)
 
-    monkeypatch.setattr(frame_folder, "_write_whole", full)
+    monkeypatch.setattr(frame_folder, "write_atomically", full)
     assert imported()[0] == 2
     monkeypatch.undo()
-    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert not list((tmp_path / "out").rglob(".*.part.*"))
     videos = []
     opened = frame_folder.FrameFolder.write_picture
     monkeypatch.setattr(

@@ -1,58 +1,58 @@
-"""The job around the stages: order, failures on record, threads, retries, and when it stops."""
+"""The job around the stages: shards, order, failures on record, threads, retries, stops."""
 
 import json
 import logging
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from annotate_stages import Paint, write_pictures
 from rich.console import Console
 
-from spear_training.annotation import job as disk
-from spear_training.annotation.executors import InTurn, local_executor
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import (
-    JobProgress,
-    Shard,
-    ShardJob,
-    finished_shards,
-    room_warning,
-    run_shard,
-)
+from spear_policy.shared import files
+from spear_policy.shared.progress import ProgressDisplay
+from spear_training.annotation.job import AnnotationJob, annotate_here, run_job
 from spear_training.annotation.pipeline import Pipeline
-from spear_training.annotation.run_folder import read_shard
+from spear_training.annotation.run_folder import Shard, claim, read_shard, shards_for
+from spear_training.annotation.stages import JobError
 
-WHOLE = Shard(0, 1)
 GOOD = [f"{number:02d}" for number in range(12)]
+WHOLE = Shard(0, 1)
 
 
 @pytest.fixture
 def job(tmp_path):
-    """Return a function that runs a shard on pictures of these names."""
+    """Return a function that runs a job on pictures of these names."""
     out = tmp_path / "out"
     out.mkdir()
 
-    def run(names, shard=WHOLE, stages=None, **options):
+    def run(names, stages=None, num_shards=1, **options):
         items = write_pictures(tmp_path / "pictures", names)
-        executor = local_executor(Pipeline(tmp_path / "pictures", stages or [Paint()]))
-        with JobProgress(Console(), "shard") as progress:
-            return run_shard(ShardJob(out, shard, **options), items, executor, progress)
+        annotate = partial(annotate_here, Pipeline(tmp_path / "pictures", stages or [Paint()]))
+        with ProgressDisplay(Console(), "annotate", "pictures") as progress:
+            return run_job(AnnotationJob(out, items, num_shards, **options), annotate, progress)
 
     run.out = out
     return run
 
 
-def records(out, shard=WHOLE):
-    """Read the records of a shard, without how long they took."""
-    return [replace(found, seconds={}) for found in read_shard(shard.file(out))]
+def records(out, num_shards=1):
+    """Read the records of all shards, without how long they took."""
+    shards = [Shard(index, num_shards) for index in range(num_shards)]
+    return [replace(found, seconds={}) for shard in shards for found in read_shard(shard.file(out))]
+
+
+def names_in(out):
+    """Return the names of the files in a folder, in order."""
+    return sorted(path.name for path in out.iterdir())
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12, 17])
 def test_shards_one_after_another_are_the_list(count):
-    things = list(range(12))
-    parts = [Shard(index, count).part_of(things) for index in range(count)]
-    assert [thing for part in parts for thing in part] == things
+    listed = list(range(12))
+    parts = [Shard(index, count).part_of(listed) for index in range(count)]
+    assert [number for part in parts for number in part] == listed
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -62,19 +62,34 @@ def test_a_shard_that_does_not_exist_is_refused(index, count):
         Shard(index, count)
 
 
-def test_each_shard_writes_its_own_pictures_in_the_order_of_the_list(job):
-    for index in (2, 0, 1):
-        job(GOOD, Shard(index, 3))
-    assert finished_shards(job.out) == {3: [0, 1, 2]}
-    found = [record.id for index in range(3) for record in records(job.out, Shard(index, 3))]
-    assert found == GOOD
-    assert sorted(path.name for path in job.out.iterdir()) == [
-        f"annotations-{index:05d}-of-00003.jsonl" for index in range(3)
-    ]
+@pytest.mark.parametrize(
+    ("pictures", "parts", "shards"),
+    [(0, 1, 1), (256, 1, 1), (257, 1, 2), (10_000, 1, 40), (10_000, 64, 64), (100_000, 64, 448)],
+)
+def test_a_list_is_cut_into_shards_of_256_pictures_at_most_as_many_in_each_part(
+    pictures, parts, shards
+):
+    assert shards_for(pictures, parts) == shards
+    assert shards % parts == 0
+
+
+def test_the_shards_of_a_list_hold_its_pictures_in_their_order(job):
+    assert job(GOOD, num_shards=3) == {"ok": 12}
+    assert [record.id for record in records(job.out, 3)] == GOOD
+    assert names_in(job.out) == [f"annotations-{index:05d}-of-00003.jsonl" for index in range(3)]
+
+
+def test_parts_make_the_shards_that_are_theirs(job):
+    assert job(GOOD, num_shards=4, part=Shard(1, 2)) == {"ok": 6}
+    assert names_in(job.out) == [f"annotations-0000{index}-of-00004.jsonl" for index in (2, 3)]
+    assert job(GOOD, num_shards=4, part=Shard(0, 2)) == {"ok": 6}
+    assert [record.id for record in records(job.out, 4)] == GOOD
+    # A folder that was cut into fewer shards leaves parts without any.
+    assert job(GOOD, num_shards=4, part=Shard(0, 9)) == {}
 
 
 def test_more_shards_than_pictures_leave_empty_files(job):
-    assert job(["a"], Shard(0, 2)) == {}
+    assert job(["a"], num_shards=2) == {"ok": 1}
     assert Shard(0, 2).file(job.out).read_bytes() == b""
 
 
@@ -83,9 +98,10 @@ def test_what_goes_wrong_with_a_picture_is_its_record_and_nothing_more(job, tmp_
     items = write_pictures(tmp_path / "pictures", names)
     (tmp_path / "pictures" / "e damaged.png").write_bytes(b"\x89PNG, or so")
     (tmp_path / "pictures" / "f missing.png").unlink()
-    executor = InTurn(Pipeline(tmp_path / "pictures", [Paint()]))
-    with caplog.at_level(logging.ERROR), JobProgress(Console(), "shard") as progress:
-        counts = run_shard(ShardJob(job.out, WHOLE), items, executor, progress)
+    annotate = partial(annotate_here, Pipeline(tmp_path / "pictures", [Paint()]))
+    display = ProgressDisplay(Console(), "annotate", "pictures")
+    with caplog.at_level(logging.ERROR), display as progress:
+        counts = run_job(AnnotationJob(job.out, items, 1), annotate, progress)
     assert counts == {"ok": 1, "empty": 1, "failed": 5}
     reasons = {record.id: (record.status, record.reason) for record in records(job.out)}
     assert reasons["a"] == ("ok", None)
@@ -109,17 +125,61 @@ def test_a_record_that_cannot_be_stored_is_a_failed_one(job):
     assert "not JSON compliant" in records(job.out)[0].reason
 
 
-def test_a_finished_shard_is_left_alone(job, capsys):
-    job(GOOD)
-    before = WHOLE.file(job.out).stat()
+def test_finished_shards_are_left_alone_and_missing_ones_are_made(job, capsys):
+    job(GOOD, num_shards=3)
+    first, missing = Shard(0, 3).file(job.out), Shard(1, 3).file(job.out)
+    written_ns = first.stat().st_mtime_ns
+    missing.unlink()
+    capsys.readouterr()
     paint = Paint()
-    assert job(GOOD, stages=[paint]) == {"ok": 12}
-    assert paint.calls == 0
-    assert WHOLE.file(job.out).stat().st_mtime_ns == before.st_mtime_ns
-    assert "finished already" in capsys.readouterr().out
+    assert job(GOOD, stages=[paint], num_shards=3) == {"ok": 12}
+    assert paint.calls == 4
+    assert first.stat().st_mtime_ns == written_ns
+    assert "annotate: 8 of 12 pictures are there already" in capsys.readouterr().out
+    assert [record.id for record in records(job.out, 3)] == GOOD
 
 
-def test_threads_make_the_same_file_and_overlap_only_where_it_helps(job, tmp_path):
+def test_a_shard_that_was_finished_meanwhile_is_not_made_again(job, tmp_path):
+    job(["0", "1"], num_shards=2)
+    second = Shard(1, 2).file(job.out)
+    hidden = second.rename(tmp_path / "second.jsonl")
+    Shard(0, 2).file(job.out).unlink()
+
+    class Meanwhile(Paint):
+        def painted(self, frame):
+            if not second.exists():
+                shutil.copy(hidden, second)
+            return super().painted(frame)
+
+    paint = Meanwhile()
+    assert job(["0", "1"], stages=[paint], num_shards=2) == {"ok": 2}
+    assert paint.calls == 1
+
+
+def test_a_shard_that_another_process_makes_is_left_to_it(job):
+    with claim(Shard(1, 3).file(job.out)):
+        with pytest.raises(JobError, match="another process is at work on annotations-00001-of-"):
+            job(GOOD, num_shards=3)
+    assert [Shard(index, 3).file(job.out).exists() for index in range(3)] == [True, False, True]
+    assert job(GOOD, num_shards=3) == {"ok": 12}
+
+
+def test_a_file_system_without_locks_will_do(job, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert job(GOOD, num_shards=2) == {"ok": 12}
+    assert len(names_in(job.out)) == 2
+
+
+def test_what_an_older_version_left_of_a_shard_in_work_goes_when_it_is_finished(job):
+    (job.out / "annotations-00000-of-00001.jsonl.partial").write_bytes(b"half a li")
+    assert job(["a"]) == {"ok": 1}
+    assert names_in(job.out) == ["annotations-00000-of-00001.jsonl"]
+
+
+def test_threads_make_the_same_file_and_overlap_only_where_it_helps(job):
     names = [*GOOD, "x unusable", "y broken"]
     job(names)
     alone = records(job.out)
@@ -133,23 +193,19 @@ def test_threads_make_the_same_file_and_overlap_only_where_it_helps(job, tmp_pat
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-def test_a_job_that_cannot_go_on_stops_and_keeps_what_is_done(job, parallel):
-    names = ["0", "1", "2", "3 hopeless", "4", "5", "6", "7", "8", "9"]
+def test_a_job_that_cannot_go_on_stops_and_keeps_finished_shards(job, parallel):
+    names = ["0", "1", "2", "3 hopeless", "4", "5"]
     with pytest.raises(JobError, match="key is missing"):
-        job(names, stages=[Paint(seconds=0.01, parallel=parallel)])
-    journal = WHOLE.journal(job.out)
-    done = [json.loads(line)["id"] for line in journal.read_bytes().splitlines()]
-    assert {"0", "1", "2"} <= set(done) <= set(names[:6]) - {"3 hopeless"}
-    assert not WHOLE.file(job.out).exists()
+        job(names, stages=[Paint(seconds=0.01, parallel=parallel)], num_shards=3)
+    assert names_in(job.out) == ["annotations-00000-of-00003.jsonl"]
 
 
 def test_many_failures_in_a_row_stop_the_job_with_the_last_reason(job):
     names = [f"{number} broken" for number in range(5)] + ["8", "9"]
     with pytest.raises(JobError, match=r"3 pictures in a row .*\(2 broken\): IndexError.*retry"):
-        job(names, most_failures_in_a_row=3)
-    # The next run goes on behind them; with 0 nothing stops it.
-    assert job(names, most_failures_in_a_row=0) == {"failed": 5, "ok": 2}
-    assert [record.id for record in records(job.out)] == names
+        job(names, most_failures_in_a_row=3, num_shards=4)
+    assert job(names, most_failures_in_a_row=0, num_shards=4) == {"failed": 5, "ok": 2}
+    assert [record.id for record in records(job.out, 4)] == names
 
 
 def test_scattered_failures_do_not_stop_the_job(job):
@@ -157,67 +213,58 @@ def test_scattered_failures_do_not_stop_the_job(job):
     assert job(names, most_failures_in_a_row=2) == {"ok": 3, "failed": 3}
 
 
-def test_failed_pictures_of_a_finished_shard_are_annotated_again(job, capsys):
-    names = ["0", "1 broken", "2", "3 unusable", "4 broken"]
-    job(names)
-    before = records(job.out)
+def test_failed_pictures_of_finished_shards_are_annotated_again(job, capsys):
+    names = ["0", "1 broken", "2", "3 unusable", "4 broken", "5"]
+    job(names, num_shards=3)
+    before = records(job.out, 3)
+    capsys.readouterr()
     mended = Paint(mended=["broken"])
-    assert job(names, stages=[mended], retry_failed=True) == {"ok": 4, "failed": 1}
+    assert job(names, stages=[mended], num_shards=3, retry_failed=True) == {"ok": 5, "failed": 1}
     assert mended.calls == 3
-    assert "shard: 2 of 5 are there already" in capsys.readouterr().out
-    after = records(job.out)
+    assert "annotate: 3 of 6 pictures are there already" in capsys.readouterr().out
+    after = records(job.out, 3)
     assert [record.id for record in after] == names
-    assert [record.status for record in after] == ["ok", "ok", "ok", "failed", "ok"]
-    assert [after[index] for index in (0, 2, 3)] == [before[index] for index in (0, 2, 3)]
-    assert [path.name for path in job.out.iterdir()] == [WHOLE.file(job.out).name]
+    assert [record.status for record in after] == ["ok", "ok", "ok", "failed", "ok", "ok"]
+    assert [after[index] for index in (0, 2, 3, 5)] == [before[index] for index in (0, 2, 3, 5)]
+    assert len(names_in(job.out)) == 3
 
 
-def test_a_retry_that_was_stopped_goes_on_and_leaves_the_finished_file_alone_until_then(job):
-    names = ["0 broken", "1 broken", "2 broken hopeless", "3 broken"]
+def test_a_retry_that_was_stopped_leaves_the_finished_file_alone(job):
+    names = ["0 broken", "1 broken hopeless"]
     job(names, stages=[Paint(mended=["hopeless"])])
     finished = WHOLE.file(job.out).read_bytes()
     with pytest.raises(JobError, match="key is missing"):
         job(names, stages=[Paint(mended=["broken"])], retry_failed=True)
     assert WHOLE.file(job.out).read_bytes() == finished
-    second = Paint(mended=["broken", "hopeless"])
-    assert job(names, stages=[second], retry_failed=True) == {"ok": 4}
-    assert second.calls == 2  # the two that went well the time before are not done again
-    assert [record.status for record in records(job.out)] == ["ok"] * 4
+    assert names_in(job.out) == [WHOLE.file(job.out).name]
+    assert job(names, stages=[Paint(mended=["broken", "hopeless"])], retry_failed=True) == {"ok": 2}
 
 
-def test_a_retry_that_was_killed_after_its_end_leaves_nothing_behind(job):
-    names = ["0", "1 broken"]
-    job(names)
-    job(names, stages=[Paint()], retry_failed=True)
-    ended = WHOLE.file(job.out).read_bytes()
-    WHOLE.retry_journal(job.out).write_bytes(ended.splitlines(keepends=True)[1])
-    again = Paint(mended=["broken"])
-    assert job(names, stages=[again], retry_failed=True) == {"ok": 2}
-    assert again.calls == 1  # so the journal of the retry before did not count
-    WHOLE.retry_journal(job.out).write_bytes(b"")
-    job(names)
-    assert [path.name for path in job.out.iterdir()] == [WHOLE.file(job.out).name]
-
-
-def test_failed_pictures_of_a_shard_in_work_are_annotated_again_on_request(job):
-    names = ["0", "1 broken", "2 hopeless"]
-    with pytest.raises(JobError):
-        job(names)
-    mended = Paint(mended=["broken", "hopeless"])
-    assert job(names, stages=[mended], retry_failed=True) == {"ok": 3}
-    assert mended.calls == 2
-    assert [record.id for record in records(job.out)] == names
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: lines[:2], "ends after 2 of 3 pictures"),
+        (lambda lines: [lines[1], lines[0], lines[2]], "line 1 is about '1': .*another list"),
+        (lambda lines: [lines[0], lines[1][:40] + b"\n", lines[2]], "line 2: no annotation"),
+        (lambda lines: [*lines, lines[2]], "line 4 is about '2'"),
+    ],
+)
+def test_a_finished_file_that_is_not_as_it_was_written_is_named(job, change, words):
+    job(["0", "1", "2"])
+    path = WHOLE.file(job.out)
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(JobError, match=words):
+        job(["0", "1", "2"])
 
 
 def test_a_disk_that_may_become_too_small_is_said_before_the_job_begins(job, monkeypatch, capsys):
     usage = shutil.disk_usage(job.out)._replace(free=100_000)
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
     job(["0", "1", "2", "3", "4"])
     assert "too small: 5 pictures need about 0.1 MB" in capsys.readouterr().out
 
 
-def test_the_room_that_is_needed_is_estimated_from_records_that_are_there(tmp_path):
-    assert room_warning(tmp_path, 10, []) is None
-    assert "may become too small: 1000000 pictures need about" in room_warning(
-        tmp_path, 10**6, [10**9] * 20
-    )
+def test_records_are_lines_of_json(job):
+    job(GOOD, num_shards=2)
+    lines = Shard(1, 2).file(job.out).read_bytes().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == GOOD[6:]

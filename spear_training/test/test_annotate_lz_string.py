@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from lz_string_writer import compress
 
 from spear_training.annotation.ego_exo4d import decompress
-from spear_training.annotation.records import MaskError
+from spear_training.annotation.records import RecordError
 
 # The first two are in the tests of the Rust port lz_str; all were made with lzstring 1.0.4.
 KNOWN = [
@@ -40,7 +40,7 @@ def test_run_lengths_come_back(text):
 @given(st.text("ab", min_size=8))
 def test_a_cut_text_is_refused(text):
     packed = compress(text)
-    with pytest.raises(MaskError, match="ends too early"):
+    with pytest.raises(RecordError, match="ends too early"):
         decompress(packed[: len(packed) // 2])
 
 
@@ -48,5 +48,5 @@ def test_a_cut_text_is_refused(text):
     ("packed", "words"), [("E4%wJkA", "'%' is no letter"), ("////", "no letter"), ("w", "told")]
 )
 def test_nonsense_is_refused(packed, words):
-    with pytest.raises(MaskError, match=words):
+    with pytest.raises(RecordError, match=words):
         decompress(packed)

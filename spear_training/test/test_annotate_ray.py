@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,21 @@ from annotate_stages import PaintSpec, write_pictures
 from rgbd_list import write_list
 from rich.console import Console
 
+from spear_policy.shared.progress import ProgressDisplay
+from spear_training.annotation import run_folder
 from spear_training.annotation.annotate import main
-from spear_training.annotation.executors import AnnotateRow, OnRay, RayOptions
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import JobProgress, Shard, ShardJob, run_shard
+from spear_training.annotation.job import (
+    AnnotationJob,
+    RayOptions,
+    ShardWorker,
+    annotate_on_ray,
+    run_job,
+)
 from spear_training.annotation.records import Item
 from spear_training.annotation.run_folder import read_annotations
+from spear_training.annotation.stages import JobError
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[data]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
 OPTIONS = RayOptions(workers=2, cpus_per_worker=0.5)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 
@@ -40,21 +48,21 @@ def cluster():
 
 @pytest.fixture
 def job(tmp_path):
-    """Return a function that runs an executor on pictures of these names."""
+    """Return a function that runs a description of a pipeline on pictures of these names."""
 
-    def run(executor, names, out="out", **options):
-        (tmp_path / out).mkdir(exist_ok=True)
+    def run(spec, names, options=OPTIONS, num_shards=2):
+        (tmp_path / "out").mkdir()
         items = write_pictures(tmp_path / "pictures", names)
-        with JobProgress(Console(), "shard") as progress:
-            return run_shard(
-                ShardJob(tmp_path / out, Shard(0, 1), **options), items, executor, progress
-            )
+        annotate = partial(annotate_on_ray, spec, options)
+        with ProgressDisplay(Console(), "annotate", "pictures") as progress:
+            return run_job(AnnotationJob(tmp_path / "out", items, num_shards), annotate, progress)
 
     return run
 
 
 @pytest.mark.slow
-def test_ray_makes_the_same_records_as_one_process(tmp_path):
+def test_ray_makes_the_same_records_as_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "SHARD_PICTURES", 5)
     path = write_list(tmp_path / "list", 12)
     (tmp_path / "list" / "003.png").write_bytes(b"damaged")
     (tmp_path / "list" / "depth" / "011.png").unlink()
@@ -73,7 +81,7 @@ def test_ray_makes_the_same_records_as_one_process(tmp_path):
 @pytest.mark.slow
 def test_a_job_that_cannot_go_on_stops_with_the_workers_sentence(job, tmp_path):
     with pytest.raises(JobError, match="the test's key is missing: set it"):
-        job(OnRay(PaintSpec(tmp_path / "pictures"), OPTIONS), ["0", "1 hopeless", "2"])
+        job(PaintSpec(tmp_path / "pictures"), ["0", "1 hopeless", "2"])
 
 
 @dataclass(frozen=True)
@@ -94,19 +102,18 @@ class Unbuildable:
         (OSError("no disk"), "a worker cannot build the stages (OSError: no disk)"),
     ],
 )
-def test_a_worker_that_cannot_build_the_stages_says_why_in_its_rows(error, words):
-    row = AnnotateRow(Unbuildable(error))({"item": Item("a", "a.png").to_json()})
-    assert row["job_error"] == words
+def test_a_worker_that_cannot_build_the_stages_says_why(error, words):
+    assert ShardWorker(Unbuildable(error)).annotate([Item("a", "a.png")]) == ([], words)
 
 
 def test_workers_that_find_no_room_are_refused_in_place_of_waiting(job, tmp_path):
     with pytest.raises(JobError, match="2 workers with 0.5 GPU each do not fit: the cluster has 0"):
-        job(OnRay(PaintSpec(tmp_path), replace(OPTIONS, gpus_per_worker=0.5)), ["0"])
+        job(PaintSpec(tmp_path), ["0"], replace(OPTIONS, gpus_per_worker=0.5))
     with pytest.raises(JobError, match="--workers is 0"):
         replace(OPTIONS, workers=0)
 
 
 def test_without_ray_the_sentence_says_how_to_install_it(job, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(JobError, match=r'pip install "ray\[data\]"'):
-        job(OnRay(PaintSpec(tmp_path), OPTIONS), ["0"])
+    with pytest.raises(JobError, match="pip install ray"):
+        job(PaintSpec(tmp_path), ["0"])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from spear_training.annotation.annotate import main
 from spear_training.annotation.frame import read_frame
-from spear_training.annotation.records import ItemError, read_items
+from spear_training.annotation.records import RecordError, read_items
 from spear_training.annotation.sources import photograph_items
 from spear_training.data.oxe.reader import BridgeReader
 
@@ -60,12 +60,12 @@ def test_links_count_and_a_link_to_above_has_an_end(folder, tmp_path):
 
 def test_names_that_are_no_text_and_empty_folders_are_refused_in_a_sentence(folder, tmp_path):
     found = folder("notes.txt")
-    with pytest.raises(ItemError, match="has no pictures"):
+    with pytest.raises(RecordError, match="has no pictures"):
         photograph_items(found)
-    with pytest.raises(ItemError, match="is no folder"):
+    with pytest.raises(RecordError, match="is no folder"):
         photograph_items(tmp_path / "nowhere")
     (found / os.fsdecode(b"caf\xe9.jpg")).touch()
-    with pytest.raises(ItemError, match="is not in UTF-8; rename it"):
+    with pytest.raises(RecordError, match="is not in UTF-8; rename it"):
         photograph_items(found)
 
 

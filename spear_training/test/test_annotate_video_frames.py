@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from egoexo4d_release import FRAMES, shade, write_video
 
-from spear_training.annotation.ego_exo4d import VideoError, VideoFrames
+from spear_training.annotation.ego_exo4d import VideoFrames
+from spear_training.annotation.records import RecordError
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +68,16 @@ def test_a_number_beyond_the_end_is_said_and_the_others_come(video):
 def test_no_video_is_said(tmp_path, content):
     path = tmp_path / "video.mp4"
     path.write_bytes(content)
-    with pytest.raises(VideoError, match="cannot be opened"):
+    with pytest.raises(RecordError, match="cannot be opened"):
         VideoFrames(path)
-    with pytest.raises(VideoError, match="No such file"):
+    with pytest.raises(RecordError, match="No such file"):
         VideoFrames(tmp_path / "missing.mp4")
 
 
 def test_a_cut_video_is_said(video, tmp_path):
     path = tmp_path / "cut.mp4"
     path.write_bytes(video.read_bytes()[:-400])
-    with pytest.raises(VideoError, match="cut.mp4"):
+    with pytest.raises(RecordError, match="cut.mp4"):
         VideoFrames(path)
 
 
@@ -90,5 +91,5 @@ def test_damage_inside_spares_the_pictures_before(video, tmp_path):
     with VideoFrames(path) as frames:
         found = dict(frames.frames([5, 25, 41]))
     assert grey(found[5]) == pytest.approx(shade(5), abs=3.0)
-    assert isinstance(found[25], VideoError)
+    assert isinstance(found[25], RecordError)
     assert grey(found[41]) == pytest.approx(shade(41), abs=3.0)

@@ -7,7 +7,6 @@ from PIL import Image
 
 from spear_policy.inference.image_geometry import pixel_in_model, plan_fit
 from spear_training.annotation.frame import (
-    StageError,
     box_in_picture,
     in_picture,
     intrinsics_in_picture,
@@ -15,6 +14,7 @@ from spear_training.annotation.frame import (
     read_picture,
 )
 from spear_training.annotation.records import Intrinsics, Item
+from spear_training.annotation.stages import StageError
 
 SIZES = [(640, 480), (840, 630), (1280, 720), (720, 960), (400, 1000), (3000, 2000), (99, 77)]
 

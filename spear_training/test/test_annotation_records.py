@@ -17,8 +17,6 @@ from spear_training.annotation.records import (
     GivenObject,
     Intrinsics,
     Item,
-    ItemError,
-    MaskError,
     RecordError,
     decode_mask,
     encode_mask,
@@ -94,7 +92,7 @@ def test_a_list_of_items_comes_back_in_its_order(tmp_path):
 def test_a_list_that_cannot_be_read_names_the_line(tmp_path, lines, text):
     path = tmp_path / "items.jsonl"
     path.write_text("\n".join(lines))
-    with pytest.raises(ItemError, match=text) as caught:
+    with pytest.raises(RecordError, match=text) as caught:
         read_items(path)
     assert str(path) in str(caught.value)
 
@@ -158,5 +156,5 @@ def test_any_mask_comes_back_as_it_was(mask):
 )
 def test_a_damaged_mask_is_refused(change):
     stored = encode_mask(MASK)
-    with pytest.raises(MaskError, match="the mask is damaged"):
+    with pytest.raises(RecordError, match="the mask is damaged"):
         decode_mask(stored | change(stored))

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from spear_training.annotation.frame import JobError
 from spear_training.annotation.gemini import AnswerCache, answer_key
+from spear_training.annotation.stages import JobError
 
 KEY = answer_key(b"picture", {"model": "m", "prompt": "p", "temperature": 0.5})
 

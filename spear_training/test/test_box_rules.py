@@ -13,10 +13,8 @@ from spear_training.annotation.detections import (
     MIN_SIDE_PX,
     OUTSIDE,
     TINY,
-    BoxError,
     Detection,
     KeepUnique,
-    LabelError,
     clean_box,
     excerpt,
     normal_label,
@@ -24,6 +22,7 @@ from spear_training.annotation.detections import (
 )
 from spear_training.annotation.frame import Candidate
 from spear_training.annotation.records import Dropped
+from spear_training.annotation.stages import ObjectError
 
 WHOLE = np.ones((630, 840), bool)
 # A picture held upright has padding on both sides.
@@ -50,7 +49,7 @@ def test_a_box_ends_where_the_padding_begins():
     assert columns[0] > 100
     found = clean_box((0, 100, 840, 200), UPRIGHT)
     assert found == (columns[0], 100, columns[-1] + 1, 200)
-    with pytest.raises(BoxError, match=OUTSIDE):
+    with pytest.raises(ObjectError, match=OUTSIDE):
         clean_box((0, 100, columns[0], 200), UPRIGHT)
 
 
@@ -70,7 +69,7 @@ def test_a_box_ends_where_the_padding_begins():
     ],
 )
 def test_what_is_no_box_is_refused_with_its_reason(box, reason):
-    with pytest.raises(BoxError, match=reason):
+    with pytest.raises(ObjectError, match=reason):
         clean_box(box, WHOLE)
 
 
@@ -78,7 +77,7 @@ def test_what_is_no_box_is_refused_with_its_reason(box, reason):
 def test_any_box_comes_out_visible_or_not_at_all(box, visible):
     try:
         left, top, right, bottom = clean_box(box, visible)
-    except BoxError:
+    except ObjectError:
         return
     assert right - left >= MIN_SIDE_PX and bottom - top >= MIN_SIDE_PX
     inside = visible[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
@@ -122,7 +121,7 @@ def test_a_label_gets_its_normal_form(written, label):
     ],
 )
 def test_what_is_no_label_is_refused(written):
-    with pytest.raises(LabelError):
+    with pytest.raises(ObjectError):
         normal_label(written)
 
 
@@ -130,7 +129,7 @@ def test_what_is_no_label_is_refused(written):
 def test_any_label_can_be_said_in_an_answer_and_is_normal_already(written):
     try:
         label = normal_label(written)
-    except LabelError:
+    except ObjectError:
         return
     check_words(label, "the label")
     assert normal_label(label) == label

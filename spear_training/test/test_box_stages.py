@@ -11,8 +11,8 @@ from spear_training.annotation.accuracy.compare import box_iou
 from spear_training.annotation.accuracy.measure import DepthNoise, NoisyDepth
 from spear_training.annotation.boxes import FitBoxes
 from spear_training.annotation.clouds import MakeClouds, RemoveOutliers, without_outliers
-from spear_training.annotation.frame import JobError, StageError
 from spear_training.annotation.records import decode_mask
+from spear_training.annotation.stages import JobError, StageError
 
 STAGES = (MakeClouds(), RemoveOutliers(), FitBoxes())
 

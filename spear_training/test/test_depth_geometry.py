@@ -13,8 +13,9 @@ from stage_frames import frame_of
 
 from spear_policy.inference.image_geometry import pixel_in_model
 from spear_training.annotation.depth import DepthGeometry, backproject
-from spear_training.annotation.frame import JobError, StageError, read_frame
+from spear_training.annotation.frame import read_frame
 from spear_training.annotation.records import GivenDepth, Intrinsics, Item
+from spear_training.annotation.stages import JobError, StageError
 
 CAMERA = Intrinsics(500.0, 510.0, 319.5, 239.5)
 DEPTH = GivenDepth("depth.png", 1000.0)

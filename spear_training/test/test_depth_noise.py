@@ -12,7 +12,7 @@ from spear_training.annotation.accuracy.measure import (
     axial_sigma_m,
     noisy_depth,
 )
-from spear_training.annotation.frame import StageError
+from spear_training.annotation.stages import StageError
 
 ONLY_AXIAL = DepthNoise(correlation_px=0, edge_px=0, hole_share=0)
 

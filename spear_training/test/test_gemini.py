@@ -15,8 +15,8 @@ from stage_frames import frame_of, labels
 
 pytest.importorskip("google.genai", reason="the detector gemini needs google-genai")
 
-from spear_training.annotation.frame import JobError, StageError
 from spear_training.annotation.gemini import GeminiDetector, GeminiOptions, default_prompt
+from spear_training.annotation.stages import JobError, StageError
 
 MUG = {"box_2d": [500, 500, 700, 700], "label": "The Red_Mug"}
 KEY = "a-secret-key"

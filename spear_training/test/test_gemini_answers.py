@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_frames import labels
 
-from spear_training.annotation.gemini import AnswerError, parse_answer
+from spear_training.annotation.gemini import parse_answer
+from spear_training.annotation.stages import StageError
 
 BOWL = {"box_2d": [100, 200, 300, 400], "label": "bowl"}
 MUG = {"box_2d": [0, 0, 1000, 1000], "label": "mug"}
@@ -42,9 +43,9 @@ def test_fences_are_taken_off(text):
 
 @pytest.mark.parametrize("kept", [1, 5, 30, 60, 90, -1])
 def test_an_answer_that_was_cut_off_is_refused_whole(kept):
-    with pytest.raises(AnswerError, match="cut off"):
+    with pytest.raises(StageError, match="cut off"):
         parse_answer(json.dumps([BOWL, MUG, {**MUG, "label": 'a "[" sign'}])[:kept])
-    with pytest.raises(AnswerError, match="cut off"):
+    with pytest.raises(StageError, match="cut off"):
         parse_answer("```json\n" + json.dumps([BOWL, MUG])[:kept])
 
 
@@ -64,7 +65,7 @@ def test_an_answer_that_was_cut_off_is_refused_whole(kept):
     ],
 )
 def test_what_is_no_list_in_json_is_refused_with_its_beginning(text, said):
-    with pytest.raises(AnswerError, match=said) as refused:
+    with pytest.raises(StageError, match=said) as refused:
         parse_answer(text)
     assert len(str(refused.value)) < 120
 
@@ -97,7 +98,7 @@ def test_a_bad_entry_is_dropped_with_its_reason_and_the_good_ones_stay(entry, re
 def test_any_text_is_an_answer_or_is_refused_with_a_reason(text):
     try:
         found, lost = parse_answer(text)
-    except AnswerError as error:
+    except StageError as error:
         assert str(error).startswith("the answer ")
     else:
         assert all(lost.reason for lost in lost) and all(len(f.box_xyxy_px) == 4 for f in found)
@@ -107,5 +108,5 @@ def test_any_text_is_an_answer_or_is_refused_with_a_reason(text):
 def test_a_list_that_is_cut_anywhere_is_never_read_as_a_shorter_one(entries, data):
     text = json.dumps(entries)
     kept = data.draw(st.integers(0, len(text) - 1))
-    with pytest.raises(AnswerError, match="cut off|empty"):
+    with pytest.raises(StageError, match="cut off|empty"):
         parse_answer(text[:kept])

@@ -5,9 +5,10 @@ import pytest
 from stage_frames import frame_of, labels, reasons
 
 from spear_training.annotation.detections import OUTSIDE, KeepUnique
-from spear_training.annotation.frame import Candidate, StageError
+from spear_training.annotation.frame import Candidate
 from spear_training.annotation.given import GivenDetector, GivenSegmenter
 from spear_training.annotation.records import GivenObject, encode_mask
+from spear_training.annotation.stages import StageError
 
 
 def mask_of(left, top, right, bottom, width=640, height=480):

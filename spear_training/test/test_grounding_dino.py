@@ -9,7 +9,6 @@ import pytest
 from stage_frames import frame_of, labels, reasons
 from tiny_networks import save_grounding_dino
 
-from spear_training.annotation.frame import JobError
 from spear_training.annotation.grounding_dino import (
     GroundingDinoDetector,
     GroundingDinoOptions,
@@ -17,6 +16,7 @@ from spear_training.annotation.grounding_dino import (
     box_iou_2d,
     look,
 )
+from spear_training.annotation.stages import JobError
 
 pytest.importorskip("transformers", reason="the detector grounding_dino needs transformers")
 

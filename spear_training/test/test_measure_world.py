@@ -12,8 +12,8 @@ from spear_training.annotation.accuracy.compare import read_truth
 from spear_training.annotation.accuracy.measure import compare_run, measure_world
 from spear_training.annotation.accuracy.report import terminal_tables, write_report
 from spear_training.annotation.annotate import main
-from spear_training.annotation.frame import JobError
 from spear_training.annotation.records import Annotation, GivenDepth, GivenObject, Item, write_items
+from spear_training.annotation.stages import JobError
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from stage_frames import frame_of
 
-from spear_training.annotation.frame import JobError, StageError
 from spear_training.annotation.moge import MogeGeometry, MogeOptions
+from spear_training.annotation.stages import JobError, StageError
 
 SUBSTITUTE = '''
 import torch

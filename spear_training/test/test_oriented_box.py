@@ -8,13 +8,8 @@ from random_boxes import rotations
 from scipy.spatial.transform import Rotation
 
 from spear_training.annotation.accuracy.compare import box_iou
-from spear_training.annotation.boxes import (
-    FLAT,
-    BoxError,
-    OrientedBox,
-    minimal_box,
-    ordered_vertices,
-)
+from spear_training.annotation.boxes import FLAT, OrientedBox, minimal_box, ordered_vertices
+from spear_training.annotation.stages import ObjectError
 
 CENTRE = np.array([0.1, -0.2, 0.9])
 TURN = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
@@ -115,7 +110,7 @@ def test_a_tilted_sheet_is_told_from_its_hull_whatever_its_corner_count():
     ],
 )
 def test_a_cloud_without_a_box_says_why(cloud, reason):
-    with pytest.raises(BoxError, match=reason):
+    with pytest.raises(ObjectError, match=reason):
         minimal_box(cloud)
 
 
@@ -126,7 +121,7 @@ def test_thin_clouds_of_any_thickness_have_a_box_or_a_reason(seed, width, thickn
     cloud = CENTRE + rng.uniform(-0.5, 0.5, (200, 3)) * [1.0, width, thickness] @ TURN.T
     try:
         box = minimal_box(cloud)
-    except BoxError as error:
+    except ObjectError as error:
         assert "line" in str(error)
     else:
         assert np.isfinite(box.extents_m).all()

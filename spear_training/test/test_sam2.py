@@ -16,8 +16,9 @@ import torch
 from stage_frames import frame_of, labels, reasons
 from tiny_networks import SAM2_SIDE_PX, save_sam2
 
-from spear_training.annotation.frame import Candidate, JobError
+from spear_training.annotation.frame import Candidate
 from spear_training.annotation.sam2 import Sam2Options, Sam2Segmenter, segment
+from spear_training.annotation.stages import JobError
 
 pytest.importorskip("transformers", reason="the segmenter sam2 needs transformers")
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from spear_policy.shared.files import MismatchError
+from spear_policy.shared.progress import ProgressDisplay
 from spear_training.annotation.accuracy.compare import read_truth
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import JobProgress
 from spear_training.annotation.records import read_items
+from spear_training.annotation.stages import JobError
 from spear_training.annotation.synthetic.generate import (
     CARD,
     GENERATOR,
@@ -32,18 +33,21 @@ SCENES = 4
 PROGRAM = """\
 from pathlib import Path
 from rich.console import Console
-from spear_training.annotation.job import JobProgress
+from spear_policy.shared.progress import ProgressDisplay
 from spear_training.annotation.synthetic.generate import generate
 from spear_training.annotation.synthetic.generate import Recipe
 
 if __name__ == "__main__":
-    generate(Path({out!r}), {scenes}, Recipe(3, "train"), 1, JobProgress(Console(), "scenes"))
+    progress = ProgressDisplay(Console(), "scenes", "scenes")
+    generate(Path({out!r}), {scenes}, Recipe(3, "train"), 1, progress)
 """
 
 
 def run(folder, scenes=SCENES, recipe=RECIPE, jobs=2):
     """Generate without a bar; return how many scenes were made."""
-    return generate(folder, scenes, recipe, jobs, JobProgress(Console(quiet=True), "scenes"))
+    return generate(
+        folder, scenes, recipe, jobs, ProgressDisplay(Console(quiet=True), "scenes", "scenes")
+    )
 
 
 def bytes_of(folder):
@@ -91,7 +95,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
 
 def test_a_folder_keeps_its_recipe(tmp_path):
     (tmp_path / CARD).write_text(json.dumps({"generator": GENERATOR, "seed": 4, "split": "train"}))
-    with pytest.raises(JobError, match="seed.*4.*3.*choose another --out"):
+    with pytest.raises(MismatchError, match="seed.*4.*3.*choose another --out"):
         run(tmp_path)
 
 

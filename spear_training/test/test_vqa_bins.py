@@ -9,7 +9,7 @@ import pytest
 from question_fixture import MUG, picture, shelf
 
 from spear_policy.model.coordinate_bins import CoordinateBins
-from spear_training.annotation.frame import JobError
+from spear_training.annotation.stages import JobError
 from spear_training.vqa.bins import BinSource, FittedBins, fit_bins
 
 PICTURES = [shelf(number) for number in range(120)]

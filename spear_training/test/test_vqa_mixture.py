@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from question_fixture import MUG, picture, shelf, write_run
 
-from spear_training.annotation.frame import JobError
+from spear_training.annotation.stages import JobError
 from spear_training.data.mixture import MixtureOrder
 from spear_training.vqa.dataset import (
     Mixture,

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from spear_policy.shared.files import MismatchError
 from spear_training.annotation.annotate import main
-from spear_training.annotation.frame import JobError
 from spear_training.annotation.records import read_items
 from spear_training.annotation.run_folder import read_annotations
+from spear_training.annotation.stages import JobError
 from spear_training.annotation.synthetic.generate import Step, WorldSteps
 
 SCENES = 6
@@ -99,7 +100,7 @@ def test_the_table_says_what_is_there(tmp_path):
 
 def test_a_folder_keeps_its_numbers_and_a_damaged_book_is_named(tmp_path):
     WorldSteps(tmp_path, 10, 0, "held_out", 2)
-    with pytest.raises(JobError, match="scenes.*10.*11.*choose another --out"):
+    with pytest.raises(MismatchError, match="scenes.*10.*11.*choose another --out"):
         WorldSteps(tmp_path, 11, 0, "held_out", 2)
     book = json.loads((tmp_path / "world.json").read_text())
     (tmp_path / "world.json").write_text(json.dumps(book | {"steps": 3}))

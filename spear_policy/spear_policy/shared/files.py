@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -46,6 +46,12 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8) to `path`, whole or not at all. Raises OSError."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_lines(path: str | Path, lines: Iterable[bytes]) -> None:
+    """Write lines, given without their ends, whole or not at all. Raises OSError."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.writelines(line + b"\n" for line in lines)
 
 
 def remove_temporary_files(folder: str | Path) -> None:

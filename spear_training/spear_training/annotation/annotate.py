@@ -23,7 +23,7 @@ example, the photographs of a folder with Gemini, SAM 2 and MoGe:
 PACKAGE = "spear_training.annotation.commands"
 COMMANDS = {
     "run": "run",
-    "import": "import_",
+    "import": "import_pictures",
     "world": "world",
     "questions": "questions",
     "inspect": "inspect",
@@ -57,12 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     # A job that a script starts in the background ignores SIGINT by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from spear_training.annotation.frame import JobError
-    from spear_training.annotation.records import ItemError
+    from spear_policy.shared.files import MismatchError
+    from spear_training.annotation.records import RecordError
+    from spear_training.annotation.stages import JobError
 
     try:
         return command.run(options)
-    except (JobError, ItemError) as error:
+    except (JobError, RecordError, MismatchError) as error:
         print(f"annotate {name}: {error}", file=sys.stderr)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

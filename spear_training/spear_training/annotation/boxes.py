@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 from scipy.spatial import ConvexHull, QhullError
 
-from spear_training.annotation.frame import Candidate, Frame, JobError, StageError
+from spear_training.annotation.frame import Candidate, Frame
 from spear_training.annotation.records import AnnotatedObject, Dropped, encode_mask
+from spear_training.annotation.stages import JobError, ObjectError, StageError
 
 # The orientation of the smallest box around a cloud that shows only its near side.
 
@@ -94,10 +95,6 @@ FLAT = 1e-3
 _SAME_PLACE = 1e-12  # of the points' coordinates: what rounding leaves of a length of zero
 
 
-class BoxError(ValueError):
-    """A cloud that has no box; the text says why, as the reason on a record."""
-
-
 @dataclass(frozen=True)
 class OrientedBox:
     """A box in the camera frame.
@@ -120,30 +117,30 @@ def minimal_box(cloud_m: NDArray[np.float64]) -> OrientedBox:
         cloud_m: (P, 3).
 
     Raises:
-        BoxError: too few points, or they lie in one place or on a line.
+        ObjectError: too few points, or they lie in one place or on a line.
     """
     cloud = np.asarray(cloud_m, np.float64)
     cloud = cloud[np.isfinite(cloud).all(axis=1)]
     if len(cloud) < MIN_POINTS:
-        raise BoxError(f"it has {len(cloud)} points, fewer than a box needs ({MIN_POINTS})")
+        raise ObjectError(f"it has {len(cloud)} points, fewer than a box needs ({MIN_POINTS})")
     middle = cloud.mean(axis=0)
     try:
         principal = np.linalg.svd(cloud - middle, full_matrices=False)[2].T
     except np.linalg.LinAlgError as error:
-        raise BoxError(f"its points cannot be measured: {error}") from None
+        raise ObjectError(f"its points cannot be measured: {error}") from None
     points = (cloud - middle) @ principal
     # The spread along the principal axes tells lines and planes; it is not the box.
     spread = np.ptp(points, axis=0)
     length, width = spread.max(), np.median(spread)
     if not (np.isfinite(length) and length > _SAME_PLACE * np.abs(cloud).max()):
-        raise BoxError("all of its points lie in one place")
+        raise ObjectError("all of its points lie in one place")
     if width <= FLAT * length:
-        raise BoxError("its points lie on a line")
+        raise ObjectError("its points lie on a line")
     flat = spread[2] <= FLAT * length
     try:
         turn = _flat_axes(points) if flat else best_axes(points)
     except QhullError:
-        raise BoxError("its points lie too nearly on a line or in a plane for a box") from None
+        raise ObjectError("its points lie too nearly on a line or in a plane for a box") from None
     seen = points @ turn
     low, high = seen.min(axis=0), seen.max(axis=0)
     centre = middle + principal @ turn @ ((low + high) / 2)
@@ -232,7 +229,7 @@ class FitBoxes:
                 raise StageError("there are no clouds: put the stage clouds before boxes")
             try:
                 kept.append(replace(candidate, annotated=self._annotated(candidate)))
-            except BoxError as error:
+            except ObjectError as error:
                 lost.append(Dropped(candidate.label, str(error)))
         return frame.keep(kept, lost)
 

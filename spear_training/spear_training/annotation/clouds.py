@@ -9,8 +9,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from spear_training.annotation.frame import Candidate, Frame, JobError, StageError, seed_of
+from spear_policy.shared.seeds import seed_of
+from spear_training.annotation.frame import Candidate, Frame
 from spear_training.annotation.records import Dropped
+from spear_training.annotation.stages import JobError, StageError
 
 # Which pixels of a mask show the object's surface: not the air, not what is behind it.
 

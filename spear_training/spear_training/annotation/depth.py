@@ -7,15 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_training.annotation.frame import (
-    Frame,
-    JobError,
-    PointMap,
-    StageError,
-    in_picture,
-    intrinsics_in_picture,
-)
+from spear_training.annotation.frame import Frame, PointMap, in_picture, intrinsics_in_picture
 from spear_training.annotation.records import GivenDepth, Intrinsics
+from spear_training.annotation.stages import JobError, StageError
 
 NOTHING_MEASURED = 0
 SATURATED = np.iinfo(np.uint16).max  # whatever is farther than the file can say

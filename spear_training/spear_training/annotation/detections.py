@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spear_policy.model.answers import CONCLUSION, AnswerError, check_words
 from spear_training.annotation.frame import Candidate, Frame
 from spear_training.annotation.records import Dropped
+from spear_training.annotation.stages import ObjectError
 
 MIN_SIDE_PX = 2.0
 MAX_LABEL_LETTERS = 60
@@ -23,14 +24,6 @@ UNSEEN = frozenset({OUTSIDE, TINY})
 _ARTICLES = ("a", "an", "the")
 _AT_THE_ENDS = " .,;:!?\"'`*-"
 _EXCERPT_LETTERS = 40
-
-
-class BoxError(ValueError):
-    """No box; the text is the reason."""
-
-
-class LabelError(ValueError):
-    """No label; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ def sort_out(
         try:
             label = normal_label(detection.label)
             box = clean_box(detection.box_xyxy_px, visible)
-        except (BoxError, LabelError) as error:
+        except ObjectError as error:
             lost.append(Dropped(reported_label(detection.label), str(error)))
         else:
             kept.append(Candidate(label, box, detection.score))
@@ -77,24 +70,24 @@ def clean_box(
         Left, top, right, bottom, at least 2 px apart.
 
     Raises:
-        BoxError: it has no four finite numbers, lies outside, or is too small.
+        ObjectError: it has no four finite numbers, lies outside, or is too small.
     """
     if len(box_xyxy_px) != 4:
-        raise BoxError(f"its box has {len(box_xyxy_px)} numbers, not 4")
+        raise ObjectError(f"its box has {len(box_xyxy_px)} numbers, not 4")
     corners = [float(side) for side in box_xyxy_px]
     if not all(math.isfinite(side) for side in corners):
-        raise BoxError("its box has a number that is not finite")
+        raise ObjectError("its box has a number that is not finite")
     columns, rows = np.flatnonzero(visible.any(axis=0)), np.flatnonzero(visible.any(axis=1))
     left, right = sorted(corners[0::2])
     top, bottom = sorted(corners[1::2])
     if len(columns) == 0 or left >= columns[-1] + 1 or right <= columns[0]:
-        raise BoxError(OUTSIDE)
+        raise ObjectError(OUTSIDE)
     if top >= rows[-1] + 1 or bottom <= rows[0]:
-        raise BoxError(OUTSIDE)
+        raise ObjectError(OUTSIDE)
     left, right = max(left, float(columns[0])), min(right, columns[-1] + 1.0)
     top, bottom = max(top, float(rows[0])), min(bottom, rows[-1] + 1.0)
     if min(right - left, bottom - top) < MIN_SIDE_PX:
-        raise BoxError(TINY)
+        raise ObjectError(TINY)
     return left, top, right, bottom
 
 
@@ -102,22 +95,22 @@ def normal_label(text: str) -> str:
     """A label as questions use it: small letters, single blanks, no article, no stops around it.
 
     Raises:
-        LabelError: nothing is left, it is too long, or it could not be told from a token or from
+        ObjectError: nothing is left, it is too long, or it could not be told from a token or from
             the end of a thought in an answer.
     """
     label = text
     while (tidied := _tidied(label)) != label:
         label = tidied
     if not any(letter.isalnum() for letter in label):
-        raise LabelError("it has no name")
+        raise ObjectError("it has no name")
     if len(label) > MAX_LABEL_LETTERS:
-        raise LabelError(f"its name is longer than {MAX_LABEL_LETTERS} letters")
+        raise ObjectError(f"its name is longer than {MAX_LABEL_LETTERS} letters")
     if not label.isprintable() or set(label) & set("<>") or CONCLUSION in label:
-        raise LabelError("its name has signs that no name has")
+        raise ObjectError("its name has signs that no name has")
     try:
         check_words(label, "its name")
     except AnswerError as error:
-        raise LabelError(str(error)) from None
+        raise ObjectError(str(error)) from None
     return label
 
 
@@ -125,7 +118,7 @@ def reported_label(text: str) -> str:
     """A label for the list of dropped objects: the normal one if there is one."""
     try:
         return normal_label(text)
-    except LabelError:
+    except ObjectError:
         return excerpt(text) or "?"
 
 

@@ -29,17 +29,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spear_policy.inference.image_geometry import plan_fit
-from spear_training.annotation.frame import JobError
 from spear_training.annotation.records import (
     PICTURE_HEIGHT_PX,
     PICTURE_WIDTH_PX,
     GivenObject,
     Item,
-    MaskError,
+    RecordError,
     decode_mask,
     encode_mask,
 )
 from spear_training.annotation.sources import FrameFolder, Unit
+from spear_training.annotation.stages import JobError
 
 # Text that lz-string's compressToEncodedURIComponent has made, as Ego-Exo4D stores its ma.
 
@@ -54,13 +54,13 @@ def decompress(text: str) -> str:
     """Read a compressed text.
 
     Raises:
-        MaskError: it is cut, or no such text.
+        RecordError: it is cut, or no such text.
     """
     try:
         # Spaces are what a URL makes of "+".
         bits = "".join([_BITS[letter] for letter in text.replace(" ", "+")])
     except KeyError as error:
-        raise MaskError(f"the mask is damaged: {error.args[0]!r} is no letter of it") from None
+        raise RecordError(f"the mask is damaged: {error.args[0]!r} is no letter of it") from None
     table: list[str] = ["", "", ""]  # the three codes that are no phrases
     found: list[str] = []
     at, before = 0, ""
@@ -75,7 +75,7 @@ def decompress(text: str) -> str:
             code = len(table)
             table.append(chr(value))
         if code > len(table) or (code == len(table) and not before):
-            raise MaskError("the mask is damaged: it names what it has not told")
+            raise RecordError("the mask is damaged: it names what it has not told")
         phrase = table[code] if code < len(table) else before + before[0]
         if before:
             table.append(before + phrase[0])
@@ -86,7 +86,7 @@ def decompress(text: str) -> str:
 def _number(bits: str, at: int, width: int) -> tuple[int, int]:
     end = at + width
     if end > len(bits):
-        raise MaskError("the mask is damaged: it ends too early")
+        raise RecordError("the mask is damaged: it ends too early")
     return int(bits[at:end][::-1], 2), end
 
 
@@ -95,10 +95,6 @@ def _number(bits: str, at: int, width: int) -> tuple[int, int]:
 
 # A decoder is this far ahead of what it hands out; a jump that gains less would decode twice.
 _NEAR_PACKETS = 8
-
-
-class VideoError(ValueError):
-    """A video, or a picture of it, cannot be read; the text says which and why."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ class VideoFrames:
         """Open a video and note where its pictures are.
 
         Raises:
-            VideoError: it is missing, or is no video.
+            RecordError: it is missing, or is no video.
         """
         import av
 
@@ -125,10 +121,10 @@ class VideoFrames:
         try:
             self._file = av.open(str(path))
         except self._errors as error:
-            raise VideoError(f"{path} cannot be opened ({_words(error)})") from None
+            raise RecordError(f"{path} cannot be opened ({_words(error)})") from None
         try:
             if not self._file.streams.video:
-                raise VideoError(f"{path} has no pictures in it")
+                raise RecordError(f"{path} has no pictures in it")
             self._stream = self._file.streams.video[0]
             self._stream.thread_type = "AUTO"
             self._packets = self._read_packets()
@@ -152,7 +148,7 @@ class VideoFrames:
 
     def frames(
         self, numbers: Iterable[int]
-    ) -> Iterator[tuple[int, NDArray[np.uint8] | VideoError]]:
+    ) -> Iterator[tuple[int, NDArray[np.uint8] | RecordError]]:
         """Yield each wanted picture once, in the order they are shown.
 
         Returns:
@@ -192,13 +188,13 @@ class VideoFrames:
                 if not packet.size or packet.is_discard:
                     continue
                 if packet.pts is None:
-                    raise VideoError(f"{self._path} has no stamps; convert it to MP4")
+                    raise RecordError(f"{self._path} has no stamps; convert it to MP4")
                 read = packet.pts if packet.dts is None else packet.dts
                 packets.append(_Packet(packet.pts, read, packet.is_keyframe))
         except self._errors as error:
-            raise VideoError(f"{self._path} is damaged ({_words(error)})") from None
+            raise RecordError(f"{self._path} is damaged ({_words(error)})") from None
         if not packets or not packets[0].key:
-            raise VideoError(f"{self._path} has no picture to begin with; it is cut or damaged")
+            raise RecordError(f"{self._path} has no picture to begin with; it is cut or damaged")
         return packets
 
     def _key_before(self, place: int) -> int:
@@ -216,8 +212,8 @@ class VideoFrames:
                 return None
         return None
 
-    def _lost(self, number: int, reason: str) -> VideoError:
-        return VideoError(f"picture {number} of {self._path.name} cannot be had: {reason}")
+    def _lost(self, number: int, reason: str) -> RecordError:
+        return RecordError(f"picture {number} of {self._path.name} cannot be had: {reason}")
 
 
 def _words(error: Exception) -> str:
@@ -336,7 +332,7 @@ def make_unit(folder: FrameFolder, name: str, camera: CameraOfTake, selection: S
     try:
         with VideoFrames(camera.video) as video:
             for number, image in video.frames(camera.masks):
-                if isinstance(image, VideoError):
+                if isinstance(image, RecordError):
                     made.rejected.append(str(image))
                     continue
                 small = image if selection.full_size else _smaller(image)
@@ -344,11 +340,11 @@ def make_unit(folder: FrameFolder, name: str, camera: CameraOfTake, selection: S
                 for label, stored in sorted(camera.masks[number].items()):
                     try:
                         objects.append(GivenObject(_label(label), mask=_mask(stored, image, small)))
-                    except MaskError as error:
+                    except RecordError as error:
                         made.rejected.append(f"frame {number}, {label}: {error}")
                 path = folder.write_picture(name, f"{number:06d}", small)
                 made.items.append(Item(f"{name}/{number:06d}", path, tuple(objects)))
-    except VideoError as error:
+    except RecordError as error:
         made.rejected.append(str(error))
     return made
 
@@ -424,11 +420,11 @@ def _mask(stored: dict, image: NDArray[np.uint8], small: NDArray[np.uint8]) -> d
     try:
         width, height, packed = stored["width"], stored["height"], stored["encodedMask"]
     except (KeyError, TypeError):
-        raise MaskError("the mask lacks its width, height or encodedMask") from None
+        raise RecordError("the mask lacks its width, height or encodedMask") from None
     mask = decode_mask({"size": [height, width], "counts": decompress(packed)})
     aspect = image.shape[1] / image.shape[0]
     if abs(width / height / aspect - 1) > _MOST_ASPECT_ERROR:
-        raise MaskError(
+        raise RecordError(
             f"the mask is {width}x{height}, the video {image.shape[1]}x{image.shape[0]}"
         )
     rows, columns = (

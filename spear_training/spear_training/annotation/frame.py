@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from spear_training.annotation.records import AnnotatedObject, Dropped, Intrinsics, Item
-
-if TYPE_CHECKING:  # it imports torch, which takes seconds that reading records need not wait
-    from spear_policy.inference.image_geometry import Fit
-from pathlib import Path
-
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spear_policy.inference.image_geometry import Fit, pixel_in_source, plan_fit
-from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
-
-
-class StageError(Exception):
-    """This picture cannot be annotated; the text is the reason on its record."""
-
-
-class JobError(Exception):
-    """No picture can be annotated until somebody mends what the text names."""
+from spear_training.annotation.records import (
+    PICTURE_HEIGHT_PX,
+    PICTURE_WIDTH_PX,
+    AnnotatedObject,
+    Dropped,
+    Intrinsics,
+    Item,
+)
+from spear_training.annotation.stages import StageError
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ class Stage(Protocol):
         """
 
 
-# From a stored picture to the one that is annotated: 840x630, and back.
+# From a stored picture to the one that is annotated: 840x630, and back ---------------------------
 
 
 def read_frame(item: Item, root: Path) -> Frame:
@@ -225,8 +218,3 @@ def _sources(fit: Fit) -> tuple[NDArray, NDArray]:
         np.where(padded_y, -1, down.astype(int)),
         np.where(padded_x, -1, across.astype(int)),
     )
-
-
-def seed_of(name: str) -> int:
-    """A seed that depends on the name alone, on every machine and in every process."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spear_training.annotation.detections import Detection, excerpt, reported_label, sort_out
-from spear_training.annotation.frame import Frame, JobError, StageError
+from spear_training.annotation.frame import Frame
 from spear_training.annotation.networks import load_library
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX, Dropped
+from spear_training.annotation.stages import JobError, ObjectError, StageError
 
 # What Gemini wrote, to detections. Nothing here asks anybody.
 
@@ -27,10 +28,6 @@ from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_P
 GRID = 1000  # numbers along a side of the picture
 
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-
-
-class AnswerError(ValueError):
-    """An answer that cannot be used; says why, with its beginning."""
 
 
 def parse_answer(text: str) -> tuple[list[Detection], list[Dropped]]:
@@ -44,7 +41,7 @@ def parse_answer(text: str) -> tuple[list[Detection], list[Dropped]]:
         Detections in pixels of the picture of 840x630, and what was dropped.
 
     Raises:
-        AnswerError: it is no list in JSON.
+        StageError: it is no list in JSON; says so with its beginning.
     """
     fenced = _FENCE.search(text)
     body = (fenced[1] if fenced else text).strip()
@@ -52,35 +49,35 @@ def parse_answer(text: str) -> tuple[list[Detection], list[Dropped]]:
         entries = json.loads(body)
     except (ValueError, RecursionError):
         if not body:
-            raise AnswerError("the answer is empty") from None
+            raise StageError("the answer is empty") from None
         if _is_cut_off(body):
-            raise AnswerError(f"the answer was cut off: it ends with {body[-30:]!r}") from None
-        raise AnswerError(f"the answer is no JSON: {excerpt(text)!r}") from None
+            raise StageError(f"the answer was cut off: it ends with {body[-30:]!r}") from None
+        raise StageError(f"the answer is no JSON: {excerpt(text)!r}") from None
     if not isinstance(entries, list):
-        raise AnswerError(f"the answer is no list of objects: {excerpt(text)!r}")
+        raise StageError(f"the answer is no list of objects: {excerpt(text)!r}")
     found, lost = [], []
     for entry in entries:
         try:
             found.append(_detection(entry))
-        except AnswerError as error:
+        except ObjectError as error:
             lost.append(Dropped(_name_of(entry), str(error)))
     return found, lost
 
 
 def _detection(entry) -> Detection:
     if not isinstance(entry, dict):
-        raise AnswerError(f"the entry is no object: {excerpt(entry)!r}")
+        raise ObjectError(f"the entry is no object: {excerpt(entry)!r}")
     if not isinstance(entry.get("label"), str):
-        raise AnswerError("the entry has no label")
+        raise ObjectError("the entry has no label")
     box = entry.get("box_2d")
     if not isinstance(box, list) or len(box) != 4:
-        raise AnswerError(f"its box_2d is {excerpt(box)!r}, not four numbers")
+        raise ObjectError(f"its box_2d is {excerpt(box)!r}, not four numbers")
     for number in box:
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise AnswerError(f"its box_2d is {excerpt(box)!r}, not four numbers")
+            raise ObjectError(f"its box_2d is {excerpt(box)!r}, not four numbers")
         # Beyond the grid the scale is not the one that was asked for; a clamp would hide that.
         if not 0 <= number <= GRID:
-            raise AnswerError(f"its box_2d has {excerpt(number)}, outside 0..{GRID}")
+            raise ObjectError(f"its box_2d has {excerpt(number)}, outside 0..{GRID}")
     top, left, bottom, right = box
     across, down = PICTURE_WIDTH_PX / GRID, PICTURE_HEIGHT_PX / GRID
     sides = (left * across, top * down, right * across, bottom * down)
@@ -443,11 +440,11 @@ class GeminiDetector:
 
     name = "gemini"
 
-    def __init__(self, options: GeminiOptions | None = None, cache_folder: Path | None = None):
+    def __init__(self, options: GeminiOptions | None = None, answers: Path | None = None):
         """Take what to ask, and where answers are kept (None: nowhere)."""
         self._options = options or GeminiOptions()
         self._prompt = self._options.prompt or default_prompt(self._options.max_objects)
-        self._cache = None if cache_folder is None else AnswerCache(cache_folder)
+        self._cache = None if answers is None else AnswerCache(answers)
         self._client = GeminiClient(self._options)
 
     @property
@@ -478,13 +475,10 @@ class GeminiDetector:
         if stored is not None:
             try:
                 return parse_answer(stored)
-            except AnswerError:
+            except StageError:
                 pass  # kept by an older version that was content with less: ask again
         text = self._client.ask(image_jpeg, self._prompt)
-        try:
-            answer = parse_answer(text)
-        except AnswerError as error:
-            raise StageError(str(error)) from None
+        answer = parse_answer(text)
         if self._cache:
             self._cache.put(key, text)
         return answer

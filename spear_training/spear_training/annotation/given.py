@@ -8,15 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_training.annotation.detections import (
-    OUTSIDE,
-    BoxError,
-    Detection,
-    reported_label,
-    sort_out,
-)
-from spear_training.annotation.frame import Candidate, Frame, StageError, box_in_picture, in_picture
-from spear_training.annotation.records import Dropped, GivenObject, MaskError, decode_mask
+from spear_training.annotation.detections import OUTSIDE, Detection, reported_label, sort_out
+from spear_training.annotation.frame import Candidate, Frame, box_in_picture, in_picture
+from spear_training.annotation.records import Dropped, GivenObject, RecordError, decode_mask
+from spear_training.annotation.stages import ObjectError, StageError
 
 
 class GivenDetector:
@@ -57,8 +52,8 @@ def detect_given(frame: Frame, found: GivenObject) -> tuple[list[Candidate], lis
         elif found.mask is not None:
             box = box_of_mask(given_mask(frame, found.mask))
         else:
-            raise BoxError("the item gives neither its box nor its mask")
-    except (BoxError, MaskError) as error:
+            raise ObjectError("the item gives neither its box nor its mask")
+    except (ObjectError, RecordError) as error:
         return [], [Dropped(reported_label(found.label), str(error))]
     return sort_out([Detection(found.label, box)], frame.visible)
 
@@ -67,25 +62,25 @@ def given_mask(frame: Frame, stored: dict) -> NDArray[np.bool_]:
     """A mask of the item in the picture (630, 840), False in padding.
 
     Raises:
-        MaskError: it is damaged, or not of the stored picture's size.
+        RecordError: it is damaged, or not of the stored picture's size.
     """
     try:
         return in_picture(frame.fit, decode_mask(stored), outside=False)
-    except MaskError:
+    except RecordError:
         raise
     except ValueError as error:
-        raise MaskError(f"its mask does not fit: {error}") from None
+        raise RecordError(f"its mask does not fit: {error}") from None
 
 
 def box_of_mask(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     """The box around a mask, edge to edge.
 
     Raises:
-        BoxError: nothing of the mask is in the picture.
+        ObjectError: nothing of the mask is in the picture.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
-        raise BoxError(OUTSIDE)
+        raise ObjectError(OUTSIDE)
     return float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0
 
 
@@ -115,7 +110,7 @@ class GivenSegmenter:
         for candidate in frame.candidates:
             try:
                 mask = _mask_of(candidate, frame, masks)
-            except MaskError as error:
+            except RecordError as error:
                 lost.append(Dropped(candidate.label, str(error)))
             else:
                 kept.append(replace(candidate, mask=mask))
@@ -136,10 +131,10 @@ def _mask_of(
 ) -> NDArray[np.bool_]:
     stored = masks.get((candidate.label, candidate.box_xyxy_px), [])
     if len(stored) > 1:
-        raise MaskError("the item has it twice")
+        raise RecordError("the item has it twice")
     if not stored or stored[0] is None:
-        raise MaskError("the item has no mask for it")
+        raise RecordError("the item has no mask for it")
     mask = given_mask(frame, stored[0]) & frame.visible
     if not mask.any():
-        raise MaskError("its mask is empty")
+        raise RecordError("its mask is empty")
     return mask

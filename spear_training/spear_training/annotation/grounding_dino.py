@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_training.annotation.detections import Detection, LabelError, normal_label, sort_out
-from spear_training.annotation.frame import Frame, JobError
+from spear_training.annotation.detections import Detection, normal_label, sort_out
+from spear_training.annotation.frame import Frame
 from spear_training.annotation.networks import (
     OneAtATime,
     check_dtype,
@@ -16,6 +16,7 @@ from spear_training.annotation.networks import (
     loading,
 )
 from spear_training.annotation.records import Dropped
+from spear_training.annotation.stages import JobError, ObjectError
 
 # Phrases as Grounding DINO reads them, and its tokens back to phrases.
 
@@ -159,7 +160,7 @@ class GroundingDinoOptions:
             raise JobError(f"phrases is {self.phrases!r}; it must be a list of phrases")
         try:
             phrases = tuple(dict.fromkeys(normal_label(phrase) for phrase in self.phrases))
-        except LabelError as error:
+        except ObjectError as error:
             raise JobError(f"a phrase cannot be used: {error}") from None
         if not phrases:
             raise JobError("grounding_dino needs phrases: name the things to look for")

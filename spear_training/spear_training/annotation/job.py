@@ -1,627 +1,388 @@
-"""One shard from beginning to end: what is left to do, doing it, and the finished file.
+"""A run over many pictures: the shards that are missing are made, here or on a Ray cluster.
 
-It may be killed at any moment and started again; see `journal` and `finish` for why nothing is
-lost or doubled by that.
+The records of a shard are written when all of them are made, whole or not at all. So a job may be
+killed at any moment and costs the shards in work; the same command makes those that are missing.
+What was paid for is not lost with them: Gemini's answers are kept by themselves.
 """
 
-import errno
-import fcntl
+import json
+import logging
+import math
 import os
-import re
-import shutil
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from spear_policy.shared.files import disk_space_warning, write_lines
+from spear_policy.shared.progress import ProgressDisplay
+from spear_training.annotation.pipeline import Pipeline, StoredRecord
+from spear_training.annotation.records import STATUSES, Item
+from spear_training.annotation.run_folder import Shard, claim
+from spear_training.annotation.stages import JobError, PipelineSpec
 
-from spear_training.annotation.executors import Executor, Result
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.records import Item, RecordError
-
-# How far a job is: a bar on a terminal, a plain line now and then elsewhere.
-
-
-LINE_EVERY_S = 10.0
-
-
-class JobProgress:
-    """Shows a job on a console; failures as lines of their own.
-
-    Use it as a context, so that the bar is taken away whatever happens.
-    """
-
-    def __init__(self, console: Console, name: str, clock: Callable[[], float] = time.monotonic):
-        """Take the console, and a name for the lines, such as "shard 3 of 64"."""
-        self._console, self._name, self._clock = console, name, clock
-        self._bar: Progress | None = None
-        self._counts: Counter[str] = Counter()
-        self._total = self._done = self._begun_with = 0
-        self._begun_at = self._line_at = clock()
-
-    def begin(self, total: int, counts: Counter[str]) -> None:
-        """Start, with what an earlier run has done already."""
-        self._total, self._counts = total, Counter(counts)
-        self._done = self._begun_with = sum(counts.values())
-        self._begun_at = self._line_at = self._clock()
-        if self._console.is_terminal and total > self._done:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[counts]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(
-                self._name, total=total, completed=self._done, counts=describe(self._counts)
-            )
-        if self._done:
-            self.say(f"{self._name}: {self._done} of {total} are there already")
-
-    def add(self, name: str, status: str, reason: str | None) -> None:
-        """Count a picture."""
-        self._done += 1
-        self._counts[status] += 1
-        if status == "failed":
-            self.say(f"{name}: failed, {reason}")
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, counts=describe(self._counts))
-        elif self._clock() - self._line_at >= LINE_EVERY_S:
-            self._line_at = self._clock()
-            self.say(self._line())
-
-    def say(self, words: str) -> None:
-        """Print a line, above the bar if there is one."""
-        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
-
-    def __enter__(self) -> "JobProgress":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
-
-    def _line(self) -> str:
-        rate = (self._done - self._begun_with) / max(self._clock() - self._begun_at, 1e-9)
-        words = f"{self._name}: {self._done} of {self._total}, {describe(self._counts)}"
-        if rate > 0:
-            left_s = (self._total - self._done) / rate
-            words += f", {rate:.2f} pictures/s, {_duration(left_s)} left"
-        return words
-
-
-def describe(counts: Counter[str]) -> str:
-    """Counts in words: "12 ok, 1 empty, 0 failed"."""
-    return ", ".join(f"{counts[status]} {status}" for status in ("ok", "empty", "failed"))
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
-
-
-# Whether the records that are still to be made will fit on the disk.
-
-
+MOST_FAILURES_IN_A_ROW = 25
 # Before there are records to measure: 3 kB for the picture and 2 kB for each of ten objects, as in
 # the records that test_annotate_command.py makes (6.8 kB with two objects).
 GUESSED_RECORD_BYTES = 25_000
-ENOUGH_RECORDS = 20
-
-
-def room_warning(out: Path, left: int, sizes: Collection[int]) -> str | None:
-    """Say so if the disk of a folder may be too small.
-
-    Args:
-        left: pictures that are still to be annotated.
-        sizes: of records that are there (bytes).
-    """
-    mean = sum(sizes) / len(sizes) if len(sizes) >= ENOUGH_RECORDS else GUESSED_RECORD_BYTES
-    needed, free = left * mean, shutil.disk_usage(out).free
-    if needed <= free:
-        return None
-    return (
-        f"{out} may become too small: {left} pictures need about {_size(needed)}, "
-        f"{_size(free)} are free"
-    )
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
-
-
-# The records of a shard while it is in work: one line more for every picture that is done.
-
-
-SYNC_EVERY_S = 5.0
-_BEGIN = b'{"id": "'  # of every record
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a record is in a journal (bytes), and whether it is a failed one."""
-
-    begin: int
-    size: int
-    status: str
-
-
-class Journal:
-    """The open journal of one shard; locked, so that one process alone writes it."""
-
-    def __init__(self, path: Path, ids: Sequence[str]):
-        """Open, or begin, a journal.
-
-        Args:
-            ids: of the pictures that may be in it, in the order of the list.
-
-        Raises:
-            JobError: another process has it, the file system cannot lock, or something is in it
-                that no run on these pictures has written.
-            OSError: the folder cannot be written.
-        """
-        self.path = path
-        self._order = {name: number for number, name in enumerate(ids)}
-        self._file = _open_locked(path)
-        self.places: dict[str, Place] = {}
-        try:
-            self._end = self._read()
-            self._synced, self._sync_time = self._end, time.monotonic()
-        except BaseException:
-            os.close(self._file)
-            raise
-
-    @property
-    def in_order(self) -> bool:
-        """Whether the file is, byte for byte, all its pictures in the order of the list."""
-        places = [self.places[name] for name in self._order if name in self.places]
-        begins = [place.begin for place in places]
-        return begins == sorted(begins) and sum(p.size + 1 for p in places) == self._end
-
-    def append(self, result: Result) -> None:
-        """Add a record, to survive the end of this process.
-
-        Raises:
-            JobError: the disk took it not or not all; the journal ends with the record before.
-        """
-        begin, data = self._end, result.line + b"\n"
-        try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._file, data[written:])
-        except OSError as error:
-            self._cut(begin)
-            raise _disk_error(self.path, error) from None
-        except BaseException:  # Ctrl-C in the midst of it
-            self._cut(begin)
-            raise
-        self._end = begin + len(data)
-        self.places[result.id] = Place(begin, len(result.line), result.status)
-        if time.monotonic() - self._sync_time > SYNC_EVERY_S:
-            self.sync()
-
-    def sync(self) -> None:
-        """Write through to the disk.
-
-        Raises:
-            JobError: the disk refused; records since the last time are cut off again.
-        """
-        try:
-            os.fsync(self._file)
-        except OSError as error:
-            self._cut(self._synced)
-            raise _disk_error(self.path, error) from None
-        self._synced, self._sync_time = self._end, time.monotonic()
-
-    def line(self, name: str) -> bytes:
-        """Return the record of a picture, as it was appended last."""
-        place = self.places[name]
-        return os.pread(self._file, place.size, place.begin)
-
-    def restart(self) -> None:
-        """Begin again with nothing."""
-        self._cut(0)
-
-    def close(self) -> None:
-        """Write through and give the lock back."""
-        if self._file >= 0:
-            try:
-                self.sync()
-            finally:
-                os.close(self._file)
-                self._file = -1
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def _cut(self, end: int) -> None:
-        with suppress(OSError):  # then the next run cuts it
-            os.ftruncate(self._file, end)
-            os.lseek(self._file, end, os.SEEK_SET)
-        self._end = end
-        self._synced = min(self._synced, end)
-        self.places = {k: v for k, v in self.places.items() if v.begin < end}
-
-    def _read(self) -> int:
-        """Note what is there, cut what is torn, and return where to go on."""
-        end = 0
-        with open(self._file, "rb", closefd=False) as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    self._check_torn(line)
-                    break
-                self._note(line[:-1], end, number)
-                end += len(line)
-        os.ftruncate(self._file, end)
-        os.lseek(self._file, end, os.SEEK_SET)
-        return end
-
-    def _check_torn(self, tail: bytes) -> None:
-        # A file system that went down with the machine may leave zeros.
-        tail = tail.rstrip(b"\0")[: len(_BEGIN)]
-        if not _BEGIN.startswith(tail):
-            raise JobError(f"{self.path} ends with what no annotation is: move it elsewhere")
-
-    def _note(self, line: bytes, begin: int, number: int) -> None:
-        where = f"{self.path}, line {number}"
-        try:
-            result = Result.from_line(line)
-        except RecordError as error:
-            raise JobError(f"{where}: {error}; move the file elsewhere") from None
-        if result.id not in self._order:
-            raise JobError(
-                f"{where} is about {result.id!r}, which is not in this shard of the list; "
-                "move the file elsewhere"
-            )
-        before = self.places.get(result.id)
-        if before and before.status != "failed":
-            raise JobError(f"{where}: {result.id!r} is there twice; move the file elsewhere")
-        self.places[result.id] = Place(begin, len(line), result.status)
-
-
-def _open_locked(path: Path) -> int:
-    """Open a file that this process alone may write, and that still has this name."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file), os.stat(path)):
-                return file
-        except FileNotFoundError:
-            pass  # whoever had it has just finished it
-        except BlockingIOError:
-            os.close(file)
-            raise JobError(
-                f"another process is at work on {path.name}: wait for it, or give this one "
-                "another --shard"
-            ) from None
-        except OSError as error:
-            os.close(file)
-            raise JobError(
-                f"{path} cannot be locked ({error.strerror}): two processes on one shard could "
-                "not be told apart; choose --out on a file system with flock"
-            ) from None
-        os.close(file)
-
-
-def _disk_error(path: Path, error: OSError) -> JobError:
-    mend = "make room" if error.errno in _FULL else "look after the disk"
-    return JobError(
-        f"{path} cannot be written ({error.strerror}): {mend} and run the same command again; "
-        "everything that is in it is whole and stays"
-    )
-
-
-# From a journal to the finished file of a shard: whole and in the order of the list, or n.
-
-
-def finish_shard(journal: Journal, ids: Sequence[str], final: Path) -> None:
-    """Turn a journal that has all pictures of its shard into the finished file.
-
-    Raises:
-        JobError: the disk took it not; the journal stays.
-    """
-    journal.sync()
-    if journal.in_order:
-        os.replace(journal.path, final)
-    else:
-        write_lines(final, (journal.line(name) for name in ids))
-        journal.path.unlink(missing_ok=True)
-    sync_folder(final.parent)
-
-
-def finish_retry(journal: Journal, final: Path) -> None:
-    """Put the journal's records in place of those of the same pictures in a finished file.
-
-    Raises:
-        JobError: the disk took it not; both files stay as they are.
-    """
-    journal.sync()
-    write_lines(final, _merged(journal, final))
-    journal.path.unlink(missing_ok=True)
-    sync_folder(final.parent)
-
-
-def read_finished(final: Path, ids: Sequence[str]) -> Iterator[Result]:
-    """Read a finished file of a shard, one record at a time.
-
-    Raises:
-        JobError: it is damaged, or not of these pictures.
-    """
-    number = 0
-    with final.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                result = Result.from_line(line.rstrip(b"\n"))
-            except RecordError as error:
-                raise JobError(
-                    f"{final}, line {number}: {error}; remove the file to make it again"
-                ) from None
-            if number > len(ids) or result.id != ids[number - 1]:
-                raise JobError(
-                    f"{final}, line {number} is about {result.id!r}: it was made from another "
-                    "list; choose another --out"
-                )
-            yield result
-    if number != len(ids):
-        raise JobError(f"{final} ends after {number} of {len(ids)} pictures; remove it")
-
-
-def write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    """Write a file beside, bring it to the disk, and rename it.
-
-    Raises:
-        JobError: the disk took it not; what had this name before still has it.
-    """
-    beside = path.with_name(path.name + ".writing")
-    try:
-        with beside.open("wb") as file:
-            for line in lines:
-                file.write(line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            beside.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise JobError(
-            f"{path} cannot be written ({error.strerror}): make room and run the same command "
-            "again; nothing is lost"
-        ) from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring new names in a folder to the disk, where the file system can."""
-    with suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def _merged(journal: Journal, final: Path) -> Iterator[bytes]:
-    with final.open("rb") as file:
-        for line in file:
-            line = line.rstrip(b"\n")
-            name = Result.from_line(line).id
-            yield journal.line(name) if name in journal.places else line
-
-
-# Which pictures belong to which shard, and what its files are called.
-
-
-Thing = TypeVar("Thing")
-MOST_SHARDS = 99999  # what five digits can name
-_NAME = re.compile(r"annotations-(\d{5})-of-(\d{5})\.jsonl")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of the equal parts of a list.
+class AnnotationJob:
+    """What is to be done.
 
     Attributes:
-        index: 0 to count - 1.
-        count: parts in all.
-
-    Raises:
-        JobError: there is no such part.
-    """
-
-    index: int
-    count: int
-
-    def __post_init__(self):
-        if not 1 <= self.count <= MOST_SHARDS:
-            raise JobError(f"--num-shards is {self.count}; it must be 1 to {MOST_SHARDS}")
-        if not 0 <= self.index < self.count:
-            raise JobError(
-                f"--shard is {self.index}; with --num-shards {self.count} it must be 0 to "
-                f"{self.count - 1}"
-            )
-
-    def part_of(self, things: Sequence[Thing]) -> Sequence[Thing]:
-        """The things of this shard; the sizes of two shards differ by one at most."""
-        first = self.index * len(things) // self.count
-        end = (self.index + 1) * len(things) // self.count
-        return things[first:end]
-
-    def file(self, out: Path) -> Path:
-        """Where the finished records of this shard are."""
-        return out / f"annotations-{self.index:05d}-of-{self.count:05d}.jsonl"
-
-    def journal(self, out: Path) -> Path:
-        """Where the records are while the shard is in work."""
-        return self.file(out).with_suffix(".jsonl.partial")
-
-    def retry_journal(self, out: Path) -> Path:
-        """Where new records for failed ones are, while the finished file still has the old."""
-        return self.file(out).with_suffix(".jsonl.retry")
-
-
-def finished_shards(out: Path) -> dict[int, list[int]]:
-    """Which shards of a folder are finished: number of shards -> indices in order."""
-    found: dict[int, list[int]] = {}
-    for path in sorted(out.glob("annotations-*.jsonl")):
-        if match := _NAME.fullmatch(path.name):
-            found.setdefault(int(match[2]), []).append(int(match[1]))
-    return found
-
-
-# One shard from beginning to end: what is left to do, doing it, and the finished file.
-
-
-MOST_FAILURES_IN_A_ROW = 25
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """What is to be done with one shard.
-
-    Attributes:
-        out: folder of the records.
-        shard: the part of the list.
+        out: folder of the records; its run.json is there.
+        items: the whole list.
+        num_shards: that it is cut into, as run.json says.
+        part: which of the shards are done here.
         retry_failed: annotate again what failed before.
         most_failures_in_a_row: then the job stops; 0: it never does.
     """
 
     out: Path
-    shard: Shard
+    items: Sequence[Item]
+    num_shards: int
+    part: Shard = Shard(0, 1)
     retry_failed: bool = False
     most_failures_in_a_row: int = MOST_FAILURES_IN_A_ROW
 
 
-def run_shard(
-    job: ShardJob, items: Sequence[Item], executor: Executor, progress: JobProgress
-) -> Counter[str]:
-    """Bring a shard to its finished file.
+@dataclass(frozen=True)
+class ShardWork:
+    """A shard that is being made.
+
+    Attributes:
+        shard: which one.
+        items: that are to be annotated.
+        kept: records that stay as they are, by the picture's id: those that have not failed.
+        held: keeps other processes away until it is closed.
+    """
+
+    shard: Shard
+    items: list[Item]
+    kept: dict[str, StoredRecord]
+    held: ExitStack
+
+
+OnRecord = Callable[[StoredRecord], None]
+# Annotates shards: takes them, one after another, and what is called with each record that is
+# made; yields each shard with the records of its items, in their order.
+Annotates = Callable[
+    [Iterator[ShardWork], OnRecord], Iterator[tuple[ShardWork, list[StoredRecord]]]
+]
+
+
+def run_job(job: AnnotationJob, annotate: Annotates, progress: ProgressDisplay) -> Counter[str]:
+    """Make the shards that are missing.
 
     Args:
-        items: the whole list.
+        annotate: see `annotate_here` and `annotate_on_ray`.
 
     Returns:
-        How many pictures of the shard are ok, empty and failed.
+        How many pictures of this part are ok, empty and failed.
 
     Raises:
-        JobError: it cannot go on; what is done is kept.
+        JobError: it cannot go on, or other processes are at work on the rest; finished shards
+            stay.
         KeyboardInterrupt: likewise.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be read or written.
     """
-    part = job.shard.part_of(items)
-    ids = [item.id for item in part]
-    final, partial = job.shard.file(job.out), job.shard.journal(job.out)
-    if final.is_file():
-        partial.unlink(missing_ok=True)  # of a run that was killed between two lines of `finish`
-        return _run_finished(job, part, executor, progress)
-    with Journal(partial, ids) as journal:
-        if final.is_file():  # another process has finished it while we waited for the lock
-            partial.unlink(missing_ok=True)
-            return _count(final, ids)
-        before = {name: place.status for name, place in journal.places.items()}
-        left = [
-            item
-            for item in part
-            if item.id not in before or (job.retry_failed and before[item.id] == "failed")
-        ]
-        _work(job, left, before, len(part), journal, executor, progress)
-        finish_shard(journal, ids, final)
-        return Counter(place.status for place in journal.places.values())
+    return _Run(job, progress).run(annotate)
 
 
-def _run_finished(
-    job: ShardJob, part: Sequence[Item], executor: Executor, progress: JobProgress
-) -> Counter[str]:
-    ids = [item.id for item in part]
-    final, retry = job.shard.file(job.out), job.shard.retry_journal(job.out)
-    stored = {result.id: result.status for result in read_finished(final, ids)}
-    counts = Counter(stored.values())
-    if not counts["failed"]:
-        retry.unlink(missing_ok=True)  # likewise
-    if not job.retry_failed or not counts["failed"]:
-        progress.say(f"{final.name} is finished already")
-        return counts
-    with Journal(retry, ids) as journal:
-        if _is_merged(journal, final, ids):
-            journal.restart()
-        now = stored | {name: place.status for name, place in journal.places.items()}
-        left = [item for item in part if now[item.id] == "failed"]
-        _work(job, left, now, len(part), journal, executor, progress)
-        finish_retry(journal, final)
-    return _count(final, ids)
+def describe(counts: Counter[str]) -> str:
+    """Counts in words: "12 ok, 1 empty, 0 failed"."""
+    return ", ".join(f"{counts[status]} {status}" for status in STATUSES)
 
 
-def _work(
-    job: ShardJob,
-    left: Sequence[Item],
-    before: dict[str, str],
-    total: int,
-    journal: Journal,
-    executor: Executor,
-    progress: JobProgress,
-) -> None:
-    """Annotate what is left into the journal."""
-    sizes = [place.size for place in journal.places.values()]
-    if warning := room_warning(job.out, len(left), sizes):
-        progress.say(warning)
-    again = {item.id for item in left}
-    progress.begin(total, Counter(status for name, status in before.items() if name not in again))
-    failures = 0
+class _Run:
+    """A job at work."""
 
-    def record(result: Result) -> None:
-        nonlocal failures
-        journal.append(result)
-        progress.add(result.id, result.status, result.reason)
-        failures = failures + 1 if result.status == "failed" else 0
+    def __init__(self, job: AnnotationJob, progress: ProgressDisplay):
+        self._job, self._progress = job, progress
+        self._counts: Counter[str] = Counter()  # of pictures that are done
+        self._failures_in_a_row = 0
+        self._claims = ExitStack()
+        self._elsewhere: list[Path] = []  # shards that other processes are at work on
 
-    with closing(executor.results(left)) as results:
+    def run(self, annotate: Annotates) -> Counter[str]:
+        job, progress = self._job, self._progress
+        shards = job.part.part_of([Shard(index, job.num_shards) for index in range(job.num_shards)])
+        missing = [shard for shard in shards if not self._is_done(shard)]
+        total = sum(len(shard.part_of(job.items)) for shard in shards)
+        if warning := _disk_warning(job, shards, total - self._counts.total()):
+            progress.print(warning)
+        progress.begin(total, self._counts.total(), describe(self._counts))
+        with self._claims:
+            for work, records in annotate(self._claimed(missing), self._on_record):
+                self._finish(work, records)
+        if self._elsewhere:
+            more = f" and {len(self._elsewhere) - 1} more" if self._elsewhere[1:] else ""
+            raise JobError(
+                f"another process is at work on {self._elsewhere[0].name}{more}: wait for it; all "
+                "else is done"
+            )
+        return self._counts
+
+    def _is_done(self, shard: Shard) -> bool:
+        """Whether nothing is left to do of a shard; its pictures that are done are counted."""
+        if not shard.file(self._job.out).is_file():
+            return False
+        counts = Counter(record.status for record in read_finished(self._job, shard))
+        failed = counts.pop("failed", 0) if self._job.retry_failed else 0
+        self._counts += counts
+        return not failed
+
+    def _claimed(self, missing: list[Shard]) -> Iterator[ShardWork]:
+        """Shards that this process may make, each claimed when it is asked for."""
+        job = self._job
+        for shard in missing:
+            path = shard.file(job.out)
+            held = claim(path)
+            if held is None:
+                self._elsewhere.append(path)
+                continue
+            self._claims.callback(held.close)
+            kept = {}
+            if path.is_file():  # failed pictures are tried again, or it was finished meanwhile
+                kept = {record.id: record for record in read_finished(job, shard)}
+            if job.retry_failed:
+                kept = {name: record for name, record in kept.items() if record.status != "failed"}
+            items = [item for item in shard.part_of(job.items) if item.id not in kept]
+            if kept and not items:
+                self._counts.update(record.status for record in kept.values())
+                self._progress.advance(len(kept), describe(self._counts))
+                held.close()
+            else:
+                yield ShardWork(shard, items, kept, held)
+
+    def _on_record(self, record: StoredRecord) -> None:
+        job = self._job
+        self._counts[record.status] += 1
+        self._progress.advance(detail=describe(self._counts))
+        if record.status != "failed":
+            self._failures_in_a_row = 0
+            return
+        self._failures_in_a_row += 1
+        self._progress.print(f"{record.id}: failed, {record.reason}")
+        if 0 < job.most_failures_in_a_row <= self._failures_in_a_row:
+            raise JobError(
+                f"{self._failures_in_a_row} pictures in a row failed, the last one ({record.id}): "
+                f"{record.reason}; fix it and run the same command with --retry-failed, or go on "
+                "past them with --max-failures-in-a-row 0"
+            )
+
+    def _finish(self, work: ShardWork, records: list[StoredRecord]) -> None:
+        """Write the file of a shard."""
+        path = work.shard.file(self._job.out)
+        known = work.kept | {record.id: record for record in records}
         try:
-            for result in results:
-                record(result)
-                if 0 < job.most_failures_in_a_row <= failures:
-                    raise JobError(
-                        f"{failures} pictures in a row failed, the last one ({result.id}): "
-                        f"{result.reason}; mend it and run the same command with --retry-failed, "
-                        "or go on past them with --max-failures-in-a-row 0"
-                    )
-        except (JobError, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt) and executor.at_work:
-                progress.say("stopping after the pictures in work; Ctrl-C again leaves them")
-            for result in executor.stop():
-                record(result)
-            raise
+            write_lines(path, (known[item.id].line for item in work.shard.part_of(self._job.items)))
+        except OSError as error:
+            raise JobError(
+                f"{path} cannot be written ({error.strerror}): make room and run the same command "
+                "again; finished shards stay"
+            ) from None
+        for ending in (".partial", ".retry"):  # an older version's shard in work
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        work.held.close()
 
 
-def _is_merged(journal: Journal, final: Path, ids: Sequence[str]) -> bool:
-    """Whether a retry journal is one that `finish_retry` was killed before it could remove."""
-    return all(
-        journal.line(result.id) == result.line
-        for result in read_finished(final, ids)
-        if result.id in journal.places
-    )
+def read_finished(job: AnnotationJob, shard: Shard) -> Iterator[StoredRecord]:
+    """Read the finished file of a shard, one record at a time.
+
+    Raises:
+        JobError: it is damaged, or not of these pictures.
+    """
+    path, items = shard.file(job.out), shard.part_of(job.items)
+    number = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
+            try:
+                values = json.loads(line)
+                record = StoredRecord(
+                    values["id"], values["status"], values["reason"], line.rstrip(b"\n")
+                )
+                if record.status not in STATUSES:
+                    raise ValueError(f"the status {record.status!r}")
+            except (ValueError, TypeError, KeyError) as error:
+                raise JobError(
+                    f"{where}: no annotation ({error}); remove the file to make it again"
+                ) from None
+            if number > len(items) or record.id != items[number - 1].id:
+                raise JobError(
+                    f"{where} is about {record.id!r}: it was made from another list; choose "
+                    "another --out"
+                )
+            yield record
+    if number != len(items):
+        raise JobError(f"{path} ends after {number} of {len(items)} pictures; remove it")
 
 
-def _count(final: Path, ids: Sequence[str]) -> Counter[str]:
-    return Counter(result.status for result in read_finished(final, ids))
+def _disk_warning(job: AnnotationJob, shards: Sequence[Shard], left: int) -> str | None:
+    """Say so if the records that are still to be made may not fit on the disk."""
+    finished = [shard for shard in shards if shard.file(job.out).is_file()]
+    stored_bytes = sum(shard.file(job.out).stat().st_size for shard in finished)
+    records = sum(len(shard.part_of(job.items)) for shard in finished)
+    mean_bytes = stored_bytes / records if records else GUESSED_RECORD_BYTES
+    return disk_space_warning(job.out, left * mean_bytes, f"{left} pictures")
+
+
+def annotate_here(
+    pipeline: Pipeline, work: Iterator[ShardWork], on_record: OnRecord
+) -> Iterator[tuple[ShardWork, list[StoredRecord]]]:
+    """Annotate one shard after another in this process.
+
+    Raises:
+        JobError: no picture can be annotated.
+    """
+    for one in work:
+        yield one, pipeline.stored_records(one.items, on_record)
+
+
+# On a Ray cluster: a shard is a task of an actor that has built the stages -----------------------
+
+# So often a shard is tried again after its worker has died (no memory, a crash in a library).
+WORKER_DEATHS = 2
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How the work is spread.
+
+    Attributes:
+        address: of a running cluster; None: one of its own on this machine.
+        workers: how many sets of stages there are.
+        cpus_per_worker, gpus_per_worker: what each asks of the cluster; a part of a GPU is fine.
+
+    Raises:
+        JobError: a number that cannot be.
+    """
+
+    address: str | None = None
+    workers: int = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+
+    def __post_init__(self):
+        if self.workers < 1 or self.cpus_per_worker <= 0 or self.gpus_per_worker < 0:
+            raise JobError(
+                f"--workers is {self.workers}, --cpus-per-worker {self.cpus_per_worker}, "
+                f"--gpus-per-worker {self.gpus_per_worker}; they must be at least 1, above 0 "
+                "and 0 or more"
+            )
+
+
+def annotate_on_ray(
+    spec: PipelineSpec, options: RayOptions, work: Iterator[ShardWork], on_record: OnRecord
+) -> Iterator[tuple[ShardWork, list[StoredRecord]]]:
+    """Annotate as many shards at a time as there are workers; files are written here.
+
+    Raises:
+        JobError: no picture can be annotated, or Ray is not installed, cannot start, or loses its
+            workers.
+    """
+    ray, started = _start(options)
+    try:
+        _check_room(ray, options)
+        make_worker = ray.remote(ShardWorker).options(
+            num_cpus=options.cpus_per_worker,
+            num_gpus=options.gpus_per_worker,
+            max_restarts=WORKER_DEATHS,
+            max_task_retries=WORKER_DEATHS,
+        )
+        workers, idle, running = [], [], {}
+        while True:
+            while len(running) < options.workers and (one := next(work, None)):
+                if not idle:
+                    workers.append(make_worker.remote(spec))
+                    idle.append(workers[-1])
+                worker = idle.pop()
+                running[worker.annotate.remote(one.items)] = worker, one
+            if not running:
+                return
+            done = ray.wait(list(running))[0][0]
+            worker, one = running.pop(done)
+            records, job_error = ray.get(done)
+            if job_error:
+                raise JobError(job_error)
+            idle.append(worker)
+            for record in records:
+                on_record(record)
+            yield one, records
+    except ray.exceptions.RayError as error:
+        first = str(error).strip().partition("\n")[0]
+        raise JobError(
+            f"Ray gave up ({type(error).__name__}: {first}). If a worker died, memory or a "
+            "library failed it: --executor local shows at which picture. Finished shards stay; "
+            "the same command makes the others"
+        ) from None
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class ShardWorker:
+    """What runs in a worker of Ray."""
+
+    def __init__(self, spec: PipelineSpec):
+        """Build the stages."""
+        self._pipeline, self._job_error = None, ""
+        try:
+            self._pipeline = spec.build()
+        except JobError as error:
+            self._job_error = str(error)
+        except Exception as error:
+            self._job_error = f"a worker cannot build the stages ({type(error).__name__}: {error})"
+
+    def annotate(self, items: list[Item]) -> tuple[list[StoredRecord], str]:
+        """The records of pictures, and why the job cannot go on, if so."""
+        if self._pipeline is None:
+            return [], self._job_error
+        try:
+            return self._pipeline.stored_records(items, lambda record: None), ""
+        except JobError as error:
+            return [], str(error)
+
+
+def _start(options: RayOptions):
+    """Import and start Ray, unless it runs in this process; also whether it was started."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked to be counted
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise JobError(
+            f"--executor ray needs Ray ({error}): pip install ray, or use --executor local"
+        ) from None
+    if ray.is_initialized():
+        return ray, False
+    own_cluster = {
+        "address": "local",
+        "num_cpus": max(1, math.ceil(options.workers * options.cpus_per_worker)),
+        "include_dashboard": False,
+    }
+    where = {"address": options.address} if options.address else own_cluster
+    try:
+        ray.init(**where, log_to_driver=True, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        with suppress(Exception):
+            ray.shutdown()
+        raise JobError(f"Ray cannot start: {error}") from None
+    return ray, True
+
+
+def _check_room(ray, options: RayOptions) -> None:
+    """Refuse workers that the cluster has no place for; Ray would wait for it for ever."""
+    there = ray.cluster_resources()
+    asked = {"CPU": options.cpus_per_worker, "GPU": options.gpus_per_worker}
+    for kind, needed in asked.items():
+        room = math.inf if needed == 0 else there.get(kind, 0.0) / needed
+        if room < options.workers:
+            raise JobError(
+                f"{options.workers} workers with {needed:g} {kind} each do not fit: the cluster "
+                f"has {there.get(kind, 0.0):g}; take fewer, or give each less"
+            )

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_training.annotation.frame import Frame, JobError, PointMap, StageError
+from spear_training.annotation.frame import Frame, PointMap
 from spear_training.annotation.networks import OneAtATime, load_library, loading, pick_device
 from spear_training.annotation.records import Intrinsics
+from spear_training.annotation.stages import JobError, StageError
 
 INSTALL = "pip install git+https://github.com/microsoft/MoGe.git"
 DEFAULT_MODELS = {"v1": "Ruicheng/moge-vitl", "v2": "Ruicheng/moge-2-vitl"}

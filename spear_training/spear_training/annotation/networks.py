@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from spear_training.annotation.frame import JobError
+from spear_training.annotation.stages import JobError
 
 # Libraries that only some stages need: imported when such a stage first works.
 

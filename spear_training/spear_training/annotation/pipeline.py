@@ -1,37 +1,68 @@
-"""The stages in their order, and what comes out of them: one record a picture."""
+"""The stages in their order: from one picture to its record, and from many to theirs.
 
-import inspect
+Many are annotated several at a time where a stage waits for a service. A stage that gains nothing
+from company (its `parallel` is 1: a model on the GPU) is still called by one thread at a time.
+"""
+
+import logging
+import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spear_policy.shared.seeds import generator
 from spear_training.annotation.boxes import box_gap_m
-from spear_training.annotation.frame import (
-    Frame,
-    JobError,
-    PointMap,
-    Stage,
-    StageError,
-    read_frame,
-    seed_of,
-)
+from spear_training.annotation.frame import Frame, PointMap, Stage, read_frame
 from spear_training.annotation.records import Annotation, Item
+from spear_training.annotation.stages import JobError, StageError
 
 PIXEL_POINTS = 64
+LONGEST_REASON = 500  # characters
+log = logging.getLogger(__name__)
+_logged_places: set[tuple] = set()
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record as it is stored, and what a job must know of it.
+
+    Attributes:
+        id: of the picture.
+        status: ok, empty or failed.
+        reason: in words, unless ok.
+        line: the record, UTF-8, without the end of the line.
+    """
+
+    id: str
+    status: str
+    reason: str | None
+    line: bytes
+
+    @classmethod
+    def of(cls, annotation: Annotation) -> "StoredRecord":
+        """Make the line of a record.
+
+        Raises:
+            ValueError: it has numbers or words that cannot be stored.
+        """
+        line = annotation.to_json().encode("utf-8")
+        return cls(annotation.id, annotation.status, annotation.reason, line)
 
 
 class Pipeline:
-    """Annotates pictures. A stage that fails ends its picture, not the job."""
+    """Annotates pictures. What goes wrong with one picture ends that picture, not the job."""
 
     def __init__(self, root: Path, stages: Sequence[Stage]):
         """Take the folder that the items' paths are relative to, and the stages in order."""
         self.root, self.stages = Path(root), tuple(stages)
+        self._turns = [threading.Semaphore(stage.parallel) for stage in self.stages]
 
     @property
     def settings(self) -> list[dict]:
@@ -47,7 +78,7 @@ class Pipeline:
         """Make the record of one picture; a picture that cannot be used says why in it.
 
         Raises:
-            JobError: no picture can be annotated until somebody mends what the text names.
+            JobError: no picture can be annotated until somebody fixes what the text names.
         """
         known = {"id": item.id, "image": item.image, "native_aspect": item.native_aspect}
         seconds: dict[str, float] = {}
@@ -56,13 +87,71 @@ class Pipeline:
             started = time.perf_counter()
             frame = read_frame(item, self.root)
             seconds["read"] = time.perf_counter() - started
-            for stage in self.stages:
-                name, started = stage.name, time.perf_counter()
-                frame = stage(frame)
-                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
+            for stage, turn in zip(self.stages, self._turns, strict=True):
+                name = stage.name
+                with turn:
+                    started = time.perf_counter()
+                    frame = stage(frame)
+                    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
         except StageError as error:
             return Annotation(**known, status="failed", reason=f"{name}: {error}", seconds=seconds)
         return replace(_record(frame), seconds=seconds)
+
+    def stored_record(self, item: Item) -> StoredRecord:
+        """Make the record of one picture; an error that no stage expected is its failure too.
+
+        Raises:
+            JobError: no picture can be annotated.
+        """
+        try:
+            annotation = self.annotate(item)
+            if annotation.id != item.id:
+                raise ValueError(f"a stage made it the record of {annotation.id!r}")
+            return StoredRecord.of(annotation)
+        except JobError:
+            raise
+        except Exception as error:
+            _log_once(item, error)
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+            reason = words.encode("utf-8", "backslashreplace").decode()
+            failed = Annotation(
+                item.id, item.image, "failed", native_aspect=item.native_aspect, reason=reason
+            )
+            return StoredRecord.of(failed)
+
+    def stored_records(
+        self, items: Sequence[Item], on_record: Callable[[StoredRecord], None]
+    ) -> list[StoredRecord]:
+        """Make the records of pictures, in their order.
+
+        Args:
+            on_record: called in this thread with each record when it is made, in any order. What
+                it raises ends the work.
+
+        Raises:
+            JobError: no picture can be annotated; what was in work has ended.
+            KeyboardInterrupt: what is in work is left to its threads.
+        """
+        if self.parallel <= 1:
+            records = []
+            for item in items:
+                records.append(self.stored_record(item))
+                on_record(records[-1])
+            return records
+        pool = ThreadPoolExecutor(self.parallel, thread_name_prefix="annotate")
+        futures = [pool.submit(self.stored_record, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                on_record(future.result())
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BaseException:
+            # Answers that are under way will be kept.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        pool.shutdown()
+        return [future.result() for future in futures]
 
 
 def _record(frame: Frame) -> Annotation:
@@ -93,139 +182,15 @@ def random_pixel_points(points: PointMap, name: str, count: int) -> tuple[tuple[
         (u, v, x, y, z) each: the pixel's centre (px), then its point.
     """
     rows, columns = np.nonzero(np.isfinite(points.points_m).all(axis=-1))
-    draws = np.random.default_rng(seed_of(name))
-    chosen = draws.choice(len(rows), min(count, len(rows)), replace=False)
+    chosen = generator(name).choice(len(rows), min(count, len(rows)), replace=False)
     found: NDArray = points.points_m[rows[chosen], columns[chosen]].astype(float)
     pixels = np.column_stack([columns[chosen], rows[chosen]]).astype(float)
     return tuple(tuple(row) for row in np.hstack([pixels, found]).tolist())
 
 
-# Names of the stages that a user can choose from; light, for the sake of --help.
-
-
-DETECTORS = ("gemini", "grounding_dino", "given")
-SEGMENTERS = ("sam2", "given")
-GEOMETRIES = ("moge", "depth")
-NETWORKS = ("grounding_dino", "sam2", "moge")
-EXECUTORS = ("local", "ray")
-
-
-# A pipeline in words: small enough to send to another process, which builds the stages it.
-
-
-@dataclass(frozen=True)
-class PipelineSpec:
-    """Which stages, and their settings.
-
-    Attributes:
-        root: folder that the items' paths are relative to.
-        detector, segmenter, geometry: names.
-        answers: folder for the detector gemini's answers; None: they are not kept.
-        options: stage name -> names and values that differ from the defaults.
-    """
-
-    root: Path
-    detector: str
-    segmenter: str
-    geometry: str
-    answers: Path | None = None
-    options: dict[str, dict] = field(default_factory=dict)
-
-    def build(self) -> Pipeline:
-        """Make the stages; libraries and models are loaded when the first picture needs them.
-
-        Raises:
-            JobError: a stage or a setting that does not exist, or a value that cannot work.
-        """
-        if unknown := set(self.options) - set(self._stage_names()):
-            raise JobError(
-                f"no setting for {', '.join(sorted(unknown))}: the stages are "
-                f"{', '.join(self._stage_names())}"
-            )
-        return Pipeline(
-            self.root,
-            [
-                self._detector(),
-                self._unique(),
-                self._segmenter(),
-                self._geometry(),
-                *self._box_stages(),
-            ],
-        )
-
-    def _stage_names(self) -> list[str]:
-        chosen = (self.detector, self.segmenter, self.geometry, "clouds", "outliers", "boxes")
-        return list(dict.fromkeys(chosen))
-
-    def _detector(self) -> Stage:
-        if self.detector == "gemini":
-            from spear_training.annotation.gemini import GeminiDetector, GeminiOptions
-
-            return GeminiDetector(self._made(GeminiOptions, "gemini"), self.answers)
-        if self.detector == "grounding_dino":
-            from spear_training.annotation.grounding_dino import (
-                GroundingDinoDetector,
-                GroundingDinoOptions,
-            )
-
-            return GroundingDinoDetector(self._made(GroundingDinoOptions, "grounding_dino"))
-        if self.detector == "given":
-            from spear_training.annotation.given import GivenDetector
-
-            return self._made(GivenDetector, "given")
-        raise _unknown("detector", self.detector, DETECTORS)
-
-    def _unique(self) -> Stage:
-        from spear_training.annotation.detections import KeepUnique
-
-        return KeepUnique()
-
-    def _segmenter(self) -> Stage:
-        if self.segmenter == "sam2":
-            from spear_training.annotation.sam2 import Sam2Options, Sam2Segmenter
-
-            return Sam2Segmenter(self._made(Sam2Options, "sam2"))
-        if self.segmenter == "given":
-            from spear_training.annotation.given import GivenSegmenter
-
-            return self._made(GivenSegmenter, "given")
-        raise _unknown("segmenter", self.segmenter, SEGMENTERS)
-
-    def _geometry(self) -> Stage:
-        if self.geometry == "moge":
-            from spear_training.annotation.moge import MogeGeometry, MogeOptions
-
-            return MogeGeometry(self._made(MogeOptions, "moge"))
-        if self.geometry == "depth":
-            from spear_training.annotation.depth import DepthGeometry
-
-            return self._made(partial(DepthGeometry, self.root), "depth")
-        raise _unknown("geometry", self.geometry, GEOMETRIES)
-
-    def _box_stages(self) -> list[Stage]:
-        from spear_training.annotation.boxes import FitBoxes
-        from spear_training.annotation.clouds import MakeClouds, RemoveOutliers
-
-        return [
-            self._made(MakeClouds, "clouds"),
-            self._made(RemoveOutliers, "outliers"),
-            self._made(FitBoxes, "boxes"),
-        ]
-
-    def _made(self, make: Callable, stage: str):
-        """Call `make` with the settings of a stage."""
-        given = self.options.get(stage, {})
-        known = inspect.signature(make).parameters
-        if unknown := [name for name in given if name not in known]:
-            raise JobError(
-                f"{stage} has no setting {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
-            )
-        for name, value in given.items():
-            for kind, words in ((str, "words"), ((int, float), "a number")):
-                if isinstance(known[name].default, kind) and not isinstance(value, kind):
-                    raise JobError(f"{stage}.{name} is {value!r}; it must be {words}")
-        return make(**given)
-
-
-def _unknown(kind: str, name: str, known: tuple[str, ...]) -> JobError:
-    return JobError(f"there is no {kind} {name!r}; choose from {', '.join(known)}")
+def _log_once(item: Item, error: Exception) -> None:
+    """Log the traceback of the first error of its kind; of the others the record says enough."""
+    place = (type(error), *traceback.extract_tb(error.__traceback__)[-1][:2])
+    if place not in _logged_places:
+        _logged_places.add(place)
+        log.error("%s: an error that no stage expected", item.id, exc_info=error)

@@ -18,10 +18,6 @@ from pycocotools import mask as coco
 # What is to be annotated: one item a picture, and what is already known about it.
 
 
-class ItemError(ValueError):
-    """A list of items cannot be read; says the file, the line and the mend."""
-
-
 @dataclass(frozen=True)
 class Intrinsics:
     """A pinhole camera in pixels; (0, 0) is the centre of the top left pixel."""
@@ -100,7 +96,7 @@ class Item:
         """Read what `to_json` wrote.
 
         Raises:
-            ItemError: it is no JSON, or something is missing, unknown or of the wrong type.
+            RecordError: it is no JSON, or something is missing, unknown or of the wrong type.
         """
         try:
             values = json.loads(line)
@@ -118,10 +114,10 @@ class Item:
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             said = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise ItemError(f"no item: {said}; annotation/items.py shows one") from None
+            raise RecordError(f"no item: {said}; annotation/items.py shows one") from None
         for name in ("id", "image"):
             if not isinstance(getattr(item, name), str) or not getattr(item, name):
-                raise ItemError(f"{name} must be words that are not empty")
+                raise RecordError(f"{name} must be words that are not empty")
         return item
 
 
@@ -129,7 +125,7 @@ def read_items(path: Path) -> list[Item]:
     """Read a list of items; blank lines do not count.
 
     Raises:
-        ItemError: a line is no item, two items have one id, or there is none.
+        RecordError: a line is no item, two items have one id, or there is none.
         OSError: the file cannot be read.
     """
     items: dict[str, Item] = {}
@@ -139,13 +135,13 @@ def read_items(path: Path) -> list[Item]:
                 continue
             try:
                 item = Item.from_json(line.decode("utf-8"))
-            except (ItemError, UnicodeDecodeError) as error:
-                raise ItemError(f"{path}, line {number}: {error}") from None
+            except (RecordError, UnicodeDecodeError) as error:
+                raise RecordError(f"{path}, line {number}: {error}") from None
             if item.id in items:
-                raise ItemError(f"{path}, line {number}: the id {item.id!r} is there twice")
+                raise RecordError(f"{path}, line {number}: the id {item.id!r} is there twice")
             items[item.id] = item
     if not items:
-        raise ItemError(f"{path} has no items: write one line a picture")
+        raise RecordError(f"{path} has no items: write one line a picture")
     return list(items.values())
 
 
@@ -279,7 +275,7 @@ class Annotation:
             annotation = cls(
                 intrinsics=camera and Intrinsics(**camera),
                 objects=tuple(_object(found) for found in values.pop("objects")),
-                gaps_m=tuple((i, j, tuple(xyz)) for i, j, xyz in values.pop("gaps_m")),
+                gaps_m=tuple((i, j, tuple(xyz)) for i, j, xyz in values.pop("gaps_m", ())),
                 pixel_points=tuple(tuple(point) for point in values.pop("pixel_points")),
                 dropped=tuple(Dropped(**drop) for drop in values.pop("dropped")),
                 **values,
@@ -315,10 +311,6 @@ def _rounded(value):
 # Masks as COCO stores them: compressed run lengths, columns first.
 
 
-class MaskError(ValueError):
-    """A stored mask cannot be read; says what about it."""
-
-
 def encode_mask(mask: NDArray[np.bool_]) -> dict:
     """Plain values for JSON: `size` [height, width] and `counts`, of a mask (H, W)."""
     stored = coco.encode(np.asfortranarray(mask, np.uint8))
@@ -329,15 +321,15 @@ def decode_mask(stored: dict) -> NDArray[np.bool_]:
     """Read a mask (H, W) that `encode_mask`, or COCO's own code, wrote.
 
     Raises:
-        MaskError: the runs do not fill the size, or there is none.
+        RecordError: the runs do not fill the size, or there is none.
     """
     try:
         height, width = (int(side) for side in stored["size"])
         counts = stored["counts"].encode("ascii")
         found = coco.decode({"size": [height, width], "counts": counts})
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise MaskError(f"the mask is damaged ({type(error).__name__}: {error})") from None
+        raise RecordError(f"the mask is damaged ({type(error).__name__}: {error})") from None
     # pycocotools leaves what a cut mask does not reach as it found the memory.
     if found.max(initial=0) > 1 or coco.encode(found)["counts"] != counts:
-        raise MaskError(f"the mask is damaged: its runs do not fill {width}x{height} pixels")
+        raise RecordError(f"the mask is damaged: its runs do not fill {width}x{height} pixels")
     return found.astype(bool)

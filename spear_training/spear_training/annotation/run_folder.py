@@ -1,149 +1,32 @@
-"""OUT/run.json: what the records of a folder were made from and how, and that it stays so."""
+"""OUT, the folder of a run: what its records were made from and how, and the records, in shards.
 
+run.json                               written by the first run; later ones must agree with it
+annotations-00003-of-00064.jsonl       records of a shard, written whole when all are made
+annotations-00003-of-00064.jsonl.lock  there while a process makes them
+answers/                               what Gemini answered, whatever becomes of the records
+"""
+
+import fcntl
 import hashlib
-import json
 import logging
+import math
 import os
 import platform
-import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib import metadata
-from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import Shard
+from spear_policy.shared.files import differences, read_json_object, write_or_verify
 from spear_training.annotation.records import Annotation, Item, RecordError
+from spear_training.annotation.stages import JobError
 
-# A file that the first run writes and every later one must agree with.
-
-
-_WAIT_S = 2.0  # for another process that is writing it just now
-
-
-def agree(path: Path, values: dict, binding: tuple[str, ...], mend: str) -> dict:
-    """Write `values` as JSON, or compare with what is there.
-
-    Processes that begin at once write it once: the file appears whole, and only where none was.
-
-    Args:
-        binding: the keys that must agree; the others are for information.
-        mend: what to do when they do not; ends the sentence.
-
-    Returns:
-        What the file holds.
-
-    Raises:
-        JobError: it holds something else; names the first differences.
-        OSError: the folder cannot be written.
-    """
-    if not path.exists() and _write_new(path, values):
-        return values
-    there = read_json_object(path)
-    now = json.loads(json.dumps(values))
-    found = differences(
-        {key: there.get(key) for key in binding}, {key: now.get(key) for key in binding}
-    )
-    if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise JobError(f"{path} says {'; '.join(found[:3])}{more}: {mend}")
-    return there
-
-
-def read_json_object(path: Path) -> dict:
-    """Read such a file.
-
-    Raises:
-        JobError: it is not there, or is damaged.
-    """
-    deadline = time.monotonic() + _WAIT_S
-    while True:
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(values, dict):
-                return values
-            reason = "no JSON object"
-        except OSError as error:
-            raise JobError(f"{path} cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            reason = str(error)
-        if time.monotonic() > deadline:
-            raise JobError(f"{path} is damaged ({reason}); put it back, or choose another folder")
-        time.sleep(0.05)
-
-
-def differences(there, now, name: str = "") -> list[str]:
-    """Say where two JSON values differ: "detector.model = 'a', but it is now 'b'"."""
-    if isinstance(there, dict) and isinstance(now, dict):
-        keys = [*there, *(key for key in now if key not in there)]
-        return [
-            words
-            for key in keys
-            for words in differences(
-                there.get(key), now.get(key), f"{name}.{key}" if name else str(key)
-            )
-        ]
-    if _staged(there) and _staged(now):
-        pairs = enumerate(zip_longest(there, now), 1)
-        return [words for number, pair in pairs for words in _stage_differences(number, *pair)]
-    return [] if there == now else [f"{name} = {_short(there)}, but it is now {_short(now)}"]
-
-
-def _stage_differences(number: int, there: dict | None, now: dict | None) -> list[str]:
-    names = [stage and stage["stage"] for stage in (there, now)]
-    if names[0] != names[1]:
-        return differences(*names, f"stage {number}")
-    return differences(there, now, names[0])
-
-
-def _staged(value) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(part, dict) and "stage" in part for part in value)
-    )
-
-
-def _short(value) -> str:
-    words = "nothing" if value is None else repr(value)
-    return words if len(words) <= 80 else words[:77] + "..."
-
-
-def _write_new(path: Path, values: dict) -> bool:
-    """Write a file that was not there; False: another process was first."""
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.writing")
-    try:
-        with beside.open("x", encoding="utf-8") as file:
-            json.dump(values, file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        return _link(beside, path)
-    finally:
-        with suppress(FileNotFoundError):
-            beside.unlink()
-
-
-def _link(beside: Path, path: Path) -> bool:
-    try:
-        os.link(beside, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(beside.read_text(encoding="utf-8"))
-        except FileExistsError:
-            return False
-    return True
-
-
-# OUT/run.json: what the records of a folder were made from and how, and that it stays so.
-
-
-NAME = "run.json"
-_BINDING = ("format", "settings", "items", "num_shards")
+RUN_FILE = "run.json"
+SHARD_PICTURES = 256
+MOST_SHARDS = 99_999  # what five digits can name
+_BINDING = ("format", "settings", "items")
 _FORMAT = "spear annotations 1"
 _LIBRARIES = (
     "spear_training",
@@ -157,6 +40,7 @@ _LIBRARIES = (
     "ray",
 )
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def agree_on_run(
@@ -165,18 +49,22 @@ def agree_on_run(
     items: Sequence[Item],
     root: Path,
     num_shards: int,
-    where: str,
+    listed: str,
 ) -> dict:
     """Write run.json, or check that it says the same.
 
     Args:
         settings: of all stages, in order.
-        items: the whole list, not a shard's.
+        items: the whole list.
         root: the folder that the items' paths are relative to.
-        where: the list's path or folder, for people.
+        num_shards: into how many the list is cut, if no run before has cut it.
+        listed: the list's path or folder, for people.
+
+    Returns:
+        What run.json says.
 
     Raises:
-        JobError: the folder holds another run; names the difference.
+        MismatchError: the folder holds another run; names the difference.
         OSError: the folder cannot be written.
     """
     values = {
@@ -184,15 +72,15 @@ def agree_on_run(
         "settings": settings,
         "items": {"count": len(items), "sha256": hash_items(items)},
         "num_shards": num_shards,
-        "list": where,
+        "list": listed,
         # Relative, so that a folder of pictures and of records can move together.
         "images": os.path.relpath(root.resolve(), out.resolve()),
         "versions": versions(),
     }
-    mend = "use the same options and pictures again, or choose another --out"
-    there = agree(out / NAME, values, _BINDING, mend)
+    fix = "use the same options and pictures again, or choose another --out"
+    there = write_or_verify(out / RUN_FILE, values, _BINDING, fix)
     for words in differences(there.get("versions"), values["versions"]):
-        log.warning("%s: version of %s", out / NAME, words)
+        log.warning("%s: version of %s", out / RUN_FILE, words)
     return there
 
 
@@ -200,13 +88,14 @@ def read_run(out: Path) -> dict:
     """Read run.json.
 
     Raises:
-        JobError: there is none, or it is damaged.
+        JobError: there is none, or it has not all it must have.
+        MismatchError: it is damaged.
     """
-    path = out / NAME
+    path = out / RUN_FILE
     if not path.is_file():
         raise JobError(f"{path} is not there: {out} must be a folder that `annotate run` wrote")
     run = read_json_object(path)
-    if missing := {*_BINDING, "images"} - set(run):
+    if missing := {*_BINDING, "num_shards", "images"} - set(run):
         raise JobError(f"{path} is damaged: it has no {', '.join(sorted(missing))}")
     return run
 
@@ -221,7 +110,7 @@ def images_root(out: Path, run: dict) -> Path:
     if not root.is_dir():
         raise JobError(
             f"{root}, the folder of the pictures, is not there: put it back, or write its new "
-            f'place into "images" of {out / NAME}'
+            f'place into "images" of {out / RUN_FILE}'
         )
     return root
 
@@ -245,7 +134,51 @@ def versions() -> dict[str, str]:
     return found
 
 
-# Reading back what a run has written so far.
+# Shards ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the equal parts of a list.
+
+    Attributes:
+        index: 0 to count - 1.
+        count: parts in all.
+
+    Raises:
+        JobError: there is no such part.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self):
+        if not 1 <= self.count <= MOST_SHARDS:
+            raise JobError(f"--num-shards is {self.count}; it must be 1 to {MOST_SHARDS}")
+        if not 0 <= self.index < self.count:
+            raise JobError(
+                f"--shard is {self.index}; with --num-shards {self.count} it must be 0 to "
+                f"{self.count - 1}"
+            )
+
+    def part_of(self, listed: Sequence[T]) -> Sequence[T]:
+        """What of a list is in this shard; the sizes of two shards differ by one at most."""
+        first = self.index * len(listed) // self.count
+        end = (self.index + 1) * len(listed) // self.count
+        return listed[first:end]
+
+    def file(self, out: Path) -> Path:
+        """Where its records are when all are made."""
+        return out / f"annotations-{self.index:05d}-of-{self.count:05d}.jsonl"
+
+
+def shards_for(pictures: int, parts: int) -> int:
+    """Into how many shards a new list is cut: of `SHARD_PICTURES` at most, as many in each part.
+
+    Args:
+        parts: that processes work on, each by itself: --num-shards.
+    """
+    return min(parts * max(1, math.ceil(pictures / (parts * SHARD_PICTURES))), MOST_SHARDS)
 
 
 def shards_of(out: Path) -> tuple[list[Shard], list[Shard]]:
@@ -253,6 +186,7 @@ def shards_of(out: Path) -> tuple[list[Shard], list[Shard]]:
 
     Raises:
         JobError: the folder is no run's.
+        MismatchError: its run.json is damaged.
     """
     count = read_run(out)["num_shards"]
     shards = [Shard(index, count) for index in range(count)]
@@ -263,10 +197,11 @@ def shards_of(out: Path) -> tuple[list[Shard], list[Shard]]:
 def read_annotations(out: Path) -> Iterator[Annotation]:
     """Read the records of all finished shards, in the order of the list.
 
-    `shards_of` tells which are missing.
+    `shards_of` says which are missing.
 
     Raises:
         JobError: the folder is no run's, or a line is damaged.
+        MismatchError: its run.json is damaged.
         OSError: a file cannot be read.
     """
     for shard in shards_of(out)[0]:
@@ -288,3 +223,31 @@ def read_shard(path: Path) -> Iterator[Annotation]:
                 raise JobError(
                     f"{path}, line {number}: {error}; remove the file and run its shard again"
                 ) from None
+
+
+def claim(shard_file: Path) -> ExitStack | None:
+    """Keep other processes from making a shard meanwhile; closing what comes back ends that.
+
+    A file system without locks is done without: two processes may do the same work then, and what
+    they write is whole.
+
+    Returns:
+        None: another process is at work on it.
+    """
+    path = lock_file(shard_file)
+    with ExitStack() as held:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        held.callback(os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        except OSError:
+            pass
+        held.callback(path.unlink, missing_ok=True)
+        return held.pop_all()
+
+
+def lock_file(shard_file: Path) -> Path:
+    """The file that is there while a process is at work on a shard."""
+    return shard_file.with_name(shard_file.name + ".lock")

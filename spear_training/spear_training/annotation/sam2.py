@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_training.annotation.frame import Candidate, Frame, JobError
+from spear_training.annotation.frame import Candidate, Frame
 from spear_training.annotation.networks import OneAtATime, check_dtype, load_pretrained
 from spear_training.annotation.records import Dropped
+from spear_training.annotation.stages import JobError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)

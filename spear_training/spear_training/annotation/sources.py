@@ -12,7 +12,7 @@ Units may be made by several processes at once, in any order; the list comes out
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.annotation.records import Item, ItemError
-from spear_training.annotation.run_folder import agree
+from spear_policy.shared.files import write_atomically, write_lines, write_or_verify
+from spear_training.annotation.records import Item, RecordError
 from spear_training.data.reader import DataFileError, EpisodeReader
 
 # A folder of pictures as a list of items: what is in it and below it, in a fixed order.
@@ -42,10 +42,10 @@ def photograph_items(folder: Path, but_not: Path | None = None) -> list[Item]:
         but_not: a folder that is left out: where the results go.
 
     Raises:
-        ItemError: there is no such folder, no picture in it, or a name that is no text.
+        RecordError: there is no such folder, no picture in it, or a name that is no text.
     """
     if not folder.is_dir():
-        raise ItemError(f"{folder} is no folder; name one with pictures")
+        raise RecordError(f"{folder} is no folder; name one with pictures")
     left_out = but_not and but_not.resolve()
     names = sorted(
         path.relative_to(folder).as_posix() for path in _pictures(folder, left_out, frozenset())
@@ -54,9 +54,9 @@ def photograph_items(folder: Path, but_not: Path | None = None) -> list[Item]:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise ItemError(f"{folder}: the name {name!r} is not in UTF-8; rename it") from None
+            raise RecordError(f"{folder}: the name {name!r} is not in UTF-8; rename it") from None
     if not names:
-        raise ItemError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise RecordError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
     return [Item(name, name) for name in names]
 
 
@@ -67,7 +67,7 @@ def _pictures(folder: Path, left_out: Path | None, above: frozenset[Path]) -> It
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
-        raise ItemError(f"{folder} cannot be read ({error.strerror})") from None
+        raise RecordError(f"{folder} cannot be read ({error.strerror})") from None
     for entry in entries:
         if entry.name.startswith("."):
             continue
@@ -101,13 +101,13 @@ class FrameFolder:
             settings: all that the pictures depend on, as plain JSON values.
 
         Raises:
-            JobError: the folder was made with other settings.
+            MismatchError: the folder was made with other settings.
             OSError: it cannot be written.
         """
         self.out = out
         (out / "frames").mkdir(parents=True, exist_ok=True)
-        mend = "use the same options again, or choose another --out"
-        agree(out / "import.json", settings, tuple(settings), mend)
+        fix = "use the same options again, or choose another --out"
+        write_or_verify(out / "import.json", settings, tuple(settings), fix)
 
     def has(self, unit: str) -> bool:
         """Whether a unit is whole."""
@@ -124,7 +124,7 @@ class FrameFolder:
         """
         path = self.out / "frames" / unit / f"{name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, _jpeg(image))
+        write_atomically(path, _jpeg(image))
         return path.relative_to(self.out).as_posix()
 
     def finish_unit(self, unit: str, made: Unit) -> None:
@@ -139,7 +139,7 @@ class FrameFolder:
         }
         path = self._part(unit)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, json.dumps(values, ensure_ascii=False).encode())
+        write_atomically(path, json.dumps(values, ensure_ascii=False))
 
     def make(
         self, units: Sequence[str], make_unit: Callable[[str], Unit], say: Callable[[str], None]
@@ -185,10 +185,10 @@ class FrameFolder:
                 for value in self._read(unit)[key]:
                     counts[key] += 1
                     value = {"unit": unit, "reason": value} if key == "rejected" else value
-                    yield json.dumps(value, ensure_ascii=False).encode() + b"\n"
+                    yield json.dumps(value, ensure_ascii=False).encode()
 
-        _write_whole(self.out / "rejected.jsonl", lines("rejected"))
-        _write_whole(self.out / "items.jsonl", lines("items"))
+        write_lines(self.out / "rejected.jsonl", lines("rejected"))
+        write_lines(self.out / "items.jsonl", lines("items"))
         return counts["items"], counts["rejected"]
 
     def _read(self, unit: str) -> dict:
@@ -203,17 +203,6 @@ def _jpeg(image: NDArray[np.uint8]) -> bytes:
     # The pictures are small: full resolution of the colours costs little.
     Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
     return file.getvalue()
-
-
-def _write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
-    beside = path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
-    try:
-        with beside.open("wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 # BridgeData V2: frames of the camera over the shoulder, as items.

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from spear_policy.model.coordinate_bins import CoordinateBins
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import write_lines
+from spear_policy.shared.files import write_lines
 from spear_training.annotation.records import Annotation
+from spear_training.annotation.stages import JobError
 from spear_training.data.statistics.sketch import Sketch, pooled_mean_std, pooled_quantiles
 
 NAME = "bins.json"

@@ -17,10 +17,9 @@ from spear_policy.model.config import small
 from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_policy.model.prompts import QuestionIds, question_ids
 from spear_policy.model.tokenizer import train_tokenizer
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import Shard
 from spear_training.annotation.records import STATUSES, Annotation, RecordError
-from spear_training.annotation.run_folder import images_root, read_run
+from spear_training.annotation.run_folder import Shard, images_root, read_run
+from spear_training.annotation.stages import JobError
 from spear_training.data.mixture import MixtureOrder
 from spear_training.vqa.asking import (
     ask_backprojection,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
+from spear_policy.shared.seeds import seed_of
 from spear_training.annotation.accuracy.compare import (
     ObjectAccuracy,
     SceneTruth,
@@ -27,10 +28,11 @@ from spear_training.annotation.boxes import FitBoxes
 from spear_training.annotation.clouds import MakeClouds, RemoveOutliers
 from spear_training.annotation.depth import DepthGeometry
 from spear_training.annotation.detections import KeepUnique
-from spear_training.annotation.frame import Frame, JobError, Stage, StageError, seed_of
+from spear_training.annotation.frame import Frame, Stage
 from spear_training.annotation.given import GivenDetector, GivenSegmenter
 from spear_training.annotation.pipeline import Pipeline
 from spear_training.annotation.records import Annotation, Item, RecordError, read_items
+from spear_training.annotation.stages import JobError, StageError
 
 # Makes exact depth as bad as a camera's: noise, false points at edges, holes.
 

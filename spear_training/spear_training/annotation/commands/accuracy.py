@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
 
     from spear_training.annotation.accuracy.measure import DepthNoise, compare_run, measure_world
     from spear_training.annotation.accuracy.report import terminal_tables, write_report
-    from spear_training.annotation.frame import JobError
     from spear_training.annotation.run_folder import read_annotations
+    from spear_training.annotation.stages import JobError
 
     if options.scenes is not None and options.scenes < 1:
         raise JobError(f"--scenes is {options.scenes}; it must be at least 1")

@@ -70,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
         JobError: it cannot go on.
         OSError: a file cannot be read or written; what is there is whole.
     """
-    from spear_training.annotation.frame import JobError
-    from spear_training.annotation.job import Shard
+    from spear_training.annotation.run_folder import Shard
+    from spear_training.annotation.stages import JobError
 
     for name in ("every", "every_episode"):
         if getattr(options, name, 1) < 1:
@@ -109,8 +109,8 @@ def _egoexo4d(options: argparse.Namespace):
 
 
 def _bridge(options: argparse.Namespace):
-    from spear_training.annotation.frame import JobError
     from spear_training.annotation.sources import FrameFolder, bridge_units, make_unit
+    from spear_training.annotation.stages import JobError
     from spear_training.data.oxe.reader import BridgeReader
     from spear_training.data.reader import DataFileError
 

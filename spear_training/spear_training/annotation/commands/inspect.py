@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from spear_training.annotation.frame import JobError
     from spear_training.annotation.inspection.page import PAGE, Wanted, survey, write_pages
+    from spear_training.annotation.stages import JobError
 
     for name, value in (("--count", options.count), ("--per-page", options.per_page)):
         if value < 1:

@@ -5,7 +5,6 @@ questions is to look at, and for other trainers. Records and pictures are never 
 """
 
 import argparse
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import write_lines
+from spear_policy.shared.files import write_lines
+from spear_training.annotation.stages import JobError
 from spear_training.vqa.bins import COUNT, NAME, BinSource, FittedBins, fit_bins
 from spear_training.vqa.dataset import (
     ASKED_ALREADY,
@@ -66,13 +65,13 @@ def run(options: argparse.Namespace) -> int:
     """Fit or read the bins, write the questions, print what they came to.
 
     Returns:
-        0; 1 where no picture has a question; 2 where it cannot be done.
+        0; 1 where no picture has a question.
+
+    Raises:
+        JobError, MismatchError: it cannot be done.
+        OSError: a file cannot be read or written.
     """
-    try:
-        return 0 if _write(options, Console()) else 1
-    except (JobError, OSError) as error:
-        print(f"annotate questions: {error}", file=sys.stderr)
-        return 2
+    return 0 if _write(options, Console()) else 1
 
 
 def _write(options: argparse.Namespace, console: Console) -> int:

@@ -1,8 +1,9 @@
 """Annotate photographs: 2D boxes and labels, masks, points, outlier removal, oriented 3D boxes.
 
 Each picture becomes one line of OUT/annotations-*.jsonl, in the order of the list; one that
-cannot be used says why. The job may be killed at any moment: run the same command again and it
-goes on where it was. Several shards of one job may run at once, on one machine or on many.
+cannot be used says why. Records are written in shards of 256 pictures at most. The job may be
+killed at any moment: the same command makes the shards that are missing. Several processes may
+work on one job at once, on one machine or on many.
 """
 
 import argparse
@@ -12,19 +13,10 @@ import os
 import sys
 from pathlib import Path
 
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.pipeline import (
-    DETECTORS,
-    EXECUTORS,
-    GEOMETRIES,
-    NETWORKS,
-    SEGMENTERS,
-)
-
-# From the command line to the settings of the stages.
+from spear_training.annotation.stages import STAGES, JobError, PipelineSpec, stage_help, stage_names
 
 
-def stage_options(options: argparse.Namespace) -> dict[str, dict]:
+def stage_settings(options: argparse.Namespace) -> dict[str, dict]:
     """Gather what the command line says of the stages: stage name -> names and values.
 
     Raises:
@@ -47,7 +39,8 @@ def stage_options(options: argparse.Namespace) -> dict[str, dict]:
     put("--segmenter-model", ("sam2",), "model", options.segmenter_model)
     put("--geometry-model", ("moge",), "model", options.geometry_model)
     put("--moge-version", ("moge",), "version", options.moge_version)
-    put("--device", NETWORKS, "device", options.device)
+    networks = tuple(stage.name for stage in STAGES if stage.network)
+    put("--device", networks, "device", options.device)
     put("--requests", ("gemini",), "requests_at_once", options.requests)
     if options.answers and options.detector != "gemini":
         raise JobError("--answers is for gemini, which was not chosen")
@@ -78,9 +71,6 @@ def _phrases(words: str | None) -> tuple[str, ...] | None:
     return tuple(phrase.strip() for phrase in words.split(",") if phrase.strip())
 
 
-# Annotate photographs: 2D boxes and labels, masks, points, outlier removal, oriented 3D b.
-
-
 EXAMPLE = """\
 examples:
   annotate --images photos --out out/photos --detector gemini --segmenter sam2 --geometry moge
@@ -97,14 +87,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     pictures = parser.add_argument_group("pictures").add_mutually_exclusive_group(required=True)
     pictures.add_argument("--images", type=Path, help="folder of pictures, with all below it")
-    pictures.add_argument("--items", type=Path, help="list of pictures (annotation/items.py)")
+    pictures.add_argument("--items", type=Path, help="list of pictures (annotation/records.py)")
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder for the records")
 
     add = parser.add_argument_group("stages").add_argument
-    add("--detector", required=True, choices=DETECTORS, help="what finds and names objects")
-    add("--segmenter", required=True, choices=SEGMENTERS, help="what gives their pixels")
-    add("--geometry", required=True, choices=GEOMETRIES, help="what gives each pixel its point")
+    kinds = {
+        "detector": "what finds and names objects",
+        "segmenter": "what gives their pixels",
+        "geometry": "what gives each pixel its point",
+    }
+    for kind, purpose in kinds.items():
+        words = f"{purpose}: {stage_help(kind)}"
+        add(f"--{kind}", required=True, choices=stage_names(kind), help=words)
     add("--phrases", help='what grounding_dino looks for: "mug, red plate", or @FILE, one a line')
     add("--detector-model", metavar="MODEL", help="of gemini or grounding_dino, in place of ours")
     add("--segmenter-model", metavar="MODEL", help="of sam2: a folder or a name on the hub")
@@ -122,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     add = parser.add_argument_group("job").add_argument
-    add("--shard", type=int, help="the part to do, 0 to N-1")
+    add("--shard", type=int, help="the part of the list to do, 0 to N-1")
     add("--num-shards", type=int, default=1, metavar="N", help="parts of the list (default: 1)")
     add("--retry-failed", action="store_true", help="annotate again what failed before")
     add(
@@ -132,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="then stop, as something is wrong (default: 25; 0: never)",
     )
-    add("--executor", choices=EXECUTORS, default="local", help="(default: local)")
+    add("--executor", choices=("local", "ray"), default="local", help="(default: local)")
     add("--ray-address", help='of a running cluster, or "auto" (default: one on this machine)')
     add("--workers", type=int, default=1, help="sets of stages on Ray (default: 1)")
     add("--cpus-per-worker", type=float, default=1.0, help="(default: 1)")
@@ -140,78 +135,89 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Annotate one shard.
+    """Annotate the pictures, or a part of them.
 
     Returns:
-        0; 1 where pictures failed.
+        0; 1 where pictures failed; 130 where it was interrupted.
 
     Raises:
-        JobError: it cannot go on; what is done is kept.
-        ItemError: the list cannot be used.
+        JobError: it cannot go on; finished shards stay.
+        RecordError: the list cannot be used.
+        MismatchError: OUT holds the records of another run.
         OSError: a folder cannot be read or written.
     """
+    from functools import partial
+
     from rich.console import Console
 
-    from spear_training.annotation.executors import OnRay, RayOptions, local_executor
-    from spear_training.annotation.frame import JobError
-    from spear_training.annotation.job import JobProgress, Shard, ShardJob, describe, run_shard
+    from spear_policy.shared.progress import ProgressDisplay
+    from spear_training.annotation.job import (
+        AnnotationJob,
+        RayOptions,
+        annotate_here,
+        annotate_on_ray,
+        describe,
+        run_job,
+    )
     from spear_training.annotation.records import read_items
-    from spear_training.annotation.run_folder import agree_on_run
+    from spear_training.annotation.run_folder import Shard, agree_on_run, shards_for
     from spear_training.annotation.sources import photograph_items
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if options.shard is None and options.num_shards > 1:
         raise JobError(f"--num-shards {options.num_shards} needs --shard: which of them to do")
-    shard = Shard(options.shard or 0, options.num_shards)
+    part = Shard(options.shard or 0, options.num_shards)
     root = options.images or options.items.parent
-    spec = _spec(options, root)
-    pipeline = spec.build()
-    if options.images:
-        items = photograph_items(options.images, but_not=options.out)
-    else:
-        items = read_items(options.items)
-    options.out.mkdir(parents=True, exist_ok=True)
-    listed = str(options.images or options.items)
-    agree_on_run(options.out, pipeline.settings, items, root, shard.count, listed)
-    if options.executor == "ray":
-        executor = OnRay(
-            spec,
-            RayOptions(
-                options.ray_address,
-                options.workers,
-                options.cpus_per_worker,
-                options.gpus_per_worker,
-            ),
-        )
-    else:
-        executor = local_executor(pipeline)
-    job = ShardJob(options.out, shard, options.retry_failed, options.max_failures_in_a_row)
-    console = Console()
-    try:
-        with JobProgress(console, f"shard {shard.index} of {shard.count}") as progress:
-            counts = run_shard(job, items, executor, progress)
-    except KeyboardInterrupt:
-        print("\nannotate run: interrupted; the same command goes on from here", file=sys.stderr)
-        if executor.at_work:  # second Ctrl-C: Python would end in the midst of a network's work
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)
-        return 130
-    console.print(f"{describe(counts)}, in {shard.file(options.out)}", markup=False, soft_wrap=True)
-    return 1 if counts["failed"] else 0
-
-
-def _spec(options: argparse.Namespace, root: Path):
-    from spear_training.annotation.pipeline import PipelineSpec
-
-    pass
-
-    return PipelineSpec(
+    spec = PipelineSpec(
         # Absolute, for workers that begin in another folder.
         root=root.resolve(),
         detector=options.detector,
         segmenter=options.segmenter,
         geometry=options.geometry,
         answers=(options.answers or options.out / "answers").resolve(),
-        options=stage_options(options),
+        settings=stage_settings(options),
     )
+    pipeline = spec.build()
+    annotate = partial(annotate_here, pipeline)
+    if options.executor == "ray":
+        ray_options = RayOptions(
+            options.ray_address, options.workers, options.cpus_per_worker, options.gpus_per_worker
+        )
+        annotate = partial(annotate_on_ray, spec, ray_options)
+    if options.images:
+        items = photograph_items(options.images, but_not=options.out)
+    else:
+        items = read_items(options.items)
+    options.out.mkdir(parents=True, exist_ok=True)
+    num_shards = agree_on_run(
+        options.out,
+        pipeline.settings,
+        items,
+        root,
+        shards_for(len(items), part.count),
+        str(options.images or options.items),
+    )["num_shards"]
+    job = AnnotationJob(
+        options.out,
+        items,
+        num_shards,
+        part,
+        options.retry_failed,
+        options.max_failures_in_a_row,
+    )
+    console = Console()
+    name = "annotate" if part.count == 1 else f"part {part.index} of {part.count}"
+    try:
+        with ProgressDisplay(console, name, "pictures") as progress:
+            counts = run_job(job, annotate, progress)
+    except KeyboardInterrupt:
+        print(
+            "\nannotate run: interrupted; finished shards stay, the same command makes the others",
+            file=sys.stderr,
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A thread may wait for a service, or be in the midst of a network's work.
+        os._exit(130)
+    console.print(f"{describe(counts)}, in {options.out}", markup=False, soft_wrap=True)
+    return 1 if counts["failed"] else 0

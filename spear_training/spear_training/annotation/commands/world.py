@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from spear_training.annotation.frame import JobError
+from spear_training.annotation.stages import JobError
 
 EXAMPLE = """\
 examples:
@@ -114,11 +114,13 @@ def _steps(options: argparse.Namespace, shards: int, console) -> list:
 
 
 def _generate(options: argparse.Namespace, scenes: Path, console) -> int:
-    from spear_training.annotation.job import JobProgress
+    from spear_policy.shared.progress import ProgressDisplay
     from spear_training.annotation.synthetic.generate import Recipe, generate
 
     recipe = Recipe(options.seed, options.split)
-    generate(scenes, options.scenes, recipe, options.jobs, JobProgress(console, "scenes"))
+    generate(
+        scenes, options.scenes, recipe, options.jobs, ProgressDisplay(console, "scenes", "scenes")
+    )
     return 0
 
 

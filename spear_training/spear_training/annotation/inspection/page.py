@@ -2,7 +2,6 @@
 
 import base64
 import heapq
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -16,8 +15,9 @@ import cv2
 import numpy as np
 
 from spear_policy.shared.files import atomic_write
+from spear_policy.shared.seeds import seed_of
 from spear_training.annotation.boxes import edges_of
-from spear_training.annotation.frame import JobError, StageError, read_frame, seed_of
+from spear_training.annotation.frame import read_frame
 from spear_training.annotation.inspection.counts import (
     Asked,
     Summary,
@@ -50,22 +50,21 @@ from spear_training.annotation.inspection.overlays import (
     web_colour,
 )
 from spear_training.annotation.inspection.token_text import AskedPair, TokenReader
-from spear_training.annotation.job import Shard
 from spear_training.annotation.records import (
     STATUSES,
     Annotation,
     Intrinsics,
     Item,
-    MaskError,
     RecordError,
     decode_mask,
 )
-from spear_training.annotation.run_folder import images_root, read_run
+from spear_training.annotation.run_folder import Shard, images_root, lock_file, read_run
+from spear_training.annotation.stages import JobError, StageError
 from spear_training.vqa.bins import NAME as BINS
 from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import NAME as QUESTIONS
 
-# The records of a run as they are now: of shards that are finished and of those in work.
+# The records of a run as they are now: of the shards that are finished.
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,12 @@ class RunRecords:
         """
         self.counts = ShardCounts()
         for shard in self._shards:
-            # In this order: a journal that becomes a finished file meanwhile is not missed.
-            in_work, finished = shard.journal(self._out).is_file(), shard.file(self._out).is_file()
-            if finished:
+            path = shard.file(self._out)
+            if path.is_file():
                 self.counts.finished += 1
-                yield from self._lines(shard.file(self._out))
-            elif in_work:
+                yield from self._lines(path)
+            elif lock_file(path).is_file():
                 self.counts.in_work += 1
-                yield from self._journal(shard)
             else:
                 self.counts.not_begun += 1
 
@@ -137,48 +134,17 @@ class RunRecords:
             f"{place.path} was written anew while it was read: run the same command again"
         )
 
-    def _lines(self, path: Path, end: int | None = None) -> Iterator[tuple[Place, Annotation]]:
-        """Records of a file up to a byte."""
+    def _lines(self, path: Path) -> Iterator[tuple[Place, Annotation]]:
+        """Records of a file."""
         begin = 0
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if end is not None and begin >= end:
-                    return
                 try:
                     record = Annotation.from_json(line.decode("utf-8", "replace"))
                     yield Place(record.id, path, begin), record
                 except RecordError as error:
                     self.counts.damaged.append(f"{path.name}, line {number}: {error}")
                 begin += len(line)
-
-    def _journal(self, shard: Shard) -> Iterator[tuple[Place, Annotation]]:
-        """Records of a shard in work; of a picture that was tried again, the last one."""
-        path = shard.journal(self._out)
-        try:
-            last, end = _last_places(path)
-            for place, record in self._lines(path, end):
-                if last.get(record.id) == place.begin:
-                    yield place, record
-        except FileNotFoundError:
-            raise JobError(f"{path} was finished just now: run the same command again") from None
-
-
-def _last_places(path: Path) -> tuple[dict[str, int], int]:
-    """Where the last record of each picture begins, and where the last whole line ends.
-
-    What follows that line is a record that is being written, or was when the job was killed.
-    """
-    last: dict[str, int] = {}
-    begin = 0
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            # A damaged line is met, and counted, by who reads the records.
-            with suppress(ValueError, TypeError, KeyError):
-                last[json.loads(line)["id"]] = begin
-            begin += len(line)
-    return last, begin
 
 
 # Which pictures of a run a person gets to see: drawn by chance, the same for the same see.
@@ -330,7 +296,7 @@ def in_flat(image: Image, annotation: Annotation, notes: list[str]) -> Image:
     for found, colour in zip(annotation.objects, colours, strict=True):
         try:
             drawn = draw_masks(drawn, [decode_mask(found.mask)], [colour])
-        except (MaskError, ValueError) as error:
+        except (RecordError, ValueError) as error:
             notes.append(f"{found.label}: {error}")
     boxes = [found.box_xyxy_px for found in annotation.objects]
     tags = [

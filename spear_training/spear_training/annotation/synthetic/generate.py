@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.table import Table
 
+from spear_policy.shared.files import read_json_object, write_lines, write_or_verify
+from spear_policy.shared.progress import ProgressDisplay
 from spear_training.annotation.accuracy.compare import SceneTruth
 from spear_training.annotation.accuracy.measure import ITEMS, TRUTH
 from spear_training.annotation.boxes import OrientedBox, cloud_facts, ordered_vertices
-from spear_training.annotation.frame import Candidate, Frame, JobError
+from spear_training.annotation.frame import Candidate, Frame
 from spear_training.annotation.given import box_of_mask
-from spear_training.annotation.job import JobProgress, write_lines
 from spear_training.annotation.pipeline import Pipeline
 from spear_training.annotation.records import (
     AnnotatedObject,
@@ -37,7 +38,7 @@ from spear_training.annotation.records import (
     Triple,
     encode_mask,
 )
-from spear_training.annotation.run_folder import agree, read_json_object
+from spear_training.annotation.stages import JobError
 from spear_training.annotation.synthetic.objects import Placed
 from spear_training.annotation.synthetic.rendering import Easel, Look, Painter, glance, look
 from spear_training.annotation.synthetic.scenes import Scene, View, room, table_top
@@ -469,7 +470,7 @@ class WorldSteps:
             "steps": {},
         }
         mend = "use the same numbers again, or choose another --out"
-        self._values = agree(self._path, values, _BINDING, mend)
+        self._values = write_or_verify(self._path, values, _BINDING, mend)
         if not isinstance(self._values.get("steps"), dict) or "shards" not in self._values:
             raise JobError(f"{self._path} is damaged: remove it, and what is done is kept")
 
@@ -539,7 +540,7 @@ GENERATOR = 1
 _ENVIRONMENT = {"MUJOCO_GL": "egl", "OMP_NUM_THREADS": "1"}
 
 
-def generate(out: Path, scenes: int, recipe: Recipe, jobs: int, progress: JobProgress) -> int:
+def generate(out: Path, scenes: int, recipe: Recipe, jobs: int, progress: ProgressDisplay) -> int:
     """Bring a folder to `scenes` complete scenes and write its lists.
 
     Args:
@@ -560,10 +561,12 @@ def generate(out: Path, scenes: int, recipe: Recipe, jobs: int, progress: JobPro
         raise JobError(f"--seed is {recipe.seed}; it must not be negative")
     out.mkdir(parents=True, exist_ok=True)
     card = {"generator": GENERATOR, "seed": recipe.seed, "split": recipe.split}
-    agree(out / CARD, card, tuple(card), "choose another --out, or the same seed and split")
+    write_or_verify(
+        out / CARD, card, tuple(card), "choose another --out, or the same seed and split"
+    )
     missing = [number for number in range(scenes) if not part_file(out, number).is_file()]
     with progress:
-        progress.begin(scenes, Counter(ok=scenes - len(missing)))
+        progress.begin(scenes, scenes - len(missing))
         if missing:
             _draw(out, missing, recipe, min(jobs, len(missing)), progress)
     if missing or not _lists(out, scenes):
@@ -571,7 +574,9 @@ def generate(out: Path, scenes: int, recipe: Recipe, jobs: int, progress: JobPro
     return len(missing)
 
 
-def _draw(out: Path, numbers: list[int], recipe: Recipe, jobs: int, progress: JobProgress) -> None:
+def _draw(
+    out: Path, numbers: list[int], recipe: Recipe, jobs: int, progress: ProgressDisplay
+) -> None:
     # Forked processes would share the OpenGL of whoever calls this.
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -579,10 +584,10 @@ def _draw(out: Path, numbers: list[int], recipe: Recipe, jobs: int, progress: Jo
         pool = ProcessPoolExecutor(jobs, context, _begin_worker, (out, recipe))
         try:
             with ctrl_c_waits():
-                waiting: dict[Future, int] = {pool.submit(_make, one): one for one in numbers}
+                waiting = [pool.submit(_make, one) for one in numbers]
             for done in as_completed(waiting):
                 done.result()
-                progress.add(f"scene {waiting[done]}", "ok", None)
+                progress.advance()
         except BrokenProcessPool:
             raise JobError(
                 "a process that draws scenes has died, perhaps for want of memory: the same "

@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation
 from spear_policy.geometry.quaternions import wxyz_from_xyzw
 from spear_policy.inference.image_geometry import Fit, plan_fit
 from spear_training.annotation.depth import backproject
-from spear_training.annotation.frame import JobError, PointMap, in_picture
+from spear_training.annotation.frame import PointMap, in_picture
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
+from spear_training.annotation.stages import JobError
 from spear_training.annotation.synthetic.objects import Part, Placed
 from spear_training.annotation.synthetic.scenes import LARGEST_PX, Lamp, Scene, View
 from spear_training.annotation.synthetic.textures import Paint

@@ -1,24 +1,22 @@
 """run.json: written once by whoever is first, and binding for every later run."""
 
 import json
-import os
 import re
-import threading
 
 import pytest
 
-from spear_training.annotation.frame import JobError
-from spear_training.annotation.job import Shard
+from spear_policy.shared.files import MismatchError
 from spear_training.annotation.records import Annotation, Item
 from spear_training.annotation.run_folder import (
-    NAME,
-    agree,
+    RUN_FILE,
+    Shard,
     agree_on_run,
     images_root,
     read_annotations,
     read_run,
     shards_of,
 )
+from spear_training.annotation.stages import JobError
 
 SETTINGS = [{"stage": "given"}, {"stage": "sam2", "model": "a", "box_margin": 0.1}]
 ITEMS = [Item("a", "a.png"), Item("b", "b.png")]
@@ -45,17 +43,16 @@ def begin(out, root, settings=SETTINGS, items=ITEMS, num_shards=2):
 
 def test_the_same_run_may_begin_again(out, root):
     first = begin(out, root)
-    before = (out / NAME).read_bytes()
+    before = (out / RUN_FILE).read_bytes()
     assert begin(out, root) == first
-    assert (out / NAME).read_bytes() == before
+    assert (out / RUN_FILE).read_bytes() == before
     assert first["versions"]["numpy"]
-    assert [path.name for path in out.iterdir()] == [NAME]
+    assert [path.name for path in out.iterdir()] == [RUN_FILE]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_shards": 3}, "num_shards = 2, but it is now 3"),
         ({"items": ITEMS[:1]}, "items.count = 2, but it is now 1"),
         ({"items": [Item("a", "a.png"), Item("b", "c.png")]}, "items.sha256 = "),
         ({"items": [ITEMS[0], Item("b", "b.png", native_aspect=1.5)]}, "items.sha256 = "),
@@ -72,59 +69,29 @@ def test_the_same_run_may_begin_again(out, root):
 )
 def test_another_run_into_the_same_folder_is_refused_with_the_difference(out, root, change, words):
     begin(out, root)
-    with pytest.raises(JobError, match=f"{re.escape(words)}.*another --out"):
+    with pytest.raises(MismatchError, match=f"{re.escape(words)}.*another --out"):
         begin(out, root, **change)
+
+
+def test_a_folder_keeps_the_shards_that_it_was_cut_into(out, root):
+    begin(out, root)
+    assert begin(out, root, num_shards=3)["num_shards"] == 2
 
 
 def test_another_version_of_a_library_is_said_and_goes_on(out, root, caplog):
     begin(out, root)
-    card = json.loads((out / NAME).read_text())
-    card["versions"]["numpy"] = "0.1"
-    (out / NAME).write_text(json.dumps(card))
+    run = json.loads((out / RUN_FILE).read_text())
+    run["versions"]["numpy"] = "0.1"
+    (out / RUN_FILE).write_text(json.dumps(run))
     begin(out, root)
     assert "numpy = '0.1', but it is now" in caplog.text
 
 
-def test_of_runs_that_begin_at_once_one_writes_and_the_others_agree_or_are_refused(tmp_path):
-    for round_number in range(10):
-        path = tmp_path / f"{round_number}.json"
-        together = threading.Barrier(8)
-        got = []
-
-        def begin_one(value, path=path, together=together, got=got):
-            together.wait()
-            try:
-                got.append(agree(path, {"value": value}, ("value",), "choose")["value"])
-            except JobError:
-                got.append(None)
-
-        threads = [threading.Thread(target=begin_one, args=(k % 2,)) for k in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        winner = json.loads(path.read_text())["value"]
-        assert sorted(got, key=str) == sorted([winner] * 4 + [None] * 4, key=str)
-    assert len(list(tmp_path.iterdir())) == 10
-
-
-def test_a_file_system_without_links_will_do(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    path = tmp_path / "run.json"
-    assert agree(path, {"value": 1}, ("value",), "choose") == {"value": 1}
-    with pytest.raises(JobError, match="value = 1, but it is now 2: choose"):
-        agree(path, {"value": 2}, ("value",), "choose")
-    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
-
-
 @pytest.mark.parametrize("content", ["", "{", "[]"])
-def test_a_damaged_card_is_named(out, root, content, monkeypatch):
-    monkeypatch.setattr("spear_training.annotation.run_folder._WAIT_S", 0.1)
-    (out / NAME).write_text(content)
-    with pytest.raises(JobError, match="run.json is damaged"):
+def test_a_damaged_run_file_is_named(out, root, content, monkeypatch):
+    monkeypatch.setattr("spear_policy.shared.files._WAIT_S", 0.1)
+    (out / RUN_FILE).write_text(content)
+    with pytest.raises(MismatchError, match="run.json is damaged"):
         begin(out, root)
 
 
