@@ -65,7 +65,7 @@ class ObjectsJudge:
     def __init__(self, node):
         self._poses: dict[str, Pose] = {}
         self.now_s = 0.0
-        node.create_subscription(MarkerArray, "sim_world/objects", self._take, qos.EVENT)
+        node.create_subscription(MarkerArray, "sim_world/objects", self._on_objects, qos.EVENT)
 
     def _on_objects(self, markers: MarkerArray) -> None:
         self._poses = {marker.ns: pose_from_msg(marker.pose) for marker in markers.markers}
