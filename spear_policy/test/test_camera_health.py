@@ -159,8 +159,6 @@ def test_the_cameras_together_have_the_worst_level_and_both_sentences():
     assert "external camera" in watcher.verdict.text and "; the wrist" in watcher.verdict.text
     watcher.add("external", 20.0, picture(1), MOVING[-1])
     assert watcher.verdict.level is WARN and "external" not in watcher.verdict.text
-    watcher.reset()
-    assert watcher.verdict.level is OK and watcher.verdict.text == ""
 
 
 def test_a_digest_stands_for_its_picture():

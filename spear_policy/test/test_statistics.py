@@ -156,14 +156,12 @@ def test_the_share_of_outliers_that_quantiles_leave_outside_raises_no_alarm():
     assert report.fractions.tolist() == [0.1] * 3 and report.sentence() == ""
 
 
-def test_a_few_values_are_not_judged_and_reset_forgets():
+def test_a_few_values_are_not_judged():
     report = RangeReport("position", POSITION)
     report.add(np.full((9, 3), 9.0))
     assert report.sentence() == ""
     report.add([9.0, 9.0, 9.0])
     assert report.sentence().startswith("position x: 100 % of the last 10 values")
-    report.reset()
-    assert report.count == 0 and report.fractions.tolist() == [0, 0, 0] and not report.sentence()
 
 
 @pytest.mark.parametrize("hostile", [np.nan, np.inf, -np.inf])

@@ -1,4 +1,4 @@
-"""Poses and the deltas between them.
+"""Poses, the deltas between them, and the history of the last seconds.
 
 A delta moves in the base frame and turns in the end-effector frame:
     position = anchor.position + translation,    orientation = anchor.orientation * rotation.
@@ -60,9 +60,6 @@ def distance(a: Pose, b: Pose) -> tuple[float, float]:
     """(translation [m], rotation [rad]) between two poses."""
     translation = float(np.linalg.norm(b.position_m - a.position_m))
     return translation, float(quat.angle(a.orientation_xyzw, b.orientation_xyzw))
-
-
-# The last seconds of end-effector poses, interpolated at any stamp between them.
 
 
 class PoseHistory:

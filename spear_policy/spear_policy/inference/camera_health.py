@@ -152,11 +152,6 @@ class CameraHealth:
         text = "; ".join(each.text for each in found)
         return CameraVerdict(max(each.level for each in found), text)
 
-    def reset(self) -> None:
-        """Forget all frames, as for a new instruction."""
-        self._runs.clear()
-        self._verdicts.clear()
-
 
 def _continue(run: _Run | None, stamp_s: float, image: ImageDigest, end_effector: Pose) -> _Run:
     """The run that a new frame belongs to: the last one, or its own."""

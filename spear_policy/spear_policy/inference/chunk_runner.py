@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spear_policy.model.config import STATE_DIM
-from spear_policy.model.prompts import bucket, pad
+from spear_policy.model.prompts import bucket
 from spear_policy.model.sampling import PrefixCache, Sampler
 from spear_policy.model.spear import ModelInputs, SpearModel
 
@@ -96,8 +96,10 @@ class ChunkRunner:
     def warm_up(self) -> None:
         """Run once for every length that can come, which also compiles and records."""
         longest = self._config.max_text_tokens
-        lengths = sorted({bucket(n, longest) for n in range(1, longest + 1)})
-        for length in lengths if self._static else [longest]:
+        lengths = {longest}
+        if self._static:
+            lengths = {bucket(count, longest) for count in range(1, longest + 1)}
+        for length in sorted(lengths):
             self.load({}, [self._config.vocabulary.bos_id] * length, torch.zeros(STATE_DIM))
             self.run()
 
@@ -118,10 +120,12 @@ class ChunkRunner:
                 buffer[0].copy_(images[camera.name], non_blocking=True)
             else:
                 buffer.zero_()
-        rows, valid = pad([list(ids)], length, self._config.vocabulary.pad_id)
-        now.inputs.text_ids.copy_(torch.from_numpy(rows), non_blocking=True)
+        padded = torch.full((length,), self._config.vocabulary.pad_id)
+        padded[: len(ids)] = torch.tensor(ids)
+        now.inputs.text_ids[0].copy_(padded, non_blocking=True)
         if now.inputs.text_valid is not None:
-            now.inputs.text_valid.copy_(torch.from_numpy(valid), non_blocking=True)
+            valid = torch.arange(length) < len(ids)
+            now.inputs.text_valid[0].copy_(valid, non_blocking=True)
         now.inputs.state[0].copy_(state, non_blocking=True)
 
     def run(self, noise: Tensor | None = None) -> Tensor:

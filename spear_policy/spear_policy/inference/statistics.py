@@ -166,11 +166,6 @@ class RangeReport:
         ]
         return "; ".join(parts)
 
-    def reset(self) -> None:
-        """Forget all values."""
-        self._outside[:] = False
-        self._added = 0
-
 
 def _divisor(scheme: str, bounds: Range) -> tuple[NDArray, NDArray]:
     """What is subtracted first, and what divides the difference, each (3,) [m]."""

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from itertools import pairwise
 
 import rclpy
@@ -268,6 +269,4 @@ def _without_node_name(arguments: list[str]) -> list[str]:
 
 
 def _log_traceback(node: Node) -> None:
-    import traceback
-
     node.get_logger().debug(traceback.format_exc())

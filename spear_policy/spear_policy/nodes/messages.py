@@ -1,4 +1,4 @@
-"""Numbers to messages and back: poses, stamps, chunks.
+"""Numbers to messages and back: stamps, poses, chunks; and the four qualities of service.
 
 Shapes are checked here, because rclpy sends uninitialised memory for a fixed array of the wrong
 length when its field checks are off.
@@ -133,9 +133,6 @@ def chunk_to_msg(chunk: Chunk, base_frame: str, ee_frame: str) -> ActionChunk:
     return message
 
 
-# The four qualities of service on the wire.
-
-
 def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
     return QoSProfile(
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
@@ -145,9 +142,11 @@ def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
     )
 
 
-SENSOR = _profile(reliable=False, depth=5)  # images, states: the newest counts, a lost one is gone
-COMMAND = _profile(
-    reliable=True, depth=1
-)  # action_chunk: every one must arrive, only the last counts
-EVENT = _profile(reliable=True, depth=10)  # command: every one counts
-LATCHED = _profile(reliable=True, depth=1, latched=True)  # instruction, status: late joiners see it
+# images, states: the newest counts, a lost one is gone
+SENSOR = _profile(reliable=False, depth=5)
+# action_chunk: every one must arrive, only the last counts
+COMMAND = _profile(reliable=True, depth=1)
+# command: every one counts
+EVENT = _profile(reliable=True, depth=10)
+# instruction, status: late joiners see it
+LATCHED = _profile(reliable=True, depth=1, latched=True)

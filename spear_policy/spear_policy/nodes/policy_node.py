@@ -391,6 +391,7 @@ class PolicyNode(SpearNode):
         self._coordinator = PolicyCoordinator(self)
         self._worker = self._topic = self._action = self._images = self._timer = None
         self._clock_seen = (0.0, time.monotonic())
+        self._clock_stall_s = math.inf
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.io.create_timer(1.0, self._coordinator.publish_status, clock=steady)
         self.io.create_timer(0.1, self._check_clock, clock=steady)
@@ -412,6 +413,7 @@ class PolicyNode(SpearNode):
             raise RefusedError(str(error)) from None
         check_card(self.card, self.params["step_dt_s"], self.params["inference_period_s"])
         self._engine.warm_up()
+        self._clock_stall_s = self.params["clock_stall_s"]
         self._coordinator.configure(self.params)
         if self.card.publishes_images:
             self._images = ReplayedImages(self, self._engine)
@@ -481,7 +483,7 @@ class PolicyNode(SpearNode):
         if now_s != self._clock_seen[0]:
             self._clock_seen = (now_s, steady_s)
         stalled_s = steady_s - self._clock_seen[1]
-        if stalled_s > self.params["clock_stall_s"]:
+        if stalled_s > self._clock_stall_s:
             text = f"/clock has not advanced for {stalled_s:.0f} s; check sim_world"
             self._coordinator.on_stalled_clock(text)
 
