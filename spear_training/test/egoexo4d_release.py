@@ -4,7 +4,7 @@ import json
 
 import av
 import numpy as np
-from lz_string_writer import compress
+from lzstring import LZString
 
 from spear_training.annotation.records import encode_mask
 
@@ -35,7 +35,7 @@ def stored_mask(left, top, right, bottom, size=(WIDTH, HEIGHT)):
     """Return a mask as the release has it."""
     mask = np.zeros((size[1], size[0]), bool)
     mask[top:bottom, left:right] = True
-    packed = compress(encode_mask(mask)["counts"])
+    packed = LZString.compressToEncodedURIComponent(encode_mask(mask)["counts"])
     return {"width": size[0], "height": size[1], "encodedMask": packed}
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from spear_training.annotation import sources as frame_folder
 from spear_training.annotation.annotate import main
-from spear_training.annotation.records import decode_mask, read_items
+from spear_training.annotation.ego_exo4d import unpacked
+from spear_training.annotation.records import RecordError, decode_mask, read_items
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_bad_masks_and_frames_are_named_and_the_others_are_taken(imported, relea
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "out/rejected.jsonl").open()]
     assert len(reasons) == 5
     for words in (
-        "frame 3, pump_0: the mask is damaged: '%' is no letter",
+        "frame 3, pump_0: the mask is damaged: lz-string cannot unpack it",
         "frame 3, tube_0: the mask is damaged",
         "frame 3, tyre_0: the mask lacks",
         "frame 3, rim_0: the mask is 100x100, the video 320x180",
@@ -217,3 +218,27 @@ def test_a_release_that_is_not_whole_is_named(imported, release, file, content, 
 def test_a_scenario_that_does_not_exist_is_told_with_those_that_do(imported, capsys):
     assert imported("--scenarios", "Cokking")[0] == 2
     assert "there are Bike Repair, Cooking, Soccer" in capsys.readouterr().err
+
+
+# Some of these are in the tests of the Rust port lz_str.
+@pytest.mark.parametrize(
+    ("packed", "text"),
+    [
+        ("E4UwJkA", "red"),
+        (
+            "CoCwpgBAjgrglgYwNYQEYCcD2B3AdhAM0wA8IArGAWwAcBnCTANzHQgBdwIAbAQwC8AnhAAmmAOZA",
+            "The quick brown fox jumps over the lazy dog",
+        ),
+        ("IY18ZXkA", "a" * 41),
+    ],
+)
+def test_what_lz_string_packed_is_unpacked(packed, text):
+    assert unpacked(packed) == text
+
+
+@pytest.mark.parametrize(
+    "packed", ["", "Q", "w", "E4%wJkA", "////", "CoCwpgBAjgrglgYwNYQ", None, 3]
+)
+def test_what_lz_string_cannot_unpack_is_damaged(packed):
+    with pytest.raises(RecordError, match="lz-string cannot unpack it"):
+        unpacked(packed)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from lzstring import LZString
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -40,188 +41,6 @@ from spear_training.annotation.records import (
 )
 from spear_training.annotation.sources import FrameFolder, Unit
 from spear_training.annotation.stages import JobError
-
-# Text that lz-string's compressToEncodedURIComponent has made, as Ego-Exo4D stores its ma.
-
-
-_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-$"
-_BITS = {letter: f"{value:06b}"[-6:] for value, letter in enumerate(_ALPHABET)}
-_NEW_BITS = {0: 8, 1: 16}
-_END = 2
-
-
-def decompress(text: str) -> str:
-    """Read a compressed text.
-
-    Raises:
-        RecordError: it is cut, or no such text.
-    """
-    try:
-        # Spaces are what a URL makes of "+".
-        bits = "".join([_BITS[letter] for letter in text.replace(" ", "+")])
-    except KeyError as error:
-        raise RecordError(f"the mask is damaged: {error.args[0]!r} is no letter of it") from None
-    table: list[str] = ["", "", ""]  # the three codes that are no phrases
-    found: list[str] = []
-    at, before = 0, ""
-    while True:
-        width = len(table).bit_length()
-        code, at = _number(bits, at, width)
-        if code == _END:
-            # Characters beyond 16 bits come as the pairs that JavaScript makes of them.
-            return "".join(found).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if code in _NEW_BITS:
-            value, at = _number(bits, at, _NEW_BITS[code])
-            code = len(table)
-            table.append(chr(value))
-        if code > len(table) or (code == len(table) and not before):
-            raise RecordError("the mask is damaged: it names what it has not told")
-        phrase = table[code] if code < len(table) else before + before[0]
-        if before:
-            table.append(before + phrase[0])
-        found.append(phrase)
-        before = phrase
-
-
-def _number(bits: str, at: int, width: int) -> tuple[int, int]:
-    end = at + width
-    if end > len(bits):
-        raise RecordError("the mask is damaged: it ends too early")
-    return int(bits[at:end][::-1], 2), end
-
-
-# Single pictures of a video by their number, decoding little more than those.
-
-
-# A decoder is this far ahead of what it hands out; a jump that gains less would decode twice.
-_NEAR_PACKETS = 8
-
-
-@dataclass(frozen=True)
-class _Packet:
-    """What the file says of one picture; stamps in the stream's unit."""
-
-    shown: int
-    read: int
-    key: bool
-
-
-class VideoFrames:
-    """An open video; use it as a context."""
-
-    def __init__(self, path: Path):
-        """Open a video and note where its pictures are.
-
-        Raises:
-            RecordError: it is missing, or is no video.
-        """
-        import av
-
-        self._path, self._errors = path, (av.error.FFmpegError, OSError)
-        try:
-            self._file = av.open(str(path))
-        except self._errors as error:
-            raise RecordError(f"{path} cannot be opened ({_words(error)})") from None
-        try:
-            if not self._file.streams.video:
-                raise RecordError(f"{path} has no pictures in it")
-            self._stream = self._file.streams.video[0]
-            self._stream.thread_type = "AUTO"
-            self._packets = self._read_packets()
-        except BaseException:
-            self._file.close()
-            raise
-        shown = sorted(range(len(self._packets)), key=lambda place: self._packets[place].shown)
-        self._place_of_number = shown
-        self._decoded: Iterator = iter(())
-        self._at: int | None = None
-        self._keys = [place for place, packet in enumerate(self._packets) if packet.key]
-
-    def __len__(self) -> int:
-        return len(self._packets)
-
-    def __enter__(self) -> "VideoFrames":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-    def frames(
-        self, numbers: Iterable[int]
-    ) -> Iterator[tuple[int, NDArray[np.uint8] | RecordError]]:
-        """Yield each wanted picture once, in the order they are shown.
-
-        Returns:
-            Pairs of its number, and the picture (H, W, 3) RGB or why it cannot be had.
-        """
-        self._at = None  # place of the picture decoded last
-        for number in sorted(set(numbers)):
-            if not 0 <= number < len(self):
-                yield number, self._lost(number, f"the video has {len(self)}")
-                continue
-            try:
-                found = self._picture(self._place_of_number[number])
-            except self._errors as error:
-                found, self._at = self._lost(number, _words(error)), None
-            yield number, self._lost(number, "it is damaged") if found is None else found
-
-    def _picture(self, place: int) -> NDArray[np.uint8] | None:
-        shown = self._packets[place].shown
-        key = self._key_before(place)
-        if self._at is not None and key - self._at <= _NEAR_PACKETS:
-            found = self._decode_to(shown)
-        else:
-            found = None
-            # Some formats are sought by when a picture is shown, others by when it is read.
-            for stamp in dict.fromkeys((self._packets[key].shown, self._packets[key].read)):
-                if found is None:
-                    self._file.seek(stamp, stream=self._stream)
-                    self._decoded = self._file.decode(self._stream)
-                    found = self._decode_to(shown)
-        self._at = place
-        return found
-
-    def _read_packets(self) -> list[_Packet]:
-        packets = []
-        try:
-            for packet in self._file.demux(self._stream):
-                if not packet.size or packet.is_discard:
-                    continue
-                if packet.pts is None:
-                    raise RecordError(f"{self._path} has no stamps; convert it to MP4")
-                read = packet.pts if packet.dts is None else packet.dts
-                packets.append(_Packet(packet.pts, read, packet.is_keyframe))
-        except self._errors as error:
-            raise RecordError(f"{self._path} is damaged ({_words(error)})") from None
-        if not packets or not packets[0].key:
-            raise RecordError(f"{self._path} has no picture to begin with; it is cut or damaged")
-        return packets
-
-    def _key_before(self, place: int) -> int:
-        """The key picture that decoding must begin at: read before it, and shown before it."""
-        index = bisect_right(self._keys, place) - 1
-        while index > 0 and self._packets[self._keys[index]].shown > self._packets[place].shown:
-            index -= 1
-        return self._keys[index]
-
-    def _decode_to(self, shown: int) -> NDArray[np.uint8] | None:
-        for frame in self._decoded:
-            if frame.pts == shown:
-                return None if frame.is_corrupt else frame.to_ndarray(format="rgb24")
-            if frame.pts is not None and frame.pts > shown:
-                return None
-        return None
-
-    def _lost(self, number: int, reason: str) -> RecordError:
-        return RecordError(f"picture {number} of {self._path.name} cannot be had: {reason}")
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-# Ego-Exo4D: frames of the release that have masks, as items with those masks.
-
 
 SCENARIOS = ("Cooking", "Bike Repair")
 SPLITS = ("train", "val")
@@ -421,7 +240,7 @@ def _mask(stored: dict, image: NDArray[np.uint8], small: NDArray[np.uint8]) -> d
         width, height, packed = stored["width"], stored["height"], stored["encodedMask"]
     except (KeyError, TypeError):
         raise RecordError("the mask lacks its width, height or encodedMask") from None
-    mask = decode_mask({"size": [height, width], "counts": decompress(packed)})
+    mask = decode_mask({"size": [height, width], "counts": unpacked(packed)})
     aspect = image.shape[1] / image.shape[0]
     if abs(width / height / aspect - 1) > _MOST_ASPECT_ERROR:
         raise RecordError(
@@ -432,3 +251,143 @@ def _mask(stored: dict, image: NDArray[np.uint8], small: NDArray[np.uint8]) -> d
         for new, old in zip(small.shape[:2], mask.shape, strict=True)
     )
     return encode_mask(mask[rows][:, columns])
+
+
+def unpacked(packed: str) -> str:
+    """What lz-string's compressToEncodedURIComponent has packed."""
+    try:
+        text = LZString.decompressFromEncodedURIComponent(packed)
+    except (KeyError, IndexError, AttributeError, TypeError, UnboundLocalError):
+        text = None
+    if not text:
+        raise RecordError("the mask is damaged: lz-string cannot unpack it")
+    return text
+
+
+# Single pictures of a video by their number, decoding little more than those -------------------
+
+# A decoder is this far ahead of what it hands out; a jump that gains less would decode twice.
+_NEAR_PACKETS = 8
+
+
+@dataclass(frozen=True)
+class _Packet:
+    """What the file says of one picture; stamps in the stream's unit."""
+
+    shown: int
+    read: int
+    key: bool
+
+
+class VideoFrames:
+    """An open video; use it as a context."""
+
+    def __init__(self, path: Path):
+        """Open a video and note where its pictures are.
+
+        Raises:
+            RecordError: it is missing, or is no video.
+        """
+        import av
+
+        self._path, self._errors = path, (av.error.FFmpegError, OSError)
+        try:
+            self._file = av.open(str(path))
+        except self._errors as error:
+            raise RecordError(f"{path} cannot be opened ({_words(error)})") from None
+        try:
+            if not self._file.streams.video:
+                raise RecordError(f"{path} has no pictures in it")
+            self._stream = self._file.streams.video[0]
+            self._stream.thread_type = "AUTO"
+            self._packets = self._read_packets()
+        except BaseException:
+            self._file.close()
+            raise
+        shown = sorted(range(len(self._packets)), key=lambda place: self._packets[place].shown)
+        self._place_of_number = shown
+        self._decoded: Iterator = iter(())
+        self._at: int | None = None
+        self._keys = [place for place, packet in enumerate(self._packets) if packet.key]
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def __enter__(self) -> "VideoFrames":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def frames(
+        self, numbers: Iterable[int]
+    ) -> Iterator[tuple[int, NDArray[np.uint8] | RecordError]]:
+        """Yield each wanted picture once, in the order they are shown.
+
+        Returns:
+            Pairs of its number, and the picture (H, W, 3) RGB or why it cannot be had.
+        """
+        self._at = None  # place of the picture decoded last
+        for number in sorted(set(numbers)):
+            if not 0 <= number < len(self):
+                yield number, self._lost(number, f"the video has {len(self)}")
+                continue
+            try:
+                found = self._picture(self._place_of_number[number])
+            except self._errors as error:
+                found, self._at = self._lost(number, _words(error)), None
+            yield number, self._lost(number, "it is damaged") if found is None else found
+
+    def _picture(self, place: int) -> NDArray[np.uint8] | None:
+        shown = self._packets[place].shown
+        key = self._key_before(place)
+        if self._at is not None and key - self._at <= _NEAR_PACKETS:
+            found = self._decode_to(shown)
+        else:
+            found = None
+            # Some formats are sought by when a picture is shown, others by when it is read.
+            for stamp in dict.fromkeys((self._packets[key].shown, self._packets[key].read)):
+                if found is None:
+                    self._file.seek(stamp, stream=self._stream)
+                    self._decoded = self._file.decode(self._stream)
+                    found = self._decode_to(shown)
+        self._at = place
+        return found
+
+    def _read_packets(self) -> list[_Packet]:
+        packets = []
+        try:
+            for packet in self._file.demux(self._stream):
+                if not packet.size or packet.is_discard:
+                    continue
+                if packet.pts is None:
+                    raise RecordError(f"{self._path} has no stamps; convert it to MP4")
+                read = packet.pts if packet.dts is None else packet.dts
+                packets.append(_Packet(packet.pts, read, packet.is_keyframe))
+        except self._errors as error:
+            raise RecordError(f"{self._path} is damaged ({_words(error)})") from None
+        if not packets or not packets[0].key:
+            raise RecordError(f"{self._path} has no picture to begin with; it is cut or damaged")
+        return packets
+
+    def _key_before(self, place: int) -> int:
+        """The key picture that decoding must begin at: read before it, and shown before it."""
+        index = bisect_right(self._keys, place) - 1
+        while index > 0 and self._packets[self._keys[index]].shown > self._packets[place].shown:
+            index -= 1
+        return self._keys[index]
+
+    def _decode_to(self, shown: int) -> NDArray[np.uint8] | None:
+        for frame in self._decoded:
+            if frame.pts == shown:
+                return None if frame.is_corrupt else frame.to_ndarray(format="rgb24")
+            if frame.pts is not None and frame.pts > shown:
+                return None
+        return None
+
+    def _lost(self, number: int, reason: str) -> RecordError:
+        return RecordError(f"picture {number} of {self._path.name} cannot be had: {reason}")
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
