@@ -151,7 +151,7 @@ def best_lag_s(
 ) -> float:
     """The delay (0 to `most_s`) at which execution follows with the least mean position error [s].
 
-    A robot follows its reference a little late; this tells that delay from a wrong path.
+    A robot follows its reference a little late; this separates that delay from a wrong path.
     Delays that `executed` does not cover are left out.
     """
     room_s = min(most_s, executed.stamps_s[-1] - targets.stamps_s[-1])

@@ -36,9 +36,9 @@ class CameraLimits:
         black_below: a picture without any brighter value is black.
         black_hold_after_s: HOLD when a required camera is black for so long.
         required: the policy cannot do without this camera; an optional one may be black, which is
-            how a missing camera looks to the model.
+            what the model gets for a missing camera.
         judge_frozen: False for a camera that may rightly not see the arm move, such as a
-            simulated one that looks elsewhere.
+            simulated one that faces elsewhere.
     """
 
     frozen_after_s: float = 1.0
@@ -74,7 +74,7 @@ class CameraVerdict:
 
 
 @dataclass
-class _Run:
+class _SameFrames:
     """Frames in a row with the same pixels; stamps [s], the farthest way from the first pose."""
 
     digest: ImageDigest
@@ -110,7 +110,7 @@ class CameraHealth:
 
     def __init__(self, limits: Mapping[str, CameraLimits]):
         self._limits = dict(limits)
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, _SameFrames] = {}
         self._verdicts: dict[str, CameraVerdict] = {}
 
     def add(
@@ -153,11 +153,13 @@ class CameraHealth:
         return CameraVerdict(max(each.level for each in found), text)
 
 
-def _continue(run: _Run | None, stamp_s: float, image: ImageDigest, end_effector: Pose) -> _Run:
+def _continue(
+    run: _SameFrames | None, stamp_s: float, image: ImageDigest, end_effector: Pose
+) -> _SameFrames:
     """The run that a new frame belongs to: the last one, or its own."""
     if run is None or run.digest != image:
         black_since_s = run.black_since_s if run else None
-        run = _Run(image, stamp_s, end_effector, stamp_s, black_since_s=black_since_s)
+        run = _SameFrames(image, stamp_s, end_effector, stamp_s, black_since_s=black_since_s)
     else:
         motion_m, rotation_rad = distance(run.first_pose, end_effector)
         run.motion_m = max(run.motion_m, motion_m)
@@ -166,7 +168,7 @@ def _continue(run: _Run | None, stamp_s: float, image: ImageDigest, end_effector
     return run
 
 
-def _judge(camera: str, run: _Run, limits: CameraLimits) -> CameraVerdict:
+def _judge(camera: str, run: _SameFrames, limits: CameraLimits) -> CameraVerdict:
     if run.digest.brightest < limits.black_below:
         return _judge_black(camera, run, limits)
     run.black_since_s = None
@@ -186,7 +188,7 @@ def _judge(camera: str, run: _Run, limits: CameraLimits) -> CameraVerdict:
     )
 
 
-def _judge_black(camera: str, run: _Run, limits: CameraLimits) -> CameraVerdict:
+def _judge_black(camera: str, run: _SameFrames, limits: CameraLimits) -> CameraVerdict:
     if run.black_since_s is None:
         run.black_since_s = run.last_s
     lasted_s = run.last_s - run.black_since_s

@@ -21,7 +21,7 @@ _WORDS = ("instruction", "other_instructions", "state_known", "robot", "source",
 
 
 class EpisodeError(ValueError):
-    """An episode or its file cannot be used; the text names it, what is wrong and the mend."""
+    """An episode or its file cannot be used; the text names it, what is wrong and the fix."""
 
 
 class Video(Protocol):
@@ -39,7 +39,7 @@ class Video(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Episode:
-    """A recorded motion with what was seen and said. The constructor judges all of it.
+    """A recorded motion with what was seen, and the sentence for it. The constructor judges all of it.
 
     Attributes:
         stamps_s: (T,) strictly increasing [s]; only differences matter.
@@ -49,10 +49,10 @@ class Episode:
         instruction: the sentence that the motion answers.
         images: camera name -> Video (T, H, W, 3) uint8 RGB; "external" and "wrist" are the names
             that the policy knows.
-        gripper_commands: (T,) what the gripper was told at each stamp, 0 closed .. 1 open, or
+        gripper_commands: (T,) what the gripper was commanded at each stamp, 0 closed .. 1 open, or
             None where that was not recorded. A gripper that holds something wide measures open,
             so a replay needs the command.
-        command_poses: (T, 7) where the end effector was told to be at each stamp, as `poses`; None
+        command_poses: (T, 7) where the end effector was commanded to be at each stamp, as `poses`; None
             where that was not recorded.
         other_instructions: further sentences for the same motion.
         state_known: False where poses were summed up from deltas: their differences are true,
@@ -203,7 +203,7 @@ def load_episode(path: str | Path) -> Episode:
 
     Raises:
         EpisodeError: missing, cut short, damaged, foreign or newer file, or an episode that is not
-            valid; the text names the file and the mend.
+            valid; the text names the file and the fix.
     """
     path = Path(path)
     if not path.is_file():

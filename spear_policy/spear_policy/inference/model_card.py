@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_policy.geometry.quaternions import is_unit
+from spear_policy.geometry.quaternions import UNIT_TOLERANCE
 from spear_policy.inference.image_geometry import FitMode, check_aspect
 from spear_policy.inference.statistics import Statistics, statistics_hash
 from spear_policy.model.config import ModelConfig
@@ -48,7 +48,7 @@ class ModelCard:
         reference_orientations_xyzw: robot -> R_ref as 4 numbers; [0, 0, 0, 1]
             is the paper's literal reading.
         statistics: of normalisation.
-        statistics_hash: `statistics.statistics_hash` of them, to tell when someone edits them.
+        statistics_hash: `statistics.statistics_hash` of them, which shows when someone edits them.
         weights_hash: SHA-256 (hex) of model.safetensors; empty for weights that are in no file,
             which `read` and `write` refuse.
 
@@ -221,7 +221,7 @@ def _orientation(q_xyzw, key: str) -> tuple[float, ...]:
     numbers = isinstance(q_xyzw, list | tuple | np.ndarray) and all(
         isinstance(number, int | float) and not isinstance(number, bool) for number in q_xyzw
     )
-    if not numbers or len(q_xyzw) != 4 or not is_unit(q_xyzw):
+    if not numbers or len(q_xyzw) != 4 or not abs(math.hypot(*q_xyzw) - 1.0) <= UNIT_TOLERANCE:
         raise ConfigError(
             f"{key} is {q_xyzw!r}: it must be a unit quaternion [x, y, z, w]; no turn is "
             "[0, 0, 0, 1]"

@@ -87,7 +87,7 @@ class ReplayEngine:
         return {name: (video.shape[2], video.shape[1]) for name, video in self._images.items()}
 
     def figures(self) -> dict[str, str]:
-        """Nothing to say."""
+        """None."""
         return {}
 
     def warm_up(self) -> None:

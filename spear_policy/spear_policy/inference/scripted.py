@@ -1,6 +1,6 @@
 """The scripted expert: a privileged pick-and-place policy that reads ground truth.
 
-It leads a reference by the rules of scripted_rules.py and looks a chunk ahead with a small model of
+It leads a reference by the rules of scripted_rules.py and plans a chunk ahead with a small model of
 gripper and item. The next chunk goes on from that reference, so two chunks agree where they overlap
 unless something unforeseen happened.
 """
@@ -102,7 +102,7 @@ class ScriptedEngine:
         return self._card
 
     def figures(self) -> dict[str, str]:
-        """Nothing to say."""
+        """None."""
         return {}
 
     def warm_up(self) -> None:

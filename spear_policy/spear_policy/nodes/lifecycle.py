@@ -218,7 +218,7 @@ def run(node_class, arguments: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 2
     # rclpy's own handlers would tear the context down before the node has stopped the robot,
-    # closed the bag or told the others.
+    # closed the bag or informed the others.
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
     node = None
