@@ -39,7 +39,7 @@ class Video(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Episode:
-    """A recorded motion with what was seen, and the sentence for it. The constructor judges all of it.
+    """A recorded motion with its images and its sentence. The constructor judges all of it.
 
     Attributes:
         stamps_s: (T,) strictly increasing [s]; only differences matter.
@@ -52,8 +52,8 @@ class Episode:
         gripper_commands: (T,) what the gripper was commanded at each stamp, 0 closed .. 1 open, or
             None where that was not recorded. A gripper that holds something wide measures open,
             so a replay needs the command.
-        command_poses: (T, 7) where the end effector was commanded to be at each stamp, as `poses`; None
-            where that was not recorded.
+        command_poses: (T, 7) commanded poses of the end effector at each stamp, as `poses`; None
+            where they were not recorded.
         other_instructions: further sentences for the same motion.
         state_known: False where poses were summed up from deltas: their differences are true,
             but where the robot stood is not known.
