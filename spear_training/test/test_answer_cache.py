@@ -83,11 +83,11 @@ def test_a_folder_that_cannot_be_written_stops_the_job_and_leaves_nothing(tmp_pa
 def test_a_full_disk_stops_the_job_and_leaves_nothing(tmp_path, monkeypatch):
     cache = AnswerCache(tmp_path)
     # The disk that fills up is played: /dev/full exists for a single file only.
-    monkeypatch.setattr("pathlib.Path.replace", _no_space)
+    monkeypatch.setattr("os.replace", _no_space)
     with pytest.raises(JobError, match="No space left"):
         cache.put(KEY, "a bowl")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def _no_space(self, target):
+def _no_space(source, target):
     raise OSError(28, "No space left on device")

@@ -14,7 +14,7 @@ from spear_training.annotation.grounding_dino import (
     GroundingDinoOptions,
     PhraseText,
     box_iou_2d,
-    look,
+    run_network,
 )
 from spear_training.annotation.stages import JobError
 
@@ -69,7 +69,7 @@ def detect(make, tokenizer, monkeypatch):
             for token, value in sure.items():
                 row[token] = value
         monkeypatch.setattr(
-            "spear_training.annotation.grounding_dino.look",
+            "spear_training.annotation.grounding_dino.run_network",
             lambda *inputs: (boxes, sureness),
         )
         detector = make(phrases, **options)
@@ -95,7 +95,7 @@ def test_the_network_runs_and_only_the_users_phrases_come_out(make):
 def test_boxes_are_in_the_pixels_of_the_picture(make):
     with make()._parts.held() as (model, pictures, text):
         image = frame_of().image
-        boxes, sureness = look(model, pictures, text, image)
+        boxes, sureness = run_network(model, pictures, text, image)
         prepared = pictures(images=image, return_tensors="pt")
         answer = model(**prepared, **text.inputs)
     assert boxes.shape == (20, 4) and sureness.shape == (20, 32)

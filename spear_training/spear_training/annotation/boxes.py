@@ -1,7 +1,12 @@
-"""The stage `boxes`: from the cleaned cloud of an object to what is stored of it."""
+"""The stage `boxes`: from the cleaned cloud of an object to what is stored of it.
 
-from dataclasses import dataclass, replace
+The box is of least volume among those that lie flush with the hull of the cloud; its corners are in
+an order that follows the camera's axes.
+"""
+
+from dataclasses import asdict, dataclass, replace
 from itertools import permutations, product
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,81 +17,86 @@ from spear_training.annotation.frame import Candidate, Frame
 from spear_training.annotation.records import AnnotatedObject, Dropped, encode_mask
 from spear_training.annotation.stages import JobError, ObjectError, StageError
 
-# The orientation of the smallest box around a cloud that shows only its near side.
 
+@dataclass(frozen=True)
+class FitBoxes:
+    """Fits the smallest oriented box to each cloud and makes the object's record.
 
-OUTERMOST = 256
-# Larger than the smallest by this share counts as equal; and so many of these are compared.
-EQUAL_VOLUME = 0.1
-MOST_COMPARED = 400
-POINTS_COMPARED = 400
-
-
-def best_axes(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Axes (3, 3), columns, right-handed, of a smallest box around points (P, 3).
-
-    Args:
-        points_m: around the origin, along their principal axes; neither on a line nor in a plane.
+    Attributes:
+        sample_points: how many points of its cloud each object keeps.
 
     Raises:
-        scipy.spatial.QhullError: they are too nearly in a plane for a convex hull.
+        JobError: not at least one.
     """
-    hull = outermost_points(points_m)
-    frames = _flush_frames(hull)
-    volumes = np.prod([np.ptp(hull @ frames[:, i].T, axis=0) for i in range(3)], axis=0)
-    order = np.argsort(volumes, kind="stable")
-    equal = order[volumes[order] <= (1 + EQUAL_VOLUME) * volumes[order[0]]][:MOST_COMPARED]
-    some = np.linspace(0, len(points_m) - 1, min(POINTS_COMPARED, len(points_m))).astype(int)
-    off_faces = _mean_distance_from_faces(points_m[some], hull, frames[equal])
-    return frames[equal[np.argmin(off_faces)]].T
+
+    sample_points: int = 32
+    name: ClassVar[str] = "boxes"
+    parallel: ClassVar[int] = 1
+
+    def __post_init__(self):
+        if self.sample_points < 1:
+            raise JobError(f"boxes: sample_points is {self.sample_points}; keep at least 1")
+
+    @property
+    def settings(self) -> dict:
+        """What the boxes depend on."""
+        return asdict(self)
+
+    def __call__(self, frame: Frame) -> Frame:
+        """Add the annotated objects; an object whose cloud has no box is dropped with the reason.
+
+        Raises:
+            StageError: there are no clouds yet.
+        """
+        kept, lost = [], []
+        for candidate in frame.candidates:
+            if candidate.cloud_m is None or candidate.mask is None:
+                raise StageError("there are no clouds: put the stage clouds before boxes")
+            try:
+                kept.append(replace(candidate, annotated=self._annotated(candidate)))
+            except ObjectError as error:
+                lost.append(Dropped(candidate.label, str(error)))
+        return frame.keep(kept, lost)
+
+    def _annotated(self, candidate: Candidate) -> AnnotatedObject:
+        vertices = ordered_vertices(minimal_box(candidate.cloud_m))
+        return AnnotatedObject(
+            label=candidate.label,
+            box_xyxy_px=candidate.box_xyxy_px,
+            mask=encode_mask(candidate.mask),
+            score=candidate.score,
+            vertices_m=_triples(vertices),
+            **cloud_facts(candidate.cloud_m, self.sample_points),
+        )
 
 
-def outermost_points(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Corners of a convex hull of the outermost points in `OUTERMOST` directions.
+def cloud_facts(cloud_m: NDArray[np.float64], sample_points: int = 32) -> dict:
+    """What a record keeps of a cloud: fields of `AnnotatedObject` by their names.
 
-    The directions are evenly spread for a cloud that is stretched to equal length along its axes,
-    so that a thin one has points at its rim and on both sides.
+    Args:
+        cloud_m: (P, 3), finite, at least one point.
+        sample_points: how many points to keep, drawn evenly from the first to the last; all, if
+            the cloud has no more.
+
+    Returns:
+        cloud_size, closest_m, furthest_m (by their distance from the camera) and sample_m.
     """
-    round_m = points_m / np.ptp(points_m, axis=0)
-    chosen = np.unique(np.argmax(_DIRECTIONS @ round_m.T, axis=1))
-    found = points_m[chosen] if len(chosen) > 3 else points_m
-    return found[ConvexHull(found).vertices]
+    distance_m = np.linalg.norm(cloud_m, axis=1)
+    drawn = np.linspace(0, len(cloud_m) - 1, min(sample_points, len(cloud_m)))
+    closest, furthest = cloud_m[[distance_m.argmin(), distance_m.argmax()]]
+    return {
+        "cloud_size": len(cloud_m),
+        "closest_m": tuple(closest.tolist()),
+        "furthest_m": tuple(furthest.tolist()),
+        "sample_m": _triples(cloud_m[drawn.round().astype(int)]),
+    }
 
 
-def _directions(count):
-    """Unit vectors (count, 3) on a spiral around the sphere, the golden angle apart."""
-    step = np.arange(count) + 0.5
-    height = 1 - 2 * step / count
-    turn = np.pi * (1 + 5**0.5) * step
-    radius = np.sqrt(1 - height**2)
-    return np.column_stack([radius * np.cos(turn), radius * np.sin(turn), height])
+def _triples(points: NDArray[np.float64]) -> tuple[tuple[float, float, float], ...]:
+    return tuple(tuple(point) for point in points.tolist())
 
 
-_DIRECTIONS = _directions(OUTERMOST)
-
-
-def _flush_frames(hull):
-    """Frames (N, 3, 3) whose rows are an edge of a face, the face's normal, and their normal."""
-    faces = ConvexHull(hull)
-    corners = hull[faces.simplices]
-    edges = (corners[:, [1, 2, 0]] - corners).reshape(-1, 3)
-    normals = np.repeat(faces.equations[:, :3], 3, axis=0)
-    first = edges / np.linalg.norm(edges, axis=1, keepdims=True)
-    second = np.cross(normals, first)
-    second /= np.linalg.norm(second, axis=1, keepdims=True)
-    return np.stack([first, second, np.cross(first, second)], axis=1)
-
-
-def _mean_distance_from_faces(points, hull, frames):
-    """Mean distance (N,) of points from the nearest face of the box around a hull in each frame."""
-    turns = frames.reshape(-1, 3).T
-    sides, seen = hull @ turns, points @ turns
-    nearest = np.minimum(seen - sides.min(axis=0), sides.max(axis=0) - seen)
-    return nearest.reshape(len(points), len(frames), 3).min(axis=2).mean(axis=0)
-
-
-# The smallest oriented box around a cloud of points, and the clouds that have none.
-
+# The smallest box around a cloud, and the clouds that have none -----------------------------------
 
 MIN_POINTS = 4
 # Of the cloud's length. Thinner is flat (a sheet of paper, a picture on the wall) and gets a box
@@ -163,8 +173,79 @@ def _flat_axes(points):
     return np.array([[x, -y, 0.0], [y, x, 0.0], [0.0, 0.0, 1.0]])
 
 
-# The order of a box's corners: the same for the same box, whatever names its axes have.
+# Its orientation, where the cloud shows only the near side ----------------------------------------
 
+OUTERMOST = 256
+# Larger than the smallest by this share counts as equal; and so many of these are compared.
+EQUAL_VOLUME = 0.1
+MOST_COMPARED = 400
+POINTS_COMPARED = 400
+
+
+def best_axes(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Axes (3, 3), columns, right-handed, of a smallest box around points (P, 3).
+
+    Args:
+        points_m: around the origin, along their principal axes; neither on a line nor in a plane.
+
+    Raises:
+        scipy.spatial.QhullError: they are too nearly in a plane for a convex hull.
+    """
+    hull = outermost_points(points_m)
+    frames = _flush_frames(hull)
+    volumes = np.prod([np.ptp(hull @ frames[:, i].T, axis=0) for i in range(3)], axis=0)
+    order = np.argsort(volumes, kind="stable")
+    equal = order[volumes[order] <= (1 + EQUAL_VOLUME) * volumes[order[0]]][:MOST_COMPARED]
+    some = np.linspace(0, len(points_m) - 1, min(POINTS_COMPARED, len(points_m))).astype(int)
+    off_faces = _mean_distance_from_faces(points_m[some], hull, frames[equal])
+    return frames[equal[np.argmin(off_faces)]].T
+
+
+def outermost_points(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corners of a convex hull of the outermost points in `OUTERMOST` directions.
+
+    The directions are evenly spread for a cloud that is stretched to equal length along its axes,
+    so that a thin one has points at its rim and on both sides.
+    """
+    round_m = points_m / np.ptp(points_m, axis=0)
+    chosen = np.unique(np.argmax(_DIRECTIONS @ round_m.T, axis=1))
+    found = points_m[chosen] if len(chosen) > 3 else points_m
+    return found[ConvexHull(found).vertices]
+
+
+def _directions(count):
+    """Unit vectors (count, 3) on a spiral around the sphere, the golden angle apart."""
+    step = np.arange(count) + 0.5
+    height = 1 - 2 * step / count
+    turn = np.pi * (1 + 5**0.5) * step
+    radius = np.sqrt(1 - height**2)
+    return np.column_stack([radius * np.cos(turn), radius * np.sin(turn), height])
+
+
+_DIRECTIONS = _directions(OUTERMOST)
+
+
+def _flush_frames(hull):
+    """Frames (N, 3, 3) whose rows are an edge of a face, the face's normal, and their normal."""
+    faces = ConvexHull(hull)
+    corners = hull[faces.simplices]
+    edges = (corners[:, [1, 2, 0]] - corners).reshape(-1, 3)
+    normals = np.repeat(faces.equations[:, :3], 3, axis=0)
+    first = edges / np.linalg.norm(edges, axis=1, keepdims=True)
+    second = np.cross(normals, first)
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    return np.stack([first, second, np.cross(first, second)], axis=1)
+
+
+def _mean_distance_from_faces(points, hull, frames):
+    """Mean distance (N,) of points from the nearest face of the box around a hull in each frame."""
+    turns = frames.reshape(-1, 3).T
+    sides, seen = hull @ turns, points @ turns
+    nearest = np.minimum(seen - sides.min(axis=0), sides.max(axis=0) - seen)
+    return nearest.reshape(len(points), len(frames), 3).min(axis=2).mean(axis=0)
+
+
+# The order of its corners: the same for the same box, whatever its axes are called ----------------
 
 # Corner 4*sx + 2*sy + sz: s is 0 on the negative side of that axis and 1 on the positive one.
 CORNER_SIDES = np.array(list(product((-1.0, 1.0), repeat=3)))
@@ -191,84 +272,6 @@ def _fitness(axes, order, signs):
     """Sum of cosines; the axes themselves decide between equals, so names never do."""
     named = axes[:, order] * signs
     return (np.trace(named), *named.ravel())
-
-
-# The stage `boxes`: from the cleaned cloud of an object to what is stored of it.
-
-
-class FitBoxes:
-    """Fits the smallest oriented box to each cloud and makes the object's record."""
-
-    name = "boxes"
-    parallel = 1
-
-    def __init__(self, sample_points: int = 32):
-        """Take how many points of its cloud each object keeps.
-
-        Raises:
-            JobError: not at least one.
-        """
-        if sample_points < 1:
-            raise JobError(f"boxes: sample_points is {sample_points}; keep at least 1")
-        self._sample_points = sample_points
-
-    @property
-    def settings(self) -> dict:
-        """What the boxes depend on."""
-        return {"sample_points": self._sample_points}
-
-    def __call__(self, frame: Frame) -> Frame:
-        """Add the annotated objects; an object whose cloud has no box is dropped with the reason.
-
-        Raises:
-            StageError: there are no clouds yet.
-        """
-        kept, lost = [], []
-        for candidate in frame.candidates:
-            if candidate.cloud_m is None or candidate.mask is None:
-                raise StageError("there are no clouds: put the stage clouds before boxes")
-            try:
-                kept.append(replace(candidate, annotated=self._annotated(candidate)))
-            except ObjectError as error:
-                lost.append(Dropped(candidate.label, str(error)))
-        return frame.keep(kept, lost)
-
-    def _annotated(self, candidate: Candidate) -> AnnotatedObject:
-        vertices = ordered_vertices(minimal_box(candidate.cloud_m))
-        return AnnotatedObject(
-            label=candidate.label,
-            box_xyxy_px=candidate.box_xyxy_px,
-            mask=encode_mask(candidate.mask),
-            score=candidate.score,
-            vertices_m=_triples(vertices),
-            **cloud_facts(candidate.cloud_m, self._sample_points),
-        )
-
-
-def cloud_facts(cloud_m: NDArray[np.float64], sample_points: int = 32) -> dict:
-    """What a record keeps of a cloud: fields of `AnnotatedObject` by their names.
-
-    Args:
-        cloud_m: (P, 3), finite, at least one point.
-        sample_points: how many points to keep, drawn evenly from the first to the last; all, if
-            the cloud has no more.
-
-    Returns:
-        cloud_size, closest_m, furthest_m (by their distance from the camera) and sample_m.
-    """
-    distance_m = np.linalg.norm(cloud_m, axis=1)
-    drawn = np.linspace(0, len(cloud_m) - 1, min(sample_points, len(cloud_m)))
-    closest, furthest = cloud_m[[distance_m.argmin(), distance_m.argmax()]]
-    return {
-        "cloud_size": len(cloud_m),
-        "closest_m": tuple(closest.tolist()),
-        "furthest_m": tuple(furthest.tolist()),
-        "sample_m": _triples(cloud_m[drawn.round().astype(int)]),
-    }
-
-
-def _triples(points: NDArray[np.float64]) -> tuple[tuple[float, float, float], ...]:
-    return tuple(tuple(point) for point in points.tolist())
 
 
 # The shortest way from one oriented box to another.

@@ -1,4 +1,8 @@
-"""The detector `gemini`: Google's service finds the objects and names them."""
+"""The detector `gemini`: Google's service finds the objects and names them.
+
+After the settings and the stage follow the connection to the service, the reading of its answers,
+and the folder that keeps them.
+"""
 
 import hashlib
 import io
@@ -7,7 +11,6 @@ import os
 import re
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,98 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from spear_policy.shared.files import write_atomically
 from spear_training.annotation.detections import Detection, excerpt, reported_label, sort_out
 from spear_training.annotation.frame import Frame
 from spear_training.annotation.networks import load_library
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX, Dropped
 from spear_training.annotation.stages import JobError, ObjectError, StageError
 
-# What Gemini wrote, to detections. Nothing here asks anybody.
-
-
 GRID = 1000  # numbers along a side of the picture
-
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-
-
-def parse_answer(text: str) -> tuple[list[Detection], list[Dropped]]:
-    """Read an answer.
-
-    An entry that is none is dropped with its reason; the others stay. An answer that was cut off
-    is refused as a whole: what was cut may be the second bowl, without which the first one would
-    pass for the only one.
-
-    Returns:
-        Detections in pixels of the picture of 840x630, and what was dropped.
-
-    Raises:
-        StageError: it is no list in JSON; says so with its beginning.
-    """
-    fenced = _FENCE.search(text)
-    body = (fenced[1] if fenced else text).strip()
-    try:
-        entries = json.loads(body)
-    except (ValueError, RecursionError):
-        if not body:
-            raise StageError("the answer is empty") from None
-        if _is_cut_off(body):
-            raise StageError(f"the answer was cut off: it ends with {body[-30:]!r}") from None
-        raise StageError(f"the answer is no JSON: {excerpt(text)!r}") from None
-    if not isinstance(entries, list):
-        raise StageError(f"the answer is no list of objects: {excerpt(text)!r}")
-    found, lost = [], []
-    for entry in entries:
-        try:
-            found.append(_detection(entry))
-        except ObjectError as error:
-            lost.append(Dropped(_name_of(entry), str(error)))
-    return found, lost
-
-
-def _detection(entry) -> Detection:
-    if not isinstance(entry, dict):
-        raise ObjectError(f"the entry is no object: {excerpt(entry)!r}")
-    if not isinstance(entry.get("label"), str):
-        raise ObjectError("the entry has no label")
-    box = entry.get("box_2d")
-    if not isinstance(box, list) or len(box) != 4:
-        raise ObjectError(f"its box_2d is {excerpt(box)!r}, not four numbers")
-    for number in box:
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ObjectError(f"its box_2d is {excerpt(box)!r}, not four numbers")
-        # Beyond the grid the scale is not the one that was asked for; a clamp would hide that.
-        if not 0 <= number <= GRID:
-            raise ObjectError(f"its box_2d has {excerpt(number)}, outside 0..{GRID}")
-    top, left, bottom, right = box
-    across, down = PICTURE_WIDTH_PX / GRID, PICTURE_HEIGHT_PX / GRID
-    sides = (left * across, top * down, right * across, bottom * down)
-    return Detection(entry["label"], sides)
-
-
-def _name_of(entry) -> str:
-    label = entry.get("label") if isinstance(entry, dict) else None
-    return reported_label(label) if isinstance(label, str) else "?"
-
-
-def _is_cut_off(body: str) -> bool:
-    """Whether a text that begins as JSON ends inside a string or a bracket."""
-    if body[0] not in "[{":
-        return False
-    depth, in_string, escaped = 0, False, False
-    for letter in body:
-        if in_string:
-            in_string = escaped or letter != '"'
-            escaped = letter == "\\" and not escaped
-        elif letter == '"':
-            in_string = True
-        elif letter in "[{":
-            depth += 1
-        elif letter in "]}":
-            depth -= 1
-    return in_string or depth > 0
-
-
-# What Gemini is asked, and how patiently.
+KEY_VARIABLE = "GEMINI_API_KEY"
+INSTALL = "pip install google-genai"
 
 
 @dataclass(frozen=True)
@@ -161,12 +82,93 @@ class GeminiOptions:
             raise JobError(f"base_url is {self.base_url!r}; it must begin with http:// or https://")
 
 
-# One question to Gemini: sent, repeated while the service is busy, its failures told apar.
+# The result depends on these; how patiently it was asked for does not matter.
+_ASKED = (
+    "model",
+    "temperature",
+    "thinking_budget",
+    "max_output_tokens",
+    "jpeg_quality",
+)
 
 
-KEY_VARIABLE = "GEMINI_API_KEY"
+def default_prompt(max_objects: int) -> str:
+    """The question; how boxes are written is in the schema that goes with it."""
+    return (
+        f"Find the clearly visible separate objects in this picture, {max_objects} at most: things "
+        "that could be picked up, used or pointed at, and furniture. Leave out walls, floors, "
+        "people and parts of other objects. Give each object its 2D box as box_2d = "
+        "[ymin, xmin, ymax, xmax], whole numbers from 0 to 1000, and as its label a short, plain "
+        "English name of one to four words. Give every single object an entry of its own, even if "
+        "there are several of a kind. If objects of a kind differ visibly, tell them apart in the "
+        "label by colour, material or size, as in 'red mug' and 'blue mug'; never by numbers or by "
+        "where they are."
+    )
+
+
+class GeminiDetector:
+    """Asks the service about each picture, once: raw answers are kept in a folder.
+
+    The picture goes as it is annotated, 840x630, padding included; that is below the 1024 px to
+    which Google's own examples shrink pictures.
+    """
+
+    name = "gemini"
+
+    def __init__(self, options: GeminiOptions | None = None, answers: Path | None = None):
+        """Take what to ask, and where answers are kept (None: nowhere)."""
+        self._options = options or GeminiOptions()
+        self._prompt = self._options.prompt or default_prompt(self._options.max_objects)
+        self._cache = None if answers is None else AnswerCache(answers)
+        self._client = GeminiClient(self._options)
+
+    @property
+    def settings(self) -> dict:
+        """What the answer depends on; the key is not among it."""
+        options = asdict(self._options)
+        return {"prompt": self._prompt} | {name: options[name] for name in _ASKED}
+
+    @property
+    def parallel(self) -> int:
+        """Requests at once."""
+        return self._options.requests_at_once
+
+    def __call__(self, frame: Frame) -> Frame:
+        """Find objects.
+
+        Raises:
+            StageError: the service gave no usable answer about this picture.
+            JobError: it cannot be used at all, or answers cannot be kept.
+        """
+        found, lost = self._answer(_as_jpeg(frame.image, self._options.jpeg_quality))
+        kept, refused = sort_out(found, frame.visible)
+        return frame.keep(kept, [*lost, *refused])
+
+    def _answer(self, image_jpeg: bytes) -> tuple[list[Detection], list[Dropped]]:
+        key = answer_key(image_jpeg, self.settings)
+        stored = self._cache.get(key) if self._cache else None
+        if stored is not None:
+            try:
+                return parse_answer(stored)
+            except StageError:
+                pass  # kept by an older version that was content with less: ask again
+        text = self._client.ask(image_jpeg, self._prompt)
+        answer = parse_answer(text)
+        if self._cache:
+            self._cache.put(key, text)
+        return answer
+
+
+def _as_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """The same bytes for the same picture, as the cache's key needs."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
+    return file.getvalue()
+
+
+# Asking: repeated while the service is busy, its failures classified ------------------------------
+
 RETRIED_CODES = (408, 429, 500, 502, 503, 504)
-INSTALL = "pip install google-genai"
 # The library repeats a question after silence and after a refused connection, not after one that
 # broke while it was in use. That is asked once more here.
 _BROKEN = ("ReadError", "WriteError", "RemoteProtocolError")
@@ -345,7 +347,89 @@ def _name(reason: Any) -> str:
     return "" if reason is None else str(getattr(reason, "value", reason))
 
 
-# Answers of a service that costs money, kept in a folder as they came.
+# What it wrote, to detections ---------------------------------------------------------------------
+
+_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+
+
+def parse_answer(text: str) -> tuple[list[Detection], list[Dropped]]:
+    """Read an answer.
+
+    An entry that is none is dropped with its reason; the others stay. An answer that was cut off
+    is refused as a whole: what was cut may be the second bowl, without which the first one would
+    pass for the only one.
+
+    Returns:
+        Detections in pixels of the picture of 840x630, and what was dropped.
+
+    Raises:
+        StageError: it is no list in JSON; says so with its beginning.
+    """
+    fenced = _FENCE.search(text)
+    body = (fenced[1] if fenced else text).strip()
+    try:
+        entries = json.loads(body)
+    except (ValueError, RecursionError):
+        if not body:
+            raise StageError("the answer is empty") from None
+        if _is_cut_off(body):
+            raise StageError(f"the answer was cut off: it ends with {body[-30:]!r}") from None
+        raise StageError(f"the answer is no JSON: {excerpt(text)!r}") from None
+    if not isinstance(entries, list):
+        raise StageError(f"the answer is no list of objects: {excerpt(text)!r}")
+    found, lost = [], []
+    for entry in entries:
+        try:
+            found.append(_detection(entry))
+        except ObjectError as error:
+            lost.append(Dropped(_name_of(entry), str(error)))
+    return found, lost
+
+
+def _detection(entry) -> Detection:
+    if not isinstance(entry, dict):
+        raise ObjectError(f"the entry is no object: {excerpt(entry)!r}")
+    if not isinstance(entry.get("label"), str):
+        raise ObjectError("the entry has no label")
+    box = entry.get("box_2d")
+    if not isinstance(box, list) or len(box) != 4:
+        raise ObjectError(f"its box_2d is {excerpt(box)!r}, not four numbers")
+    for number in box:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ObjectError(f"its box_2d is {excerpt(box)!r}, not four numbers")
+        # Beyond the grid the scale is not the one that was asked for; a clamp would hide that.
+        if not 0 <= number <= GRID:
+            raise ObjectError(f"its box_2d has {excerpt(number)}, outside 0..{GRID}")
+    top, left, bottom, right = box
+    across, down = PICTURE_WIDTH_PX / GRID, PICTURE_HEIGHT_PX / GRID
+    sides = (left * across, top * down, right * across, bottom * down)
+    return Detection(entry["label"], sides)
+
+
+def _name_of(entry) -> str:
+    label = entry.get("label") if isinstance(entry, dict) else None
+    return reported_label(label) if isinstance(label, str) else "?"
+
+
+def _is_cut_off(body: str) -> bool:
+    """Whether a text that begins as JSON ends inside a string or a bracket."""
+    if body[0] not in "[{":
+        return False
+    depth, in_string, escaped = 0, False, False
+    for letter in body:
+        if in_string:
+            in_string = escaped or letter != '"'
+            escaped = letter == "\\" and not escaped
+        elif letter == '"':
+            in_string = True
+        elif letter in "[{":
+            depth += 1
+        elif letter in "]}":
+            depth -= 1
+    return in_string or depth > 0
+
+
+# Answers are kept in a folder as they came, for they cost money -----------------------------------
 
 
 def answer_key(image: bytes, asked: dict) -> str:
@@ -376,20 +460,16 @@ class AnswerCache:
             return None
 
     def put(self, key: str, text: str) -> None:
-        """Keep an answer; written beside and renamed, so that nobody reads half of it.
+        """Keep an answer; nobody reads half of it.
 
         Raises:
             JobError: it cannot be written. Going on would pay for answers that are lost.
         """
         path = self._path(key)
-        beside = path.with_name(f"{key}.{os.getpid()}.{threading.get_ident()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps({"sha256": _hash(text), "answer": text}))
-            beside.replace(path)
+            write_atomically(path, json.dumps({"sha256": _hash(text), "answer": text}))
         except OSError as error:
-            with suppress(OSError):
-                beside.unlink()
             raise JobError(
                 f"the answers cannot be kept in {self.folder} ({error.strerror}): make room or "
                 "name another folder"
@@ -402,90 +482,3 @@ class AnswerCache:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-# The detector `gemini`: Google's service finds the objects and names them.
-
-
-# The result depends on these; how patiently it was asked for does not matter.
-_ASKED = (
-    "model",
-    "temperature",
-    "thinking_budget",
-    "max_output_tokens",
-    "jpeg_quality",
-)
-
-
-def default_prompt(max_objects: int) -> str:
-    """The question; how boxes are written is in the schema that goes with it."""
-    return (
-        f"Find the clearly visible separate objects in this picture, {max_objects} at most: things "
-        "that could be picked up, used or pointed at, and furniture. Leave out walls, floors, "
-        "people and parts of other objects. Give each object its 2D box as box_2d = "
-        "[ymin, xmin, ymax, xmax], whole numbers from 0 to 1000, and as its label a short, plain "
-        "English name of one to four words. Give every single object an entry of its own, even if "
-        "there are several of a kind. If objects of a kind differ visibly, tell them apart in the "
-        "label by colour, material or size, as in 'red mug' and 'blue mug'; never by numbers or by "
-        "where they are."
-    )
-
-
-class GeminiDetector:
-    """Asks the service about each picture, once: raw answers are kept in a folder.
-
-    The picture goes as it is annotated, 840x630, padding included; that is below the 1024 px to
-    which Google's own examples shrink pictures.
-    """
-
-    name = "gemini"
-
-    def __init__(self, options: GeminiOptions | None = None, answers: Path | None = None):
-        """Take what to ask, and where answers are kept (None: nowhere)."""
-        self._options = options or GeminiOptions()
-        self._prompt = self._options.prompt or default_prompt(self._options.max_objects)
-        self._cache = None if answers is None else AnswerCache(answers)
-        self._client = GeminiClient(self._options)
-
-    @property
-    def settings(self) -> dict:
-        """What the answer depends on; the key is not among it."""
-        options = asdict(self._options)
-        return {"prompt": self._prompt} | {name: options[name] for name in _ASKED}
-
-    @property
-    def parallel(self) -> int:
-        """Requests at once."""
-        return self._options.requests_at_once
-
-    def __call__(self, frame: Frame) -> Frame:
-        """Find objects.
-
-        Raises:
-            StageError: the service gave no usable answer about this picture.
-            JobError: it cannot be used at all, or answers cannot be kept.
-        """
-        found, lost = self._answer(_as_jpeg(frame.image, self._options.jpeg_quality))
-        kept, refused = sort_out(found, frame.visible)
-        return frame.keep(kept, [*lost, *refused])
-
-    def _answer(self, image_jpeg: bytes) -> tuple[list[Detection], list[Dropped]]:
-        key = answer_key(image_jpeg, self.settings)
-        stored = self._cache.get(key) if self._cache else None
-        if stored is not None:
-            try:
-                return parse_answer(stored)
-            except StageError:
-                pass  # kept by an older version that was content with less: ask again
-        text = self._client.ask(image_jpeg, self._prompt)
-        answer = parse_answer(text)
-        if self._cache:
-            self._cache.put(key, text)
-        return answer
-
-
-def _as_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """The same bytes for the same picture, as the cache's key needs."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
-    return file.getvalue()

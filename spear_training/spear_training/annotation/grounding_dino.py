@@ -1,4 +1,7 @@
-"""The detector `grounding_dino`: a local network that looks for the phrases it is given."""
+"""The detector `grounding_dino`: a local network that looks for the phrases it is given.
+
+First phrases as the network reads them and its tokens back to phrases, then the stage.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,8 +20,6 @@ from spear_training.annotation.networks import (
 )
 from spear_training.annotation.records import Dropped
 from spear_training.annotation.stages import JobError, ObjectError
-
-# Phrases as Grounding DINO reads them, and its tokens back to phrases.
 
 
 class PhraseText:
@@ -119,8 +120,7 @@ def match_phrases(
     return [best[query] for query in sorted(best)]
 
 
-# The detector `grounding_dino`: a local network that looks for the phrases it is given.
-
+# The stage ------------------------------------------------------------------------------------
 
 KINDS = ("grounding-dino",)
 
@@ -163,7 +163,7 @@ class GroundingDinoOptions:
         except ObjectError as error:
             raise JobError(f"a phrase cannot be used: {error}") from None
         if not phrases:
-            raise JobError("grounding_dino needs phrases: name the things to look for")
+            raise JobError("grounding_dino needs phrases: name the objects to look for")
         for phrase in phrases:
             # Both end a phrase for the network.
             if set(phrase) & set(".?"):
@@ -204,7 +204,7 @@ class GroundingDinoDetector:
             JobError: the model cannot be loaded, or the device has failed.
         """
         with self._parts.held() as (model, pictures, text):
-            boxes, sureness = look(model, pictures, text, frame.image)
+            boxes, sureness = run_network(model, pictures, text, frame.image)
         found, partly = self._chosen(boxes, sureness, text)
         kept, lost = sort_out(found, frame.visible)
         return frame.keep(kept, [*partly, *lost])
@@ -243,7 +243,7 @@ class GroundingDinoDetector:
         return model, pictures, PhraseText(options.phrases, tokenizer, model.config.max_text_len)
 
 
-def look(
+def run_network(
     model: Any, pictures: Any, text: PhraseText, image: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Run the network on a picture (H, W, 3).
