@@ -88,7 +88,7 @@ def _serve(host: str, publish_clock) -> None:
 
     from spear_bringup.sim import franka_server as arm_server
     from spear_bringup.sim import franka_server as franky_server
-    from spear_bringup.sim.franka_robot import TICK_S, add_mended_robot
+    from spear_bringup.sim.franka_robot import TICK_S, add_franka
     from spear_bringup.sim.world import Pacer
 
     orders: list[str] = []
@@ -119,7 +119,7 @@ def _serve(host: str, publish_clock) -> None:
     franky_server.LAG_LIMIT_TICKS, arm_server.PATIENCE_S = 0, 0.9
     simulator = MujocoSimulator()
     simulator.init()
-    robot = add_mended_robot(simulator)
+    robot = add_franka(simulator)
     server = franky_server.FrankaWorldServer(simulator, robot, host)
     arm, hand = server.robot, server.robot.gripper_server
     mode = {"now": None, "deaf": False, "clock": True, "ends": False}

@@ -1,4 +1,4 @@
-"""The simulated robot as franky sees it: the mends of franky-sim, grasping, faults, addresses."""
+"""The simulated robot as franky sees it: the fixes of franky-sim, grasping, faults, addresses."""
 
 import dataclasses
 import os
@@ -271,7 +271,7 @@ def test_a_client_that_dies_leaves_the_arm_still_and_the_next_one_is_served(
     assert np.abs(robot.state.dq).max() < 1e-3
 
 
-def test_a_taken_port_is_named_with_the_mend(world):
+def test_a_taken_port_is_named_with_the_fix(world):
     with pytest.raises(AddressError, match=r"port 1337 of 127\..* already taken.*another address"):
         World(dataclasses.replace(world.settings, seed=1))
 

@@ -201,7 +201,7 @@ def test_diagnostics_tell_pace_and_pictures(active):
     assert set(rows) == {"physics", "cameras"}
 
 
-def test_a_taken_port_fails_configure_with_the_mend(active, listener, capfd):
+def test_a_taken_port_fails_configure_with_the_fix(active, listener, capfd):
     second = make_node(host=active.params["host"])
     try:
         assert second.trigger_configure() == REFUSED

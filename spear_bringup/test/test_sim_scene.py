@@ -6,8 +6,8 @@ import pytest
 from franky_sim.mujoco_simulator import MujocoSimulator
 
 from spear_bringup.sim import table_top as cameras
-from spear_bringup.sim.franka_robot import JOINT_NAMES, READY_RAD, add_mended_robot
-from spear_bringup.sim.rendering import Painter, camera_pose, thinned
+from spear_bringup.sim.franka_robot import JOINT_NAMES, READY_RAD, add_franka
+from spear_bringup.sim.rendering import SceneRenderer, camera_pose, thinned
 from spear_bringup.sim.table_top import BOWL, CUBES, OBJECTS, PLATE, fixed_layout, furnish
 from spear_bringup.sim.world import sized
 from spear_policy.geometry.quaternions import wxyz_from_xyzw
@@ -19,7 +19,7 @@ VIEWS = (cameras.EXTERNAL, cameras.WRIST)
 def simulator():
     sim = MujocoSimulator()
     sim.init()
-    add_mended_robot(sim)
+    add_franka(sim)
     furnish(sim.scene, sim.worldbody)
     sim.start()
     return sim
@@ -105,9 +105,9 @@ def test_thinned_meshes_keep_their_shape_with_a_fraction_of_the_triangles(scene)
 
 def test_each_view_shows_each_cube_in_its_colour_where_its_intrinsics_say(scene):
     model, data = scene
-    painter = Painter(model, VIEWS, shadows=False, detail_m=0.006)
-    images = painter.draw(data.qpos)
-    painter.close()
+    renderer = SceneRenderer(model, VIEWS, shadows=False, detail_m=0.006)
+    images = renderer.draw(data.qpos)
+    renderer.close()
     for view in VIEWS:
         image = images[view.name]
         assert image.shape == (view.height_px, view.width_px, 3) and image.dtype == np.uint8

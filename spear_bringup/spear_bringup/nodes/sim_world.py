@@ -129,7 +129,7 @@ class SimWorld(SpearNode):
             rows.append(("cameras", WARN if lost else OK, text, {"skipped": lost}))
         return rows
 
-    # What the world says, from its own threads -------------------------------------------
+    # From the world's own threads --------------------------------------------------------
 
     def _on_clock(self, time_s: float) -> None:
         self._clock_out.publish(ClockMsg(clock=s_to_stamp(time_s)))
@@ -191,11 +191,11 @@ class SimWorld(SpearNode):
 
 
 def _marker(number: int, name: str, pose: Pose) -> Marker:
-    thing = OBJECTS[name]
+    item = OBJECTS[name]
     marker = Marker(ns=name, id=number, action=Marker.ADD, pose=pose_to_msg(pose))
-    marker.type = Marker.CUBE if isinstance(thing, Cube) else Marker.CYLINDER
-    marker.scale = vector_to_msg(thing.size_m)
-    marker.color.r, marker.color.g, marker.color.b = thing.rgb
+    marker.type = Marker.CUBE if isinstance(item, Cube) else Marker.CYLINDER
+    marker.scale = vector_to_msg(item.size_m)
+    marker.color.r, marker.color.g, marker.color.b = item.rgb
     marker.color.a = 1.0
     return marker
 

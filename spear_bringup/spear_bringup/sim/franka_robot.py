@@ -1,6 +1,8 @@
-"""franky-sim's FR3 with its defects mended from outside, and cheaper to step.
+"""franky-sim's FR3 with its defects fixed from outside, and cheaper to step.
 
-Written against franky-sim 1.0.4; the tests of this package fail when a later version differs.
+First the commanded state that a Franka reports each tick, then the robot itself, then its state as
+a packet on the wire. Written against franky-sim 1.0.4; the tests of this package fail when a later
+version differs.
 """
 
 import struct
@@ -14,10 +16,7 @@ from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
-# What a Franka reports about its commands: poses, speeds and accelerations, each tick.
-
-
-NAMES = (
+QUANTITY_NAMES = (
     "q_d",
     "dq_d",
     "ddq_d",
@@ -36,19 +35,19 @@ NAMES = (
 )
 
 
-class Part:
+class ReportedQuantity:
     """One quantity of the state: what was commanded for this tick, and what is reported."""
 
-    __slots__ = ("given", "fresh", "value")
+    __slots__ = ("commanded", "fresh", "value")
 
     def __init__(self):
-        self.given = None
+        self.commanded = None
         self.fresh = False
         self.value = None
 
     def set(self, _time: float, value, call_observers: bool = True) -> None:
         """Command `value` for this tick; `call_observers` False means that it is an old one."""
-        self.given, self.fresh = value, call_observers
+        self.commanded, self.fresh = value, call_observers
 
     def get(self, _time: float):
         """The value after the last finished tick."""
@@ -56,7 +55,7 @@ class Part:
 
 
 class CommandedState:
-    """The parts by libfranka's names, finished once a tick.
+    """The reported quantities by libfranka's names, completed once a tick.
 
     Args:
         kinematics: joints (7,) [rad] to (TCP pose, Jacobian (6, 7) in base axes).
@@ -66,31 +65,33 @@ class CommandedState:
     def __init__(
         self, kinematics: Callable[[NDArray], tuple[pin.SE3, NDArray]], tick_s: float
     ) -> None:
-        self.parts = {name: Part() for name in NAMES}
+        self.quantities = {name: ReportedQuantity() for name in QUANTITY_NAMES}
         self._kinematics = kinematics
         self._tick_s = tick_s
         self._known_joints: NDArray | None = None
         self._known: tuple[pin.SE3, NDArray] | None = None
 
-    def finish(self, inner: InnerRobotState) -> None:
+    def complete(self, inner: InnerRobotState) -> None:
         """Fill in every value of the tick that ends with the joints in `inner`."""
-        p, q = self.parts, np.array(inner.q)
-        before = {name: part.value for name, part in p.items()}
+        p, q = self.quantities, np.array(inner.q)
+        before = {name: quantity.value for name, quantity in p.items()}
         p["O_T_EE"].value = self._kinematics(q)[0]
         self._joints(p, before, q, np.array(inner.dq))
         self._poses(p, before)
         torques = np.array(inner.tau_j)
-        p["tau_J"].value, p["tau_J_d"].value = torques, p["tau_J_d"].given
+        p["tau_J"].value, p["tau_J_d"].value = torques, p["tau_J_d"].commanded
         p["dtau_J"].value = self._rate(torques, before["tau_J"])
-        for part in p.values():
-            part.given = None
+        for quantity in p.values():
+            quantity.commanded = None
 
-    def _joints(self, p: dict[str, Part], before: dict, q: NDArray, dq: NDArray) -> None:
+    def _joints(
+        self, p: dict[str, ReportedQuantity], before: dict, q: NDArray, dq: NDArray
+    ) -> None:
         target = p["q_d"]
-        target.value = q if target.given is None else target.given
-        if p["dq_d"].given is not None:
-            speed = p["dq_d"].given
-        elif target.given is None:
+        target.value = q if target.commanded is None else target.commanded
+        if p["dq_d"].commanded is not None:
+            speed = p["dq_d"].commanded
+        elif target.commanded is None:
             speed = dq
         elif target.fresh:
             speed = self._rate(target.value, before["q_d"])
@@ -100,11 +101,11 @@ class CommandedState:
         acceleration = p["ddq_d"].value = self._rate(speed, before["dq_d"])
         elbow, joints = p["elbow_c"], target.value
         default = np.array([joints[2], np.sign(joints[3])])
-        elbow.value = default if elbow.given is None else elbow.given
+        elbow.value = default if elbow.commanded is None else elbow.commanded
         p["delbow_c"].value = np.array([speed[2], 0.0])
         p["ddelbow_c"].value = np.array([acceleration[2], 0.0])
 
-    def _poses(self, p: dict[str, Part], before: dict) -> None:
+    def _poses(self, p: dict[str, ReportedQuantity], before: dict) -> None:
         joints = p["q_d"].value
         if self._known_joints is None or not np.array_equal(joints, self._known_joints):
             self._known_joints, self._known = joints, self._kinematics(joints)
@@ -112,10 +113,10 @@ class CommandedState:
         p["O_T_EE_d"].value = desired
         p["O_dP_EE_d"].value = jacobian @ p["dq_d"].value
         pose, twist = p["O_T_EE_c"], p["O_dP_EE_c"]
-        pose.value = desired if pose.given is None else pose.given
-        if twist.given is not None:
-            twist.value = twist.given
-        elif pose.given is None:
+        pose.value = desired if pose.commanded is None else pose.commanded
+        if twist.commanded is not None:
+            twist.value = twist.commanded
+        elif pose.commanded is None:
             twist.value = p["O_dP_EE_d"].value
         elif pose.fresh and before["O_T_EE_c"] is not None:
             twist.value = self._twist(before["O_T_EE_c"], pose.value)
@@ -131,8 +132,7 @@ class CommandedState:
         return np.zeros_like(value) if before is None else (value - before) / self._tick_s
 
 
-# franky-sim's FR3 with its defects mended from outside, and cheaper to step.
-
+# The robot -------------------------------------------------------------------------------------
 
 JOINT_NAMES = tuple(f"fr3_joint{i}" for i in range(1, 8))
 # Gripper straight down, TCP at (0.45, 0, 0.38) m, every joint well inside its limits.
@@ -147,17 +147,17 @@ DAMPING_NM_S_RAD = (90.0, 90.0, 70.0, 70.0, 40.0, 40.0, 40.0)
 _TRUSTED_LAG_RAD = 0.1
 
 
-def add_mended_robot(sim: MujocoSimulator) -> "SimulatedFranka":
+def add_franka(sim: MujocoSimulator) -> "SimulatedFranka":
     """Add an FR3 in the ready pose, gripper open, to a simulation that was not started yet."""
     robot = sim.add_robot(initial_q=READY_RAD, initial_hand_width=MAX_WIDTH_M, kv=DAMPING_NM_S_RAD)
     # add_robot() names the class it makes, so the robot becomes ours afterwards.
     robot.__class__ = SimulatedFranka
     robot.take_over()
-    _mend_fingers(sim)
+    _fix_fingers(sim)
     return robot
 
 
-def _mend_fingers(sim: MujocoSimulator) -> None:
+def _fix_fingers(sim: MujocoSimulator) -> None:
     fingers = sim.scene.find(".//default[@class='finger']/joint")
     # They inherit the arm's motor inertia and friction, which stop them 2 mm off.
     fingers.attrib.update(armature="0.1", frictionloss="0", damping="1")
@@ -171,7 +171,7 @@ def _mend_fingers(sim: MujocoSimulator) -> None:
 
 
 class SimulatedFranka(FrankaMujocoRobot):
-    """An FR3 whose measured pose is measured. Made by `add_mended_robot` only."""
+    """An FR3 whose measured pose is measured. Made by `add_franka` only."""
 
     def take_over(self) -> None:
         """Put our bookkeeping in place of franky-sim's."""
@@ -179,7 +179,7 @@ class SimulatedFranka(FrankaMujocoRobot):
         self._last_solution: NDArray | None = None
         self._known_tool: tuple[float, ...] | None = None
         self._commanded = CommandedState(self._pose_and_jacobian, TICK_S)
-        self._tracked_state_components = self._commanded.parts
+        self._tracked_state_components = self._commanded.quantities
 
     def _pose_and_jacobian(self, q: NDArray) -> tuple[pin.SE3, NDArray]:
         # The pose is a copy: franky-sim hands out a reference that the next call overwrites, so
@@ -261,7 +261,7 @@ class SimulatedFranka(FrankaMujocoRobot):
 
     def _post_step(self) -> None:
         self._inner = None
-        self._commanded.finish(self._get_state())
+        self._commanded.complete(self._get_state())
         self._BaseRobot__prev_t = self._time_s
         self._BaseRobot__t += TICK_S
 
@@ -303,9 +303,9 @@ class SimulatedFranka(FrankaMujocoRobot):
         return self._known_tool
 
     @property
-    def parts(self) -> dict[str, Part]:
-        """The parts of the state by libfranka's names."""
-        return self._commanded.parts
+    def quantities(self) -> dict[str, ReportedQuantity]:
+        """The quantities of the state by libfranka's names."""
+        return self._commanded.quantities
 
     # Names that franky-sim keeps private, in one place.
 
@@ -326,8 +326,7 @@ class SimulatedFranka(FrankaMujocoRobot):
         return self._BaseRobot__tcp_frame_id
 
 
-# The robot state on the wire, packed in one go: the original makes three objects and 50 p.
-
+# The state on the wire -------------------------------------------------------------------------
 
 ERROR_COUNT = 41
 _FLOATS = struct.Struct("<320f")
@@ -346,39 +345,41 @@ def pack_state(
 ) -> bytes:
     """The state of `robot` after the last finished step, as it goes out by UDP.
 
+    Packed in one go: the original makes three objects and 50 packings.
+
     Args:
         motion_generator_mode, controller_mode, robot_mode: libfranka's numbers.
         errors: what stops the robot now, in libfranka's order.
         reflex_reason: what caused the reflex, in the same order.
     """
-    parts = {name: part.value for name, part in robot.parts.items()}
+    reported = {name: quantity.value for name, quantity in robot.quantities.items()}
     inner = robot.inner_state
-    q_d, torques = parts["q_d"], inner.tau_j
+    q_d, torques = reported["q_d"], inner.tau_j
     floats = (
-        *_column_major(parts["O_T_EE"]),
-        *_column_major(parts["O_T_EE_d"]),
+        *_column_major(reported["O_T_EE"]),
+        *_column_major(reported["O_T_EE_d"]),
         *robot.tool,
         *(inner.q[2], 1.0 if inner.q[3] > 0 else -1.0),
         *(q_d[2], 1.0 if q_d[3] > 0 else -1.0),
         *torques,
-        *parts["tau_J_d"].tolist(),
-        *parts["dtau_J"].tolist(),
+        *reported["tau_J_d"].tolist(),
+        *reported["dtau_J"].tolist(),
         *inner.q,
         *q_d.tolist(),
         *inner.dq,
-        *parts["dq_d"].tolist(),
-        *parts["ddq_d"].tolist(),
+        *reported["dq_d"].tolist(),
+        *reported["ddq_d"].tolist(),
         *(0.0,) * 26,  # contacts and collisions of joints and of the end effector
         *torques,
         *(0.0,) * 12,  # external forces
-        *parts["O_dP_EE_d"].tolist(),
+        *reported["O_dP_EE_d"].tolist(),
         *(0.0,) * 3,  # acceleration of the base
-        *parts["elbow_c"].tolist(),
-        *parts["delbow_c"].tolist(),
-        *parts["ddelbow_c"].tolist(),
-        *_column_major(parts["O_T_EE_c"]),
-        *parts["O_dP_EE_c"].tolist(),
-        *parts["O_ddP_EE_c"].tolist(),
+        *reported["elbow_c"].tolist(),
+        *reported["delbow_c"].tolist(),
+        *reported["ddelbow_c"].tolist(),
+        *_column_major(reported["O_T_EE_c"]),
+        *reported["O_dP_EE_c"].tolist(),
+        *reported["O_ddP_EE_c"].tolist(),
         *(0.0,) * 50,  # motor positions and speeds, accelerometers
     )
     return b"".join(

@@ -1,6 +1,7 @@
-"""The Franka network protocol in front of the simulated robot: franky-sim's servers, mended.
+"""The Franka network protocol in front of the simulated robot: franky-sim's servers, fixed.
 
-A client is franky or libfranka, exactly as with a robot of metal: ports 1337 (arm), 1338 (hand).
+First the hand's half of the protocol, then the arm's, then both behind one address. A client is
+franky or libfranka, exactly as with a robot of metal: ports 1337 (arm), 1338 (hand).
 """
 
 import errno
@@ -23,8 +24,7 @@ from franky_sim.mujoco_simulator import MujocoSimulator
 
 from spear_bringup.sim.franka_robot import ERROR_COUNT, MAX_WIDTH_M, SimulatedFranka, pack_state
 
-# The hand's half of the Franka network protocol: franky-sim's server, mended from outside.
-
+# The hand --------------------------------------------------------------------------------------
 
 # The hand's state is sent each so many ticks, which is what the real one does or better.
 HAND_PERIOD_TICKS = 10
@@ -94,8 +94,7 @@ class HandServer(FrankaGripperServer):
         self._pending_command_id = self._pending_tcp_socket = None
 
 
-# The arm's half of the Franka network protocol: franky-sim's server, mended from outside.
-
+# The arm ---------------------------------------------------------------------------------------
 
 CARTESIAN_REFLEX = 7  # in libfranka's list of errors
 # Silence after which a client in motion counts as dead, and physics goes on without it.
@@ -148,7 +147,7 @@ class ArmServer(FrankaRobotServer):
         self.errors = (False,) * ERROR_COUNT
 
     def start_motion(self, controller_mode, motion_generator_mode, motion_id):
-        """Begin a motion from where the arm was told to be.
+        """Begin a motion from the arm's commanded pose.
 
         The original begins where it is, and so forgets part of the motion before at each start.
         """
@@ -208,8 +207,7 @@ class _Recovery(AutomaticErrorRecoveryCommand):
         super().handle(server)
 
 
-# The Franka network protocol in front of the simulated robot: franky-sim's servers, mende.
-
+# Both at one address ---------------------------------------------------------------------------
 
 ARM_PORT, HAND_PORT = 1337, 1338
 # States that a client in motion may leave unanswered before physics waits for it. With none, a
@@ -231,10 +229,10 @@ def require_free(host: str) -> None:
                 probe.bind((host, port))
                 probe.listen(1)
             except OSError as error:
-                raise AddressError(_why(host, port, error)) from error
+                raise AddressError(_address_problem(host, port, error)) from error
 
 
-def _why(host: str, port: int, error: OSError) -> str:
+def _address_problem(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"port {port} of {host} is already taken, most likely by another simulated robot: stop "

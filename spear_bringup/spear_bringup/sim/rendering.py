@@ -1,4 +1,7 @@
-"""Pictures of the world, drawn by a thread of their own from a private copy of the state."""
+"""Images of the world, rendered by a thread of its own from a private copy of the state.
+
+First the model with fewer triangles, then the renderer of all views, then its thread.
+"""
 
 import copy
 import logging
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 from spear_bringup.sim import table_top as cameras
 from spear_bringup.sim.table_top import COLLISION_GROUP, View
 
-# Fewer triangles for small pictures: the robot's meshes carry a quarter of a million.
+# Fewer triangles for small images ----------------------------------------------------------------
 
 
 def thinned(model: mujoco.MjModel, cell_m: float) -> mujoco.MjModel:
@@ -54,8 +57,7 @@ def _rows(table: NDArray, first: int, count: int) -> NDArray:
     return table[first : first + count]
 
 
-# Pictures of the world, drawn by a thread of their own from a private copy of the state.
-
+# Rendering -------------------------------------------------------------------------------------
 
 Images = dict[str, NDArray[np.uint8]]
 _log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class RenderingError(RuntimeError):
     """No picture can be drawn on this machine; the text says what is missing."""
 
 
-class Painter:
+class SceneRenderer:
     """Draws the views of a model. Belongs to the thread that made it, as OpenGL demands."""
 
     def __init__(self, model, views: tuple[View, ...], shadows: bool, detail_m: float):
@@ -124,9 +126,9 @@ class RenderThread:
     BUSY_LIMIT_S = 0.5
 
     def __init__(
-        self, make_painter: Callable[[], Painter], on_images: Callable[[float, Images], None]
+        self, make_renderer: Callable[[], SceneRenderer], on_images: Callable[[float, Images], None]
     ):
-        """Start the thread. Raises RenderingError when the painter cannot be made."""
+        """Start the thread. Raises RenderingError when the renderer cannot be made."""
         self._on_images = on_images
         self._states: queue.SimpleQueue = queue.SimpleQueue()
         self._idle = threading.Event()
@@ -134,7 +136,7 @@ class RenderThread:
         self.skipped = 0
         self.processor_s = 0.0
         self._thread = threading.Thread(
-            target=self._run, args=(make_painter,), name="render", daemon=True
+            target=self._run, args=(make_renderer,), name="render", daemon=True
         )
         self._thread.start()
         self._idle.wait()
@@ -158,9 +160,9 @@ class RenderThread:
         self._states.put(None)
         self._thread.join()
 
-    def _run(self, make_painter) -> None:
+    def _run(self, make_renderer) -> None:
         try:
-            painter = make_painter()
+            renderer = make_renderer()
         except BaseException as error:
             self._failure = error
             self._idle.set()
@@ -169,12 +171,12 @@ class RenderThread:
         while (item := self._states.get()) is not None:
             started = time.thread_time()
             try:
-                self._on_images(item[0], painter.draw(item[1]))
+                self._on_images(item[0], renderer.draw(item[1]))
             except Exception:  # the next picture may be fine, and physics waits for this thread
                 _log.exception("could not draw or hand on a picture")
             self.processor_s += time.thread_time() - started
             self._idle.set()
-        painter.close()
+        renderer.close()
 
 
 def camera_pose(data: mujoco.MjData, view: View) -> tuple[NDArray, NDArray]:

@@ -1,7 +1,8 @@
-"""Furnishes a MuJoCo model: table, floor, light, cubes, dishes and the two cameras.
+"""The table-top: cameras, cubes and dishes, added to a MuJoCo model and placed by a seed.
 
-Works on the ElementTrees of a model that already holds the robot, so that it does not matter who
-drives that robot.
+First the two views, then the objects and their meshes, then the model, then the layouts. Works on
+the ElementTrees of a model that already holds the robot, so that it does not matter who drives
+that robot.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from spear_policy.geometry.poses import Pose
 from spear_policy.geometry.quaternions import from_rotation_vector, wxyz_from_xyzw
 
-# The two views: where they look from, and their intrinsics as numbers.
+# Views -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def project(view: View, optical_axes: NDArray, position_m: NDArray, point_m: NDA
     return (view.intrinsics @ in_camera)[:2] / in_camera[2]
 
 
-# What lies on the table: names, sizes and colours. Frames sit in the middle of each objec.
+# Objects: the frame of each sits in its middle -------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -150,17 +151,16 @@ CUBES = (
 PLATE = Dish("plate", "on", (0.93, 0.93, 0.90), 0.075, 0.055, 0.008, 0.014, 0.4)
 BOWL = Dish("bowl", "in", (0.30, 0.52, 0.60), 0.072, 0.045, 0.008, 0.042, 0.35)
 DISHES = (PLATE, BOWL)
-OBJECTS = {thing.name: thing for thing in (*CUBES, *DISHES)}
+OBJECTS = {each.name: each for each in (*CUBES, *DISHES)}
 
 
-# Round things as triangle meshes: a profile turned about the z axis.
-
+# Meshes of the dishes --------------------------------------------------------------------------
 
 WALL_M = 0.004
 
 
-def turned(profile_m: ArrayLike, segments: int = 48) -> tuple[NDArray, NDArray]:
-    """Turn a closed profile about the z axis.
+def revolve(profile_m: ArrayLike, segments: int = 48) -> tuple[NDArray, NDArray]:
+    """Revolve a closed profile about the z axis.
 
     Args:
         profile_m: (N, 2) radius and height [m] from the axis (first) along the outside back to
@@ -227,8 +227,7 @@ def bowl_lean_rad() -> float:
     return float(np.arctan2(BOWL.rim_radius_m - BOWL.floor_radius_m, rise))
 
 
-# Furnishes a MuJoCo model: table, floor, light, cubes, dishes and the two cameras.
-
+# The model -------------------------------------------------------------------------------------
 
 HAND_BODY = "robot0_hand"
 # Of MuJoCo's geom groups: what only the eye sees, and what only contacts see.
@@ -279,8 +278,8 @@ def _materials(asset: Element) -> None:
                rgb1="0.80 0.84 0.88", rgb2="0.55 0.60 0.66", width="64", height="384")  # fmt: skip
     SubElement(asset, "material", name="floor", rgba="0.47 0.50 0.53 1", specular="0")
     SubElement(asset, "material", name="metal", rgba="0.30 0.31 0.33 1", specular="0.3")
-    for thing in (*CUBES, *DISHES):
-        SubElement(asset, "material", name=thing.name, rgba=_numbers(*thing.rgb, 1),
+    for item in (*CUBES, *DISHES):
+        SubElement(asset, "material", name=item.name, rgba=_numbers(*item.rgb, 1),
                    specular="0.35", shininess="0.5")  # fmt: skip
 
 
@@ -320,7 +319,7 @@ def _cube(worldbody: Element, cube: Cube) -> None:
 
 
 def _dish(asset: Element, worldbody: Element, dish: Dish) -> None:
-    vertices, triangles = turned(dish_profile_m(dish))
+    vertices, triangles = revolve(dish_profile_m(dish))
     SubElement(asset, "mesh", name=dish.name, vertex=_numbers(*vertices.ravel()),
                face=" ".join(map(str, triangles.ravel())))  # fmt: skip
     body = SubElement(worldbody, "body", name=dish.name, pos=_numbers(0, 0, dish.height_m / 2))
@@ -357,8 +356,7 @@ def _numbers(*values: float) -> str:
     return " ".join(f"{value:.9g}" for value in np.asarray(values, float))
 
 
-# Where things stand at the start of a trial: the same for the same seed, on every machine.
-
+# Layouts: the same for the same seed, on every machine ------------------------------------------
 
 # Centres of all objects, base frame [m]: where a Franka reaches the table with the gripper down.
 REACH_X_M = (0.35, 0.62)
@@ -382,9 +380,9 @@ def clearance_m(a: str, b: str) -> float:
 
 
 def _radius_m(name: str) -> float:
-    thing = OBJECTS[name]
+    item = OBJECTS[name]
     # The corner of a cube, as its yaw is free.
-    return thing.side_m / np.sqrt(2) if thing in CUBES else thing.rim_radius_m
+    return item.side_m / np.sqrt(2) if item in CUBES else item.rim_radius_m
 
 
 def random_layout(seed: int) -> dict[str, Pose]:
@@ -405,11 +403,11 @@ def random_layout(seed: int) -> dict[str, Pose]:
 def _place_all(draws: np.random.Generator) -> dict[str, Pose] | None:
     low, high = np.array([REACH_X_M, REACH_Y_M]).T
     placed: dict[str, Pose] = {}
-    for thing in (*DISHES, *CUBES):  # the largest first, or they find no room
+    for item in (*DISHES, *CUBES):  # the largest first, or they find no room
         for _ in range(_TRIES_AN_OBJECT):
-            pose = _standing(thing.name, draws.uniform(low, high), draws.uniform(-np.pi, np.pi))
-            if not too_close({**placed, thing.name: pose}):
-                placed[thing.name] = pose
+            pose = _standing(item.name, draws.uniform(low, high), draws.uniform(-np.pi, np.pi))
+            if not too_close({**placed, item.name: pose}):
+                placed[item.name] = pose
                 break
         else:
             return None

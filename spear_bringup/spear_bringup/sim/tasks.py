@@ -1,4 +1,4 @@
-"""The instructions of the table-top, and how a trial is judged. Poses in, verdict out."""
+"""The instructions of the table-top, and how a trial is judged. Poses in, outcome out."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TaskOutcome:
     """Whether a task is done, the two distances it was judged by [m], and the reason in words."""
 
     success: bool
@@ -58,7 +58,7 @@ def task_from_instruction(instruction: str) -> Task:
     raise ValueError(f"unknown instruction {instruction!r}. This world knows: {known}")
 
 
-def judge(task: Task, poses: dict[str, Pose]) -> Verdict:
+def judge(task: Task, poses: dict[str, Pose]) -> TaskOutcome:
     """Judge `task` by the poses of the objects (base frame); only its cube and dish are looked at.
 
     Raises:
@@ -70,7 +70,9 @@ def judge(task: Task, poses: dict[str, Pose]) -> Verdict:
     resting = dish.floor_height_m - dish.height_m / 2 + cube.side_m / 2
     vertical = float(offset[2] - resting)
     reason = _reason(task, dish, horizontal, vertical)
-    return Verdict(not reason, horizontal, vertical, reason or f"the {task.cube} is in its place")
+    return TaskOutcome(
+        not reason, horizontal, vertical, reason or f"the {task.cube} is in its place"
+    )
 
 
 def _reason(task: Task, dish: Dish, horizontal_m: float, vertical_m: float) -> str:

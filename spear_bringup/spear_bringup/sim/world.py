@@ -1,4 +1,7 @@
-"""The simulated table-top as a whole: physics, the robot's ports, cameras, objects, time."""
+"""The simulated table-top as a whole: physics, the robot's ports, cameras, objects, time.
+
+First how simulated time keeps to the wall clock, then what a world is made with, then the world.
+"""
 
 import dataclasses
 import logging
@@ -13,15 +16,14 @@ import mujoco
 import numpy as np
 from franky_sim.mujoco_simulator import MujocoSimulator
 
-from spear_bringup.sim.franka_robot import TICK_S, add_mended_robot
+from spear_bringup.sim.franka_robot import TICK_S, add_franka
 from spear_bringup.sim.franka_server import FrankaWorldServer
-from spear_bringup.sim.rendering import Images, Painter, RenderThread
+from spear_bringup.sim.rendering import Images, RenderThread, SceneRenderer
 from spear_bringup.sim.table_top import EXTERNAL, OBJECTS, WRIST, View, furnish, layout
 from spear_policy.geometry.poses import Pose
 from spear_policy.geometry.quaternions import wxyz_from_xyzw, xyzw_from_wxyz
 
-# Simulated time against the wall clock: deadlines without drift, and how well they are ke.
-
+# Simulated time against the wall clock -----------------------------------------------------------
 
 # A machine that fell behind catches up this much and no more: after a long stall the world would
 # otherwise race past nodes that are still waking up.
@@ -87,7 +89,7 @@ class RealTimeFactor:
         return tuple(end - start for start, end in zip(marks[0], marks[-1], strict=True))
 
 
-# What a world is made with, and whom it tells what.
+# Settings and listener -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class WorldSettings:
 
 @dataclass(frozen=True)
 class WorldListener:
-    """Who is told what, with the simulated time [s] first.
+    """What is called with what, the simulated time [s] first.
 
     `clock` and `objects` are called by the physics thread and must return at once, `images` by the
     render thread.
@@ -139,8 +141,7 @@ def sized(view: View, width_px: int, height_px: int) -> View:
     return dataclasses.replace(view, width_px=width_px, height_px=height_px)
 
 
-# The simulated table-top as a whole: physics, the robot's ports, cameras, objects, time.
-
+# The world -------------------------------------------------------------------------------------
 
 _TICKS_A_S = round(1 / TICK_S)
 _log = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ class World:
         poses = layout(settings.layout, settings.seed)
         self.sim = MujocoSimulator()
         self.sim.init()
-        robot = add_mended_robot(self.sim)
+        robot = add_franka(self.sim)
         furnish(self.sim.scene, self.sim.worldbody)
         self.server = FrankaWorldServer(self.sim, robot, settings.host)
         self.renderer: RenderThread | None = None
@@ -177,7 +178,7 @@ class World:
             self.sim.start()
             self._place(poses)
             if settings.cameras:
-                self.renderer = RenderThread(self._painter, listener.images)
+                self.renderer = RenderThread(self._make_renderer, listener.images)
         except BaseException:
             self.server.close()
             raise
@@ -258,7 +259,7 @@ class World:
                 self._ticks += 1
                 self._report()
                 pacer.wait()
-        except Exception as error:  # kept for the node to tell, as nobody joins this thread
+        except Exception as error:  # kept for the node to report, as nobody joins this thread
             self.failure = error
             _log.exception("physics stopped")
 
@@ -301,6 +302,6 @@ class World:
             joint.qvel = 0.0
         mujoco.mj_forward(self.sim.model, data)
 
-    def _painter(self) -> Painter:
+    def _make_renderer(self) -> SceneRenderer:
         settings = self.settings
-        return Painter(self.sim.model, self.views, settings.shadows, settings.mesh_detail_m)
+        return SceneRenderer(self.sim.model, self.views, settings.shadows, settings.mesh_detail_m)

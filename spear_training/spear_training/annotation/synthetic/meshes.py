@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spear_bringup.sim.table_top import turned
+from spear_bringup.sim.table_top import revolve
 
 # Where a turned outline or a tube bends by more than this, its edge is sharp.
 CREASE_RAD = np.radians(40.0)
@@ -73,11 +73,11 @@ def round_body(profile_m: ArrayLike, segments: int = SEGMENTS) -> Surface:
     """A closed outline turned about the z axis; the texture goes around once.
 
     Args:
-        profile_m: (N, 2) radius and height as `lathe.turned` takes them: from the axis at the
+        profile_m: (N, 2) radius and height as `revolve` takes them: from the axis at the
             bottom along the outside back to the axis.
         segments: corners of the circle.
     """
-    return _painted_around(*turned(_with_sharp_edges(np.asarray(profile_m, float)), segments))
+    return _painted_around(*revolve(_with_sharp_edges(np.asarray(profile_m, float)), segments))
 
 
 def ring(outline_m: ArrayLike, segments: int = SEGMENTS) -> Surface:
@@ -90,7 +90,7 @@ def ring(outline_m: ArrayLike, segments: int = SEGMENTS) -> Surface:
     """
     outline = np.asarray(outline_m, float)
     loop = np.array([[0, 0], *outline, outline[0], [0, 0]])
-    vertices, triangles = turned(_with_sharp_edges(loop), segments)
+    vertices, triangles = revolve(_with_sharp_edges(loop), segments)
     poles = len(vertices) - 2
     return _painted_around(vertices[:poles], triangles[(triangles < poles).all(axis=1)])
 
