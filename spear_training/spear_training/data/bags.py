@@ -21,7 +21,7 @@ from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.inference.engine import CameraSpec
 from spear_policy.inference.episode import Episode, EpisodeError
 from spear_policy.inference.image_codec import CvBridge
-from spear_policy.inference.observation import Frame, InputError, decode
+from spear_policy.inference.observation import CameraFrame, InputError, decode
 from spear_training.data.reader import DataFileError, EncodedVideo
 from spear_training.data.store.format import EXTERNAL, WRIST, CameraFacts, StoreFacts
 
@@ -314,7 +314,7 @@ def _video(messages: list, camera: str) -> EncodedVideo:
 
     def rgb(message) -> NDArray[np.uint8]:
         try:
-            frame = {camera: Frame(message=message, stamp_s=0.0, received_s=0.0)}
+            frame = {camera: CameraFrame(message=message, stamp_s=0.0, received_s=0.0)}
             return decode(frame, (CameraSpec(camera, 0, 0),), {camera: camera}, bridge)[camera]
         except InputError as error:
             raise ValueError(str(error)) from None
