@@ -5,12 +5,12 @@ python3 docs/examples/batch_from_a_store.py STORE
 
 import sys
 
-from spear_training.data.loader import BatchSource, MomentReader, batches
+from spear_training.data.loader import BatchSource, FrameSampleReader, batches
 from spear_training.data.store.reader import FrameStore
 
 
 def main(folder):
-    readers = {"mine": MomentReader(FrameStore(folder))}
+    readers = {"mine": FrameSampleReader(FrameStore(folder))}
     source = BatchSource(readers, weights=[1.0], batch_size=4, seed=0)
     for batch in batches(source, first=0, stop=2, workers=0):
         shapes = {name: tuple(images.shape) for name, images in batch.images.items()}

@@ -5,7 +5,7 @@ import torch
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
 from spear_policy.model.config import DepthEncoderConfig, SiglipConfig
-from spear_policy.model.public_layouts import Source, read
+from spear_policy.model.public_layouts import TensorSource, read
 from spear_policy.model.spear import initialise
 from spear_policy.model.vision import DepthEncoder, SiglipEncoder
 
@@ -38,14 +38,14 @@ def take_over(encoder, model, rows):
         key = f"blocks.{{i}}.{rest}" if dot else head
         source = rows[key]
         keys = tuple(each.format(i=index) for each in source.keys)
-        filled[name] = read(Source(keys, source.begin, source.end), theirs, parameter.shape)
+        filled[name] = read(TensorSource(keys, source.begin, source.end), theirs, parameter.shape)
     encoder.load_state_dict(filled)
     return encoder.eval()
 
 
 def with_bias(ours, *theirs):
     return {
-        f"{ours}.{kind}": Source(tuple(f"{name}.{kind}" for name in theirs))
+        f"{ours}.{kind}": TensorSource(tuple(f"{name}.{kind}" for name in theirs))
         for kind in ("weight", "bias")
     }
 
@@ -53,12 +53,12 @@ def with_bias(ours, *theirs):
 def dinov2_rows():
     layer = "encoder.layer.{i}"
     rows = {
-        "class_token": Source(("embeddings.cls_token",)),
-        "mask_token": Source(("embeddings.mask_token",)),
-        "class_position": Source(("embeddings.position_embeddings",), 0, 1),
-        "positions.table": Source(("embeddings.position_embeddings",), 1),
-        "blocks.{i}.scale1.gamma": Source((f"{layer}.layer_scale1.lambda1",)),
-        "blocks.{i}.scale2.gamma": Source((f"{layer}.layer_scale2.lambda1",)),
+        "class_token": TensorSource(("embeddings.cls_token",)),
+        "mask_token": TensorSource(("embeddings.mask_token",)),
+        "class_position": TensorSource(("embeddings.position_embeddings",), 0, 1),
+        "positions.table": TensorSource(("embeddings.position_embeddings",), 1),
+        "blocks.{i}.scale1.gamma": TensorSource((f"{layer}.layer_scale1.lambda1",)),
+        "blocks.{i}.scale2.gamma": TensorSource((f"{layer}.layer_scale2.lambda1",)),
     }
     rows |= with_bias("patch", "embeddings.patch_embeddings.projection")
     rows |= with_bias("norm", "layernorm")
@@ -73,7 +73,7 @@ def dinov2_rows():
 
 def siglip_rows():
     layer = "encoder.layers.{i}"
-    rows = {"positions.table": Source(("embeddings.position_embedding.weight",))}
+    rows = {"positions.table": TensorSource(("embeddings.position_embedding.weight",))}
     rows |= with_bias("patch", "embeddings.patch_embedding")
     rows |= with_bias("norm", "post_layernorm")
     rows |= with_bias("blocks.{i}.qkv", *(f"{layer}.self_attn.{p}_proj" for p in "qkv"))

@@ -11,7 +11,7 @@ from PIL import Image
 from question_fixture import picture, thing, write_run
 
 from spear_training.annotation.annotate import main
-from spear_training.annotation.inspection.page import Wanted, survey
+from spear_training.annotation.inspection.page import Wanted, summarise_run
 from spear_training.annotation.records import encode_mask
 
 # Elements that HTML never closes.
@@ -52,7 +52,7 @@ def run_with_pictures(folder, annotations, num_shards=2):
 
 def surveyed(out, **wanted):
     """Read a run as the command does."""
-    return survey(out, Wanted(**wanted))
+    return summarise_run(out, Wanted(**wanted))
 
 
 def inspect(out, *words):

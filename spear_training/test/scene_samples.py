@@ -4,8 +4,8 @@ import numpy as np
 
 from spear_training.annotation.records import Intrinsics
 from spear_training.annotation.synthetic.meshes import box
-from spear_training.annotation.synthetic.objects import Body, Part, Placed, Thing, stand
-from spear_training.annotation.synthetic.scenes import Lamp, Scene, View
+from spear_training.annotation.synthetic.objects import Body, Part, Placed, SyntheticObject, stand
+from spear_training.annotation.synthetic.scenes import Lamp, SyntheticCamera, SyntheticScene
 from spear_training.annotation.synthetic.textures import Paint
 
 GREY = Paint((0.5, 0.5, 0.5))
@@ -13,7 +13,7 @@ GREY = Paint((0.5, 0.5, 0.5))
 
 def thing_of(surface, label="thing"):
     """Return an upright thing of one surface."""
-    return Thing(label, Body([Part(surface, GREY)]), None, np.eye(3))
+    return SyntheticObject(label, Body([Part(surface, GREY)]), None, np.eye(3))
 
 
 def block(size_m, label="block", spot_m=(0.0, 0.0), yaw_rad=0.0, height_m=0.0) -> Placed:
@@ -22,16 +22,18 @@ def block(size_m, label="block", spot_m=(0.0, 0.0), yaw_rad=0.0, height_m=0.0) -
     return stand(thing, np.array(spot_m), yaw_rad, height_m)
 
 
-def bare_scene(things, view, ground_half_m=12.0) -> Scene:
+def bare_scene(things, view, ground_half_m=12.0) -> SyntheticScene:
     """Return things on a plain floor at z = 0; no floor for a half length of 0."""
     size = [2 * ground_half_m, 2 * ground_half_m, 0.2]
     ground = [Part(box(size, [0, 0, -0.1]), GREY, shadow=False)] if ground_half_m else []
     lamp = Lamp(None, np.array([0.3, 0.5, -1.0]), (0.6, 0.6, 0.6), True)
     sky = ((0.4, 0.6, 0.9), (0.8, 0.8, 0.9))
-    return Scene("table", tuple(things), tuple(ground), (lamp,), 0.4, sky, 3.0, 0.1, (view,))
+    return SyntheticScene(
+        "table", tuple(things), tuple(ground), (lamp,), 0.4, sky, 3.0, 0.1, (view,)
+    )
 
 
-def view_from(position_m, target_m, size_px=(640, 480), camera=None) -> View:
+def view_from(position_m, target_m, size_px=(640, 480), camera=None) -> SyntheticCamera:
     """Return a camera without roll that looks at a target."""
     position = np.array(position_m, float)
     forward = np.array(target_m, float) - position
@@ -41,7 +43,7 @@ def view_from(position_m, target_m, size_px=(640, 480), camera=None) -> View:
     axes = np.column_stack([right, np.cross(forward, right), forward])
     width, height = size_px
     camera = camera or Intrinsics(0.9 * width, 0.92 * width, 0.48 * width, 0.53 * height)
-    return View(width, height, camera, position, axes)
+    return SyntheticCamera(width, height, camera, position, axes)
 
 
 def rays_of(view):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spear_policy.inference.episode import load_episode
-from spear_training.data.import_episodes import Summary, main, write_episode_files
+from spear_training.data.import_episodes import ImportSummary, main, write_episode_files
 from spear_training.data.oxe.reader import BridgeReader
 
 
@@ -151,7 +151,7 @@ def test_a_reader_is_anything_that_gives_episodes_by_number(bridge_rlds_dir, tmp
         def read(self, index):
             return episode
 
-    summary, lines = Summary(), []
+    summary, lines = ImportSummary(), []
     write_episode_files(Two(), tmp_path / "out", range(2), summary, say=lines.append)
     assert files(tmp_path) == ["two-000000.npz", "two-000001.npz"]
     assert len(lines) == 2

@@ -16,7 +16,7 @@ from spear_training.annotation.inspection.counts import (
     find_outliers,
     reason_group,
 )
-from spear_training.annotation.inspection.page import Place, Sample, shares
+from spear_training.annotation.inspection.page import PictureSample, RecordPlace, shares
 from spear_training.annotation.records import Dropped
 from spear_training.annotation.run_folder import Shard, lock_file
 from spear_training.annotation.stages import JobError
@@ -128,9 +128,9 @@ def test_a_sample_is_as_large_as_it_can_be_and_shows_failures(there, total):
 
 def sampled(annotations, count, seed=0, only="all"):
     """Draw a sample; return ids."""
-    sample = Sample(count, seed, only)
+    sample = PictureSample(count, seed, only)
     for number, annotation in enumerate(annotations):
-        sample.add(Place(annotation.id, None, number), annotation)
+        sample.add(RecordPlace(annotation.id, None, number), annotation)
     return [place.id for place in sample.places()]
 
 

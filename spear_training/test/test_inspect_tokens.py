@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from question_fixture import WIDE_BINS
 
-from spear_training.annotation.inspection.token_text import Part, TokenReader
+from spear_training.annotation.inspection.token_text import TextRun, TokenReader
 
 READER = TokenReader(WIDE_BINS)
 
@@ -40,7 +40,7 @@ def test_words_and_tokens_alternate_in_a_thought():
     )
     assert [part.tokens for part in pair.answer] == [0, 1, 0]
     assert "".join(part.text for part in pair.answer) == text
-    assert (pair.question, pair.problem) == ((Part("Which?"),), "")
+    assert (pair.question, pair.problem) == ((TextRun("Which?"),), "")
 
 
 def test_places_are_pixels_of_the_picture_and_points_are_points():

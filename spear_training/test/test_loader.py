@@ -15,7 +15,7 @@ from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.inference.spear_engine import load
 from spear_policy.model.config import preset
 from spear_policy.model.flow_matching import FlowMatching
-from spear_training.data.loader import BatchSource, MomentReader, batches, sample_chances
+from spear_training.data.loader import BatchSource, FrameSampleReader, batches, sample_chances
 from spear_training.data.preparation import Augmentation, Preparation, augment
 from spear_training.data.statistics.motion import MotionStatistics
 from spear_training.data.statistics.normalisation import normalisation
@@ -38,7 +38,7 @@ def stores(tmp_path_factory):
 @pytest.fixture(scope="module")
 def readers(stores):
     """Return their moments."""
-    return {name: MomentReader(store) for name, store in zip(NAMES, stores, strict=True)}
+    return {name: FrameSampleReader(store) for name, store in zip(NAMES, stores, strict=True)}
 
 
 def source(readers, **options):

@@ -26,7 +26,7 @@ from spear_training.annotation.synthetic.generate import (
     part_file,
     write_scene,
 )
-from spear_training.annotation.synthetic.rendering import Painter
+from spear_training.annotation.synthetic.rendering import OffscreenRenderer
 
 RECIPE = Recipe(3, "train")
 SCENES = 4
@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert run(out, SCENES, jobs=1) == SCENES - len(complete)
     assert {path: path.stat().st_mtime_ns for path in complete} == complete
     assert run(out, SCENES) == 0
-    painter = Painter()
+    painter = OffscreenRenderer()
     for number in range(SCENES):
         write_scene(painter, RECIPE, number, tmp_path / "whole")
     painter.close()

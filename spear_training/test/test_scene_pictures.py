@@ -8,14 +8,20 @@ from spear_policy.inference.image_geometry import plan_fit
 from spear_training.annotation.records import Intrinsics
 from spear_training.annotation.synthetic.meshes import SEGMENTS, ball
 from spear_training.annotation.synthetic.objects import stand
-from spear_training.annotation.synthetic.rendering import BACKDROP, SKY, Painter, glance, look
+from spear_training.annotation.synthetic.rendering import (
+    BACKDROP,
+    SKY,
+    OffscreenRenderer,
+    glance,
+    look,
+)
 from spear_training.annotation.synthetic.scenes import SIZES_PX
 
 
 @pytest.fixture(scope="module")
 def painter():
     """Return an OpenGL context for this file."""
-    painter = Painter()
+    painter = OffscreenRenderer()
     yield painter
     painter.close()
 

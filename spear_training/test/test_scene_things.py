@@ -33,7 +33,7 @@ from spear_training.annotation.synthetic.objects import (
 )
 from spear_training.annotation.synthetic.scenes import (
     KINDS,
-    Level,
+    LevelPlane,
     draw_things,
     levels_on,
     room,
@@ -159,7 +159,7 @@ def test_footprints_that_are_apart_share_no_point(seed):
 @given(numbers, st.floats(-3, 3))
 def test_a_level_takes_only_what_fits_and_is_free(seed, yaw_rad):
     rng = np.random.default_rng(seed)
-    level = Level(np.array([1.0, 2.0, 0.5]), (0.4, 0.3), yaw_rad, clearance_m=0.2)
+    level = LevelPlane(np.array([1.0, 2.0, 0.5]), (0.4, 0.3), yaw_rad, clearance_m=0.2)
     assert level.place(rng, thing_of(box([0.1, 0.1, 0.3]))) is None  # too high
     assert level.place(rng, thing_of(box([0.9, 0.1, 0.1]))) is None  # too long
     found = [level.place(rng, thing_of(box([0.2, 0.1, 0.1]))) for _ in range(12)]

@@ -29,7 +29,7 @@ from spear_training.annotation.synthetic.generate import (
 )
 from spear_training.annotation.synthetic.meshes import ball, cylinder
 from spear_training.annotation.synthetic.objects import stand
-from spear_training.annotation.synthetic.rendering import MIN_VISIBLE, Painter, look
+from spear_training.annotation.synthetic.rendering import MIN_VISIBLE, OffscreenRenderer, look
 
 RECIPE = Recipe(11, "held_out")
 NUMBERS = range(4)
@@ -38,7 +38,7 @@ NUMBERS = range(4)
 @pytest.fixture(scope="module")
 def painter():
     """Return an OpenGL context for this file."""
-    painter = Painter()
+    painter = OffscreenRenderer()
     yield painter
     painter.close()
 

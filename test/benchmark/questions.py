@@ -30,7 +30,7 @@ from spear_training.vqa.dataset import (
     rendered_pair,
     text_grammar,
 )
-from spear_training.vqa.pairs import NotAsked
+from spear_training.vqa.pairs import NotAskedError
 
 
 def cpu_rate(work, count):
@@ -111,7 +111,7 @@ def report_bin_error(console, annotations, bins):
                 told = Point(bins.decode(bins.encode(point)))
                 try:
                     pixels = [pixel_of(xyz, annotation.intrinsics) for xyz in (point, told.xyz_m)]
-                except NotAsked:
+                except NotAskedError:
                     continue
                 (u, v), (told_u, told_v) = (
                     pixel.in_pixels(PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX) for pixel in pixels

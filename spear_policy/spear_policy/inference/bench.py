@@ -23,7 +23,7 @@ from spear_policy.model.config import PRESETS, STATE_DIM, ModelConfig, preset
 from spear_policy.model.model_info import (
     DEVICES,
     Device,
-    Stage,
+    InferenceCost,
     inference_stages,
     total,
     whole_number,
@@ -91,7 +91,7 @@ def measure(runner: ChunkRunner, config: ModelConfig, text_tokens: int, repeats:
     return seconds
 
 
-def report(seconds: dict, stages: list[Stage], gpu: Device | None) -> dict:
+def report(seconds: dict, stages: list[InferenceCost], gpu: Device | None) -> dict:
     """Percentiles, and what was reached of arithmetic, bandwidth and floor."""
     found = {
         name: {"p50_s": float(np.percentile(each, 50)), "p99_s": float(np.percentile(each, 99))}

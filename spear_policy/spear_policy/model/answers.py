@@ -33,7 +33,7 @@ from spear_policy.model.tokenizer import (
     loc_token,
 )
 
-# What an answer of the vision-language model says, in metres and fractions of the image.
+# What an answer of the vision-language model says ----------------------------------------------
 
 
 BOX_VERTICES = 8
@@ -250,7 +250,7 @@ def _check_conclusion(text, name):
         raise AnswerError(f"{name} {text!r} contains {CONCLUSION!r}, which begins the choice")
 
 
-# Generated ids, or their text, as a row of pieces: numbers of tokens, and words between t.
+# Generated ids ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -357,7 +357,7 @@ def _words_of_text(text, begin, end):
     return Piece("words", 0, text[begin:end], f"character {begin}")
 
 
-# The grammar of answers: typed answers to text and ids, and strictly back.
+# The grammar of answers ------------------------------------------------------------------------
 
 
 NUMBERS = {"length": 1, "point": 3, "distance": 4, "box": 3 * BOX_VERTICES}

@@ -26,7 +26,7 @@ from spear_policy.model.gemma import RmsNorm
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.tokenizer import TextTokenizer, TokenizerError
 
-# A progress bar in bytes on stderr, for what takes minutes at full size.
+# A progress bar in bytes on stderr -------------------------------------------------------------
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def byte_progress(title: str, total_bytes: int, show: bool | None) -> Iterator[C
         yield lambda done_bytes: bar.update(task, advance=done_bytes)
 
 
-# Tensors in safetensors files: their names and shapes at once, their values one at a time.
+# Tensors in safetensors files ------------------------------------------------------------------
 
 
 WEIGHTS = "model.safetensors"
@@ -68,7 +68,7 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """Where a tensor lies and what it is, without its values."""
 
     path: Path
@@ -93,7 +93,7 @@ class TensorFiles(Mapping[str, Tensor]):
             CheckpointError: a file is missing or damaged, or two of them have the same key.
         """
         self.where = where
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, TensorEntry] = {}
         self._mapped, self._mapped_path, self._given_bytes = None, None, 0
         for path in paths:
             self._read_header(path)
@@ -144,7 +144,7 @@ class TensorFiles(Mapping[str, Tensor]):
                     "copy the whole folder again"
                 )
             header = self._mapped.get_slice(key)
-            self.entries[key] = Entry(
+            self.entries[key] = TensorEntry(
                 path, tuple(header.get_shape()), FLOATS.get(header.get_dtype())
             )
 
@@ -231,7 +231,7 @@ def _name(dtype):
     return str(dtype).removeprefix("torch.")
 
 
-# The weights side of a checkpoint folder: model.safetensors, config.json, tokenizer.json.
+# The weights side of a checkpoint folder -------------------------------------------------------
 
 
 __all__ = ["CheckpointError", "hash_file", "kept_in_fp32", "load_weights", "save_weights"]

@@ -270,7 +270,7 @@ def _check(config: ModelConfig) -> None:
     need(0 < flow.min_delta < 1, "flow.min_delta", "must be in (0, 1)")
 
 
-# Configurations by name.
+# Configurations by name ------------------------------------------------------------------------
 
 
 _FULL_CAMERAS = (CameraConfig("external", 280, 210), CameraConfig("wrist", 112, 112))

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from spear_policy.model.config import LanguageConfig, VocabularyConfig
 
-# The tables of word and 3D-token embeddings, shared by look-up and logits (facts/model.md.
+# The tables of word and 3D-token embeddings ----------------------------------------------------
 
 
 NO_COLUMN = -100  # what cross_entropy ignores
@@ -111,7 +111,7 @@ def initialise_coordinates(
     return mean + math.sqrt(scale / len(words)) * drawn
 
 
-# What attention remembers of tokens already read: keys and values of every layer.
+# What attention remembers of tokens already read -----------------------------------------------
 
 
 class DynamicKVCache:
@@ -181,7 +181,7 @@ class StaticKVCache:
 KeyValues = DynamicKVCache | StaticKVCache
 
 
-# Multi-query attention, rotary positions, and which token may see which.
+# Multi-query attention -------------------------------------------------------------------------
 
 
 def rotary_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
@@ -262,7 +262,7 @@ def positions_of(valid: Tensor) -> Tensor:
     return (valid.long().cumsum(-1) - 1).clamp_min(0)
 
 
-# Gemma's decoder layers, for the language model and for the action expert alike.
+# Gemma's decoder layers ------------------------------------------------------------------------
 
 
 NORM_EPS = 1e-6

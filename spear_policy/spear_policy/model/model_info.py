@@ -17,7 +17,7 @@ from spear_policy.model.config import PRESETS, STATE_DIM, ModelConfig, preset
 from spear_policy.model.spear import SpearModel
 from spear_policy.shared.config import ConfigError
 
-# What the programs of this package share on their command lines.
+# What the programs of this package share on their command lines --------------------------------
 
 
 def whole_number(text: str) -> int:
@@ -31,7 +31,7 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-# How many parameters each part of a model has, counted on the meta device.
+# How many parameters each part of a model has --------------------------------------------------
 
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
@@ -70,11 +70,11 @@ def _count(module):
     return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
-# What one inference costs in arithmetic and memory traffic, and how fast it could at best.
+# What one inference costs in arithmetic and memory traffic -------------------------------------
 
 
 @dataclass(frozen=True)
-class Stage:
+class InferenceCost:
     """One part of an inference.
 
     Attributes:
@@ -86,9 +86,9 @@ class Stage:
     flops: float
     bytes_read: float
 
-    def times(self, count: int) -> "Stage":
+    def times(self, count: int) -> "InferenceCost":
         """The same, `count` times over."""
-        return Stage(f"{count} x {self.name}", count * self.flops, count * self.bytes_read)
+        return InferenceCost(f"{count} x {self.name}", count * self.flops, count * self.bytes_read)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Device:
     flops_per_s: float
     bytes_per_s: float
 
-    def floor_s(self, stage: Stage) -> float:
+    def floor_s(self, stage: InferenceCost) -> float:
         """No implementation can be faster: the larger of arithmetic and memory time."""
         return max(stage.flops / self.flops_per_s, stage.bytes_read / self.bytes_per_s)
 
@@ -117,7 +117,7 @@ DEVICES = (
 
 def inference_stages(
     config: ModelConfig, text_tokens: int = 20, steps: int | None = None, bytes_per_value: int = 2
-) -> list[Stage]:
+) -> list[InferenceCost]:
     """Cost of one chunk: the encoders, the prefix and all denoising steps.
 
     Dead work is not counted: of the prefix's last layer only keys and values are needed.
@@ -135,17 +135,17 @@ def inference_stages(
         stages.append(_encoder("depth encoder", config, config.depth, class_tokens=1))
     stages.append(_projectors(config, images))
     stages.append(_language_prefix(config, prefix))
-    stages = [Stage(s.name, s.flops, s.bytes_read * bytes_per_value) for s in stages]
+    stages = [InferenceCost(s.name, s.flops, s.bytes_read * bytes_per_value) for s in stages]
     if config.expert:
         step = _denoising_step(config, prefix)
-        step = Stage(step.name, step.flops, step.bytes_read * bytes_per_value)
+        step = InferenceCost(step.name, step.flops, step.bytes_read * bytes_per_value)
         stages.append(step.times(config.flow.steps if steps is None else steps))
     return stages
 
 
-def total(stages: list[Stage], name: str = "total") -> Stage:
+def total(stages: list[InferenceCost], name: str = "total") -> InferenceCost:
     """Add stages up."""
-    return Stage(name, sum(s.flops for s in stages), sum(s.bytes_read for s in stages))
+    return InferenceCost(name, sum(s.flops for s in stages), sum(s.bytes_read for s in stages))
 
 
 def _encoder(name, config, encoder, class_tokens):
@@ -154,13 +154,13 @@ def _encoder(name, config, encoder, class_tokens):
     patch = 3 * config.patch_size**2 * encoder.width
     attention = 4 * encoder.width * sum(n * n for n in lengths)
     flops = 2 * (patch * sum(config.image_tokens) + encoder.layers * layer * sum(lengths))
-    return Stage(name, flops + encoder.layers * attention, patch + encoder.layers * layer)
+    return InferenceCost(name, flops + encoder.layers * attention, patch + encoder.layers * layer)
 
 
 def _projectors(config, tokens):
     inputs = config.siglip.width + (config.depth.output_width if config.depth else 0)
     weights = inputs * config.language.width
-    return Stage("projectors", 2 * weights * tokens, weights)
+    return InferenceCost("projectors", 2 * weights * tokens, weights)
 
 
 def _gemma_layer(language, width, mlp_width):
@@ -176,7 +176,7 @@ def _language_prefix(config, tokens):
     full = language.layers - 1
     weights = full * layer + keys_values
     attention = full * 4 * tokens**2 * language.heads * language.head_dim
-    return Stage("language prefix", 2 * weights * tokens + attention, weights)
+    return InferenceCost("language prefix", 2 * weights * tokens + attention, weights)
 
 
 def _denoising_step(config, prefix):
@@ -187,10 +187,12 @@ def _denoising_step(config, prefix):
     attention = language.layers * 4 * actions * seen * language.heads * language.head_dim
     heads = expert.width * (2 * config.flow.action_dim + STATE_DIM + 3 * expert.width)
     memory = language.layers * 2 * seen * language.head_dim
-    return Stage("denoising step", 2 * weights * actions + attention, weights + heads + memory)
+    return InferenceCost(
+        "denoising step", 2 * weights * actions + attention, weights + heads + memory
+    )
 
 
-# model_info: sizes of a model, the cost of one inference, and how fast it could be.
+# model_info ------------------------------------------------------------------------------------
 
 
 LABELS = {

@@ -17,7 +17,7 @@ from spear_policy.model.spear import SpearModel
 
 
 @dataclass(frozen=True)
-class Source:
+class TensorSource:
     """Values of one parameter: the named tensors below each other, then rows [begin, end).
 
     Attributes:
@@ -39,7 +39,9 @@ class PaligemmaPrefixes:
     language: str = "model.language_model"
 
 
-def paligemma(config: ModelConfig, prefixes: PaligemmaPrefixes | None = None) -> dict[str, Source]:
+def paligemma(
+    config: ModelConfig, prefixes: PaligemmaPrefixes | None = None
+) -> dict[str, TensorSource]:
     """The layout of Hugging Face's PaliGemma: all but depth, 3D tokens, expert.
 
     The word table has rows beyond ours for <image> and padding, which nothing looks up.
@@ -47,11 +49,11 @@ def paligemma(config: ModelConfig, prefixes: PaligemmaPrefixes | None = None) ->
     prefixes = prefixes or PaligemmaPrefixes()
     theirs, language = prefixes.vision, config.language
     table = {
-        "siglip.positions.table": Source((f"{theirs}.embeddings.position_embedding.weight",)),
-        "tokens.words": Source(
+        "siglip.positions.table": TensorSource((f"{theirs}.embeddings.position_embedding.weight",)),
+        "tokens.words": TensorSource(
             (f"{prefixes.language}.embed_tokens.weight",), 0, config.vocabulary.size
         ),
-        "language.norm.weight": Source((f"{prefixes.language}.norm.weight",)),
+        "language.norm.weight": TensorSource((f"{prefixes.language}.norm.weight",)),
     }
     table |= _both("siglip.patch", f"{theirs}.embeddings.patch_embedding")
     table |= _both("siglip.norm", f"{theirs}.post_layernorm")
@@ -71,13 +73,13 @@ def paligemma(config: ModelConfig, prefixes: PaligemmaPrefixes | None = None) ->
     return table
 
 
-def pi0_expert(config: ModelConfig, prefix: str = "") -> dict[str, Source]:
+def pi0_expert(config: ModelConfig, prefix: str = "") -> dict[str, TensorSource]:
     """The layout of pi0's action expert in openpi's torch port; lerobot's prefix is `model.`.
 
     Names only: what its other convention of time does to the values is in pi0_checkpoint.py.
     """
     theirs = f"{prefix}paligemma_with_expert.gemma_expert.model"
-    table = {"expert.stack.norm.weight": Source((f"{theirs}.norm.weight",))}
+    table = {"expert.stack.norm.weight": TensorSource((f"{theirs}.norm.weight",))}
     for i in range(config.language.layers):
         ours = f"expert.stack.layers.{i}"
         table |= gemma_layer(ours, f"{theirs}.layers.{i}", config.language)
@@ -93,7 +95,7 @@ def pi0_expert(config: ModelConfig, prefix: str = "") -> dict[str, Source]:
     return table
 
 
-def gemma_layer(ours: str, theirs: str, language: LanguageConfig) -> dict[str, Source]:
+def gemma_layer(ours: str, theirs: str, language: LanguageConfig) -> dict[str, TensorSource]:
     """The layout of one Gemma layer, as transformers (and openpi's torch port) name it."""
     head_dim = language.head_dim
     rows = {"qkv": (language.heads * head_dim, head_dim, head_dim)}
@@ -106,21 +108,21 @@ def gemma_layer(ours: str, theirs: str, language: LanguageConfig) -> dict[str, S
         "down": ("mlp.down_proj",),
     }
     return {
-        f"{ours}.{part}.weight": Source(
+        f"{ours}.{part}.weight": TensorSource(
             tuple(f"{theirs}.{name}.weight" for name in names), rows=rows.get(part, ())
         )
         for part, names in parts.items()
     }
 
 
-def moge(config: ModelConfig, prefix: str = "backbone") -> dict[str, Source]:
+def moge(config: ModelConfig, prefix: str = "backbone") -> dict[str, TensorSource]:
     """The layout of the encoder in MoGe's `model` dict: v1 `backbone`, v2 `encoder.backbone`."""
     table = {
-        "depth.class_token": Source((f"{prefix}.cls_token",)),
-        "depth.mask_token": Source((f"{prefix}.mask_token",)),
+        "depth.class_token": TensorSource((f"{prefix}.cls_token",)),
+        "depth.mask_token": TensorSource((f"{prefix}.mask_token",)),
         # one table there: the class token's row, then the grid
-        "depth.class_position": Source((f"{prefix}.pos_embed",), 0, 1),
-        "depth.positions.table": Source((f"{prefix}.pos_embed",), 1),
+        "depth.class_position": TensorSource((f"{prefix}.pos_embed",), 0, 1),
+        "depth.positions.table": TensorSource((f"{prefix}.pos_embed",), 1),
     }
     table |= _both("depth.patch", f"{prefix}.patch_embed.proj")
     table |= _both("depth.norm", f"{prefix}.norm")
@@ -133,11 +135,11 @@ def moge(config: ModelConfig, prefix: str = "backbone") -> dict[str, Source]:
         table |= _both(f"{ours}.fc1", f"{block}.mlp.fc1")
         table |= _both(f"{ours}.fc2", f"{block}.mlp.fc2")
         for number in (1, 2):
-            table[f"{ours}.scale{number}.gamma"] = Source((f"{block}.ls{number}.gamma",))
+            table[f"{ours}.scale{number}.gamma"] = TensorSource((f"{block}.ls{number}.gamma",))
     return table
 
 
-def read(source: Source, tensors: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+def read(source: TensorSource, tensors: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     """Put one of our parameters together.
 
     Args:
@@ -165,12 +167,12 @@ def read(source: Source, tensors: Mapping[str, Tensor], shape: torch.Size) -> Te
 
 def _both(ours, *theirs):
     return {
-        f"{ours}.{kind}": Source(tuple(f"{name}.{kind}" for name in theirs))
+        f"{ours}.{kind}": TensorSource(tuple(f"{name}.{kind}" for name in theirs))
         for kind in ("weight", "bias")
     }
 
 
-# Fill part of a model from a public checkpoint: everything is checked before anything cha.
+# Fill part of a model from a public checkpoint -------------------------------------------------
 
 
 MEND = "give a checkpoint of the sizes in the model's configuration, or change the configuration"
@@ -194,7 +196,7 @@ class Filled:
 @torch.no_grad()
 def fill(
     model: SpearModel,
-    layout: Mapping[str, Source],
+    layout: Mapping[str, TensorSource],
     tensors: Mapping[str, Tensor],
     where: Path,
     *,
@@ -233,7 +235,7 @@ def fill(
 
 
 def refuse_unknown(
-    keys: Iterable[str], layout: Mapping[str, Source], ignored: Iterable[str], where: Path
+    keys: Iterable[str], layout: Mapping[str, TensorSource], ignored: Iterable[str], where: Path
 ) -> None:
     """Refuse a checkpoint with tensors that are neither used nor known.
 

@@ -18,7 +18,7 @@ from spear_policy.model.gemma import ROWS_AT_ONCE, initialise_coordinates
 from spear_policy.model.public_layouts import (
     Filled,
     PaligemmaPrefixes,
-    Source,
+    TensorSource,
     fill,
     moge,
     paligemma,
@@ -27,7 +27,7 @@ from spear_policy.model.public_layouts import (
 )
 from spear_policy.model.spear import SpearModel, time_embedding
 
-# pi0's action expert from openpi's torch port or lerobot, turned to our direction of time.
+# pi0's action expert from openpi's torch port or lerobot ---------------------------------------
 
 
 PREFIXES = ("", "model.")  # openpi's, lerobot's
@@ -139,7 +139,7 @@ def _left(model, layout, files):
     return tuple(left)
 
 
-# MoGe's image encoder from its model.pt: a dict of `model_config` and `model`.
+# MoGe's image encoder from its model.pt --------------------------------------------------------
 
 
 DECODER_V1 = ("head.", "image_mean", "image_std")
@@ -224,7 +224,7 @@ def _check_outputs(settings, second, path, depth):
         )
 
 
-# PaliGemma's weights from a Hugging Face folder, in the layouts that transformers has wri.
+# PaliGemma's weights from a Hugging Face folder ------------------------------------------------
 
 
 # Longer ones first where one begins with another.
@@ -306,7 +306,7 @@ def _paligemma_prefix(files: TensorFiles, prefixes, rest):
     )
 
 
-def _words(files, source: Source, outputs) -> Source:
+def _words(files, source: TensorSource, outputs) -> TensorSource:
     """Find the word table and make sure that it is also the output's; transformers ties them."""
     (key,) = source.keys
     if key not in files and outputs:  # of two names for one tensor, safetensors keeps one
@@ -375,7 +375,7 @@ def _check_config(values, path, config):
             )
 
 
-# Weights that others have published, one function for each; each fills its part of a mode.
+# Weights that others have published ------------------------------------------------------------
 
 
 __all__ = ["Filled", "load_moge", "load_paligemma", "load_pi0_expert"]

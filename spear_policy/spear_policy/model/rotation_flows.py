@@ -21,7 +21,7 @@ from torch import Tensor
 from spear_policy.model import s3
 from spear_policy.model.config import ROTATION_DIMS, FlowConfig
 
-# Rotation matrices and Euler angles from quaternions and back: wxyz, torch, fp32 or bette.
+# Rotation matrices and Euler angles from quaternions and back ----------------------------------
 
 
 @s3.full_precision
@@ -107,7 +107,7 @@ def quaternion_from_euler(angles: Tensor) -> Tensor:
     return s3.half_space(torch.stack(q, dim=-1))
 
 
-# How a rotation becomes numbers that flow from noise to data: the sphere, and its alterna.
+# How a rotation becomes numbers that flow from noise to data -----------------------------------
 
 
 _GEOMETRIC_DISTANCE = {

@@ -157,7 +157,7 @@ class Sampler:
         )
 
 
-# Answers to questions: the likeliest next token, again and again (stage 1).
+# Answers to questions --------------------------------------------------------------------------
 
 
 @torch.no_grad()

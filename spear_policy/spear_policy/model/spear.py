@@ -22,7 +22,7 @@ from spear_policy.model.gemma import (
 )
 from spear_policy.model.vision import DepthEncoder, Fusion, LayerScale, PositionTable, SiglipEncoder
 
-# The action expert: state and noisy actions in, the flow's velocity out (facts/model.md 2.
+# The action expert -----------------------------------------------------------------------------
 
 
 def time_embedding(tau: Tensor, width: int, config: ExpertConfig) -> Tensor:
@@ -111,7 +111,7 @@ class ActionExpert(nn.Module):
         return prefix_valid.sum(-1, keepdim=True) + following
 
 
-# What goes into the model, and the checks that name what is wrong with it.
+# What goes into the model ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _expect(name, tensor, shape):
         raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {shape}")
 
 
-# The model: two images, a sentence and a state in; text logits or the actions' velocity o.
+# The model -------------------------------------------------------------------------------------
 
 
 class SpearModel(nn.Module):
@@ -338,7 +338,7 @@ class SpearModel(nn.Module):
         return torch.cat([c.expand(-1, n) for c, n in zip(columns, counts, strict=True)], dim=1)
 
 
-# Values for a model that no checkpoint fills (facts/model.md 2.2, 4.4).
+# Values for a model that no checkpoint fills ---------------------------------------------------
 
 
 TABLE_STD = 0.02  # of learned positions and of the depth projector, as in PaliGemma's code

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from spear_policy.model.config import VocabularyConfig
 
-# Names of tokens and their ids.
+# Names of tokens and their ids -----------------------------------------------------------------
 
 
 PAD, EOS, BOS, IMAGE = "<pad>", "<eos>", "<bos>", "<image>"
@@ -123,7 +123,7 @@ def _check_bin(index, count, name):
         raise ValueError(f"there is no {name} token {index}: they are 0..{count - 1}")
 
 
-# Text to ids and back, by the tokenizer.json that lies in the checkpoint folder.
+# Text to ids and back --------------------------------------------------------------------------
 
 
 FILE_NAME = "tokenizer.json"
@@ -262,7 +262,7 @@ def _verify(tokenizer, source):
         )
 
 
-# The tokenizer of the small presets, trained on sentences that are generated here.
+# The tokenizer of the small presets ------------------------------------------------------------
 
 
 VERBS = ("put", "place", "move", "stack", "drop", "push", "slide", "lift", "pick up", "turn")

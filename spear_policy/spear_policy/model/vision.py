@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spear_policy.model.config import DepthEncoderConfig, ModelConfig, SiglipConfig
 
-# Two kinds of image features become one token a patch for the language model.
+# Two kinds of image features become one token a patch for the language model -------------------
 
 
 POINT_FREQUENCIES = 8
@@ -75,7 +75,7 @@ class Fusion(nn.Module):
         return tokens
 
 
-# Learned position tables, resampled to the grid of an image.
+# Learned position tables, resampled to the grid of an image ------------------------------------
 
 
 def resample_to_size(table: Tensor, rows: int, columns: int, mode: str = "bicubic") -> Tensor:
@@ -149,7 +149,7 @@ def _as_table(picture):
     return picture.squeeze(0).flatten(1).T
 
 
-# The transformer block of both image encoders, over several images packed into one sequen.
+# The transformer block of both image encoders --------------------------------------------------
 
 
 NORM_EPS = 1e-6
@@ -217,7 +217,7 @@ def patches(embedding: nn.Conv2d, image: Tensor) -> tuple[Tensor, int, int]:
     return grid.flatten(2).transpose(1, 2), *grid.shape[-2:]
 
 
-# SigLIP's image encoder: what is in the picture (facts/model.md 1.4).
+# SigLIP's image encoder ------------------------------------------------------------------------
 
 
 class SiglipEncoder(nn.Module):
@@ -255,7 +255,7 @@ class SiglipEncoder(nn.Module):
         return self.norm(x)
 
 
-# MoGe's image encoder, a DINOv2 ViT: how far away things are (facts/model.md 1.5).
+# MoGe's image encoder --------------------------------------------------------------------------
 
 
 # ImageNet's, which DINOv2 was trained with.

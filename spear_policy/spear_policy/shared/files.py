@@ -97,7 +97,7 @@ def size_words(count_bytes: float) -> str:
     return f"{count_bytes / 1e6:.1f} MB" if count_bytes < 1e9 else f"{count_bytes / 1e9:.1f} GB"
 
 
-# A file that the first run writes and every later one must agree with.
+# A file that the first run writes and every later one must agree with --------------------------
 
 
 def write_or_verify(path: Path, values: dict, binding: Sequence[str], fix: str) -> dict:

@@ -32,11 +32,11 @@ from spear_training.data.sources import (
 from spear_training.data.store.format import REJECTS_PATH, StoreFacts
 from spear_training.data.store_import import ImportProgress, WorkerError, import_to_store
 
-# Episodes as files of their own, one .npz each: what the replay engine takes.
+# Episodes as files of their own ----------------------------------------------------------------
 
 
 @dataclass
-class Summary:
+class ImportSummary:
     """What an import came to."""
 
     written: list[Path] = field(default_factory=list)
@@ -55,7 +55,7 @@ def write_episode_files(
     reader: EpisodeReader,
     output: Path,
     episodes: Iterable[int],
-    summary: Summary,
+    summary: ImportSummary,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -99,7 +99,7 @@ def describe(episode: Episode) -> str:
     )
 
 
-# What an import to a store came to, in a few lines.
+# What an import to a store came to, in a few lines ---------------------------------------------
 
 
 def summary_lines(root: Path, facts: StoreFacts, page: Path) -> Iterator[str]:
@@ -115,7 +115,7 @@ def summary_lines(root: Path, facts: StoreFacts, page: Path) -> Iterator[str]:
     yield f"{page}"
 
 
-# Turn recorded data of any known format into what trainings and robots read.
+# Turn recorded data of any known format into what trainings and robots read --------------------
 
 
 EXAMPLE = """\
@@ -180,7 +180,7 @@ def _to_store(options: argparse.Namespace) -> int:
 
 
 def _to_episodes(options: argparse.Namespace) -> int:
-    summary = Summary()
+    summary = ImportSummary()
     try:
         reader = make_source(options).open()
         chosen = parse_selection(options.episodes, len(reader))

@@ -17,7 +17,7 @@ from spear_training.data.mixture import MixtureOrder
 from spear_training.data.store.format import PICTURE_SIZES, WRIST
 from spear_training.data.store.reader import FrameStore, stored_poses
 
-# What the model is to answer at a moment of an episode: the next poses as deltas, at 5 Hz.
+# What the model is to answer at a moment of an episode -----------------------------------------
 
 
 STEPS, DT_S = 5, 0.2
@@ -111,11 +111,11 @@ def followed(
     return np.array(poses)
 
 
-# One moment of a stored episode: what the robot saw, where it was, what it is to do.
+# One moment of a stored episode ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class FrameSample:
     """A training sample before anything is normalised.
 
     Attributes:
@@ -137,7 +137,7 @@ class Moment:
     state_known: bool
 
 
-class MomentReader:
+class FrameSampleReader:
     """The moments of one store by the number of their frame.
 
     Attributes:
@@ -158,7 +158,7 @@ class MomentReader:
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, frame: int) -> Moment:
+    def __getitem__(self, frame: int) -> FrameSample:
         """Read moment `frame`.
 
         Raises:
@@ -185,7 +185,7 @@ class MomentReader:
         chunk = chunk_targets(
             measured, told, commands, [now], self._steps, self._dt_s, self._reference
         )
-        return Moment(
+        return FrameSample(
             images={name: store.image(frame, name) for name in self._seen(episode)},
             pose=measured.poses[0],
             gripper_opening=float(store.states[frame, 7]),
@@ -204,7 +204,7 @@ class MomentReader:
         return names
 
 
-# Batches of a mixture: a pure function of seed and step, made by any number of workers.
+# Batches of a mixture --------------------------------------------------------------------------
 
 
 # Numbers between 0 and 1 that come with every sample, for augmentation and the choice of words.
@@ -269,7 +269,7 @@ class BatchSource(Dataset):
 
     def __init__(
         self,
-        readers: Mapping[str, MomentReader],
+        readers: Mapping[str, FrameSampleReader],
         weights: Sequence[float],
         *,
         batch_size: int,
@@ -371,7 +371,7 @@ def batches(
 
 
 def _stack(
-    step: int, moments: list[Moment], data_set: NDArray, frame: NDArray, chances: NDArray
+    step: int, moments: list[FrameSample], data_set: NDArray, frame: NDArray, chances: NDArray
 ) -> Batch:
     images, present = {}, {}
     for camera, (width, height) in PICTURE_SIZES.items():

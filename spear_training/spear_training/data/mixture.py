@@ -27,7 +27,7 @@ OXE = "oxe"
 
 
 @dataclass(frozen=True)
-class Part:
+class MixtureStore:
     """One data set of a mixture.
 
     Attributes:
@@ -47,7 +47,7 @@ def load_mixture(
     *,
     table: Path | None = None,
     only: Collection[str] = (),
-) -> tuple[Part, ...]:
+) -> tuple[MixtureStore, ...]:
     """Find the stores of a mixture.
 
     Args:
@@ -65,7 +65,7 @@ def load_mixture(
         rows = load_table(table)
         for name in only:
             find_row(rows, name)
-        parts = [Part(row.name, Path(root) / row.name, row.weight) for row in rows.values()]
+        parts = [MixtureStore(row.name, Path(root) / row.name, row.weight) for row in rows.values()]
     else:
         parts = _read_file(Path(mixture))
     known = [part.name for part in parts]
@@ -82,12 +82,12 @@ def load_mixture(
     return chosen
 
 
-def open_stores(parts: Sequence[Part]) -> list[FrameStore]:
+def open_stores(parts: Sequence[MixtureStore]) -> list[FrameStore]:
     """Open the store of every part. Raises DataFileError for one that is damaged."""
     return [FrameStore(part.store) for part in parts]
 
 
-def _read_file(path: Path) -> list[Part]:
+def _read_file(path: Path) -> list[MixtureStore]:
     try:
         values = yaml.safe_load(path.read_text())
         listed = values["parts"]
@@ -99,7 +99,7 @@ def _read_file(path: Path) -> list[Part]:
             weight = float(entry["weight"])
             if not 0 < weight < float("inf"):
                 raise ValueError(f"the weight of {store} is {weight}: it must be positive")
-            parts.append(Part(str(entry.get("name", store.name)), store, weight))
+            parts.append(MixtureStore(str(entry.get("name", store.name)), store, weight))
     except OSError as error:
         raise DataFileError(
             f"{path}: cannot be read ({error.strerror}); give {OXE!r} or a YAML file"
@@ -113,7 +113,7 @@ def _read_file(path: Path) -> list[Part]:
     return parts
 
 
-# A shuffled order of N things that is computed, not stored.
+# A shuffled order of N things that is computed, not stored -------------------------------------
 
 
 _ROUNDS = 6  # four make a Feistel network a pseudo-random permutation (Luby and Rackoff, 1988)
@@ -168,7 +168,7 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-# The order of samples from several data sets with given shares.
+# The order of samples from several data sets with given shares ---------------------------------
 
 
 _LARGEST_BLOCK = 100_000

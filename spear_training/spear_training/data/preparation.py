@@ -23,7 +23,7 @@ from spear_training.data.loader import Batch
 from spear_training.data.statistics.normalisation import Normalisation
 from spear_training.data.store.format import PICTURE_SIZES
 
-# Pictures varied on the device, each by its own dice (facts/model.md 5.2, openpi's values.
+# Pictures varied on the device -----------------------------------------------------------------
 
 
 LUMA = (0.299, 0.587, 0.114)  # of grey, ITU-R BT.601
@@ -112,7 +112,7 @@ def _coloured(images: Tensor, chances: Tensor, how: Augmentation) -> Tensor:
     return (grey + (images - grey) * saturation).clamp(0, 1)
 
 
-# From a batch as it is stored to what the model reads and what it is to answer.
+# From a batch as it is stored to what the model reads and what it is to answer -----------------
 
 
 @dataclass(frozen=True)

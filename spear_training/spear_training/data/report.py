@@ -41,7 +41,7 @@ from spear_training.data.statistics.normalisation import HIGH, LOW, Normalisatio
 from spear_training.data.store.format import LOOKUP, WRIST, Reject, StoreFacts, read_rejects
 from spear_training.data.store.reader import EpisodeMotion, FrameStore, episode_motion
 
-# Orientations as three angles that a person can follow in a drawing.
+# Orientations as three angles that a person can follow in a drawing ----------------------------
 
 
 def turned(poses: ArrayLike, start: ArrayLike) -> NDArray:
@@ -68,7 +68,7 @@ def unwrapped(vectors: ArrayLike) -> NDArray:
     return result
 
 
-# The drawings of a mixture's statistics.
+# The drawings of a mixture's statistics --------------------------------------------------------
 
 
 def draw_ranges(
@@ -105,7 +105,7 @@ def draw_ranges(
     axes[0].set_yticks(range(len(names)), names)
 
 
-# The page of a mixture's statistics: report.html beside statistics.json, one file.
+# The page of a mixture's statistics ------------------------------------------------------------
 
 
 PAGE_NAME = "report.html"
@@ -221,7 +221,7 @@ def _axes(bounds):
     return zip(DELTA_AXES, bounds.low, bounds.high, bounds.mean, bounds.std, strict=True)
 
 
-# How the arm moves in some episodes, spread over the whole store.
+# How the arm moves in some episodes ------------------------------------------------------------
 
 
 MOST_FRAMES = 30_000  # a second or two of counting
@@ -280,7 +280,7 @@ def sample_motion(store: FrameStore, most_frames: int = MOST_FRAMES) -> MotionSa
     )
 
 
-# Some frames of some episodes, as the model will see them.
+# Some frames of some episodes, as the model will see them --------------------------------------
 
 
 EPISODES, FRAMES = 12, 4
@@ -331,7 +331,7 @@ def _picture_sheet_row(store: FrameStore, episode: int) -> SheetRow:
     return SheetRow(episode, episodes.sentences(episode), strips, trouble)
 
 
-# What the page of a store says in words and numbers.
+# What the page of a store says in words and numbers --------------------------------------------
 
 
 MOST_SENTENCES, MOST_REASONS, MOST_EXAMPLES = 25, 20, 5
@@ -502,7 +502,7 @@ def _bytes(size: float) -> str:
     return f"{size:,.1f} TB"
 
 
-# The drawings of a store's page.
+# The drawings of a store's page ----------------------------------------------------------------
 
 
 _LEAST_SPAN_M = 0.02  # an arm at rest is a dot and not a drawing of its noise
@@ -588,7 +588,7 @@ def draw_motion(figure, motion: EpisodeMotion) -> None:
         legend_above(axis)
 
 
-# The page of a store: <store>/report.html, one file.
+# The page of a store: <store>/report.html, one file --------------------------------------------
 
 
 STORE_TEMPLATE = Path(__file__).parent / "templates" / "store.html"
@@ -704,7 +704,7 @@ def _store_page_drawn(store: FrameStore, motion: EpisodeMotion) -> dict:
     }
 
 
-# Make the page of a store anew.
+# Make the page of a store anew -----------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from spear_training.data.reader import EpisodeReader
 from spear_training.data.store.format import StoreFacts
 
 
-class Source(Protocol):
+class EpisodeSource(Protocol):
     """A folder of recordings and how to read it. It can be pickled."""
 
     folder: Path
@@ -34,7 +34,7 @@ class Source(Protocol):
     def facts(self, reader: EpisodeReader) -> StoreFacts:
         """What the store of these recordings says about itself. Raises DataFileError."""
 
-    def settled(self, reader: EpisodeReader) -> "Source":
+    def settled(self, reader: EpisodeReader) -> "EpisodeSource":
         """The same with what a reader has found out, so that others need not look again."""
 
     def identity(self, reader: EpisodeReader) -> str:
@@ -124,7 +124,7 @@ def _counted(reader: EpisodeReader) -> str:
     return f"{len(reader)} episodes of {reader.name}"
 
 
-# The command-line options that say what is imported and how it is read.
+# The command-line options that say what is imported and how it is read -------------------------
 
 
 ANY = "any"
@@ -167,7 +167,7 @@ def option_problem(options: argparse.Namespace) -> str | None:
     return None
 
 
-def make_source(options: argparse.Namespace) -> Source:
+def make_source(options: argparse.Namespace) -> EpisodeSource:
     """What the options describe.
 
     Raises:
@@ -192,7 +192,7 @@ def _outcomes(words: str | None) -> tuple[str, ...] | None:
     return tuple(word.strip().upper() for word in words.split(",") if word.strip())
 
 
-# Which episodes of a data set are asked for, in words like "0,3,7-9".
+# Which episodes of a data set are asked for ----------------------------------------------------
 
 
 ALL = "all"

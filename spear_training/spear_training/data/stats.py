@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spear_training.data.mixture import MixtureOrder, Part, load_mixture, open_stores
+from spear_training.data.mixture import MixtureOrder, MixtureStore, load_mixture, open_stores
 from spear_training.data.reader import DataFileError
 from spear_training.data.report import write_statistics_report
 from spear_training.data.statistics.motion import (
@@ -91,7 +91,7 @@ def _motion(store: FrameStore, name: str, workers: int, console: Console) -> Mot
 
 def _show(
     console: Console,
-    parts: Sequence[Part],
+    parts: Sequence[MixtureStore],
     motions: dict[str, MotionStatistics],
     shares: dict[str, float],
     found: Normalisation,

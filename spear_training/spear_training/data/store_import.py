@@ -38,7 +38,7 @@ from spear_policy.shared.config import read_dataclass
 from spear_policy.shared.files import write_atomically
 from spear_training.data.oxe.reader import NotSelected
 from spear_training.data.reader import DataFileError, EpisodeReader
-from spear_training.data.sources import Source, parse_selection, selection_words, spread
+from spear_training.data.sources import EpisodeSource, parse_selection, selection_words, spread
 from spear_training.data.store.format import (
     BUILDING,
     FACTS_PATH,
@@ -60,7 +60,7 @@ from spear_training.data.store.writer import (
     write_group,
 )
 
-# How far an import is: a bar on a terminal, a plain line now and then elsewhere.
+# How far an import is --------------------------------------------------------------------------
 
 
 LINE_EVERY_S = 10.0
@@ -148,7 +148,7 @@ class ImportProgress:
         return f"{self._frames / self._seconds():.0f} frames/s"
 
 
-# A reader that tells how far it is, and that no odd episode can bring down.
+# A reader that tells how far it is -------------------------------------------------------------
 
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class WatchedReader:
         return episode
 
 
-# Groups of a store, written by several processes.
+# Groups of a store, written by several processes -----------------------------------------------
 
 
 STOP_S = 10.0  # for a process to end
@@ -232,7 +232,12 @@ Work = tuple[int, list[int]]  # number of a group, and the reader's numbers of i
 
 
 def write_groups(
-    root: Path, source: Source, robot: str, work: Sequence[Work], workers: int, listener: Listener
+    root: Path,
+    source: EpisodeSource,
+    robot: str,
+    work: Sequence[Work],
+    workers: int,
+    listener: Listener,
 ) -> None:
     """Write groups that are not there.
 
@@ -323,7 +328,9 @@ def _with_news(workers: list[_Worker]) -> list[_Worker]:
 
 
 @contextmanager
-def _processes(root: Path, source: Source, robot: str, count: int) -> Iterator[list[_Worker]]:
+def _processes(
+    root: Path, source: EpisodeSource, robot: str, count: int
+) -> Iterator[list[_Worker]]:
     context = multiprocessing.get_context("spawn")
     crew: list[_Worker] = []
     try:
@@ -356,7 +363,7 @@ def _no_interrupt_for_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(line: connection.Connection, root: Path, source: Source, robot: str) -> None:
+def _serve(line: connection.Connection, root: Path, source: EpisodeSource, robot: str) -> None:
     """Write groups until nobody asks for more."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _use_one_thread()
@@ -391,7 +398,7 @@ def _use_one_thread() -> None:
     pyarrow.set_cpu_count(1)
 
 
-# What a store will need, from a look at some episodes.
+# What a store will need, from a look at some episodes ------------------------------------------
 
 
 LOOKED_AT, PICTURES = 8, 4
@@ -461,7 +468,7 @@ def _episode_bytes(episode: Episode, facts: StoreFacts) -> float:
     return frame * len(episode)
 
 
-# Which episodes lie in which group of a store, fixed when an import begins.
+# Which episodes lie in which group of a store --------------------------------------------------
 
 
 PLAN_PATH = BUILDING + "/import.json"
@@ -473,7 +480,7 @@ class ImportPlan:
     """building/import.json.
 
     Attributes:
-        source: what the episodes' numbers mean; see Source.identity.
+        source: what the episodes' numbers mean; see EpisodeSource.identity.
         episodes: their numbers in words, see selection.
         group_episodes: how many are looked at for each group.
     """
@@ -548,11 +555,11 @@ def _short(words: str, most: int = 60) -> str:
     return words if len(words) <= most else words[: most - 3] + "..."
 
 
-# A whole import to a store: begun or gone on with, written, finished.
+# A whole import to a store ---------------------------------------------------------------------
 
 
 def import_to_store(
-    source: Source, root: Path, episodes: str, workers: int, progress: ImportProgress
+    source: EpisodeSource, root: Path, episodes: str, workers: int, progress: ImportProgress
 ) -> StoreFacts:
     """Make a store of the chosen episodes, or go on where an earlier call was stopped.
 

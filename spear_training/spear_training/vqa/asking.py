@@ -22,9 +22,16 @@ from spear_policy.model.answers import (
 from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_policy.model.prompts import clean
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX, Intrinsics
-from spear_training.vqa.pairs import Draws, NotAsked, Pair, QuestionSettings, Scene, Thing
+from spear_training.vqa.pairs import (
+    Draws,
+    NotAskedError,
+    Pair,
+    QuestionObject,
+    QuestionScene,
+    QuestionSettings,
+)
 
-# The phrases of `templates.yaml`: read, checked, and filled in.
+# The phrases of `templates.yaml` ---------------------------------------------------------------
 
 
 FILE = Path(__file__).with_name("templates.yaml")
@@ -218,7 +225,7 @@ def _templates_listed(names) -> str:
     return ", ".join(f"{{{name}}}" for name in sorted(names))
 
 
-# Questions about one object and about two: keypoints, boxes, distances.
+# Questions about one object and about two ------------------------------------------------------
 
 
 KEYPOINTS = ("closest", "furthest", "centre")
@@ -226,61 +233,61 @@ NO_THING = "there is no object that words can name"
 NO_TWO_THINGS = "there are no two objects that words can name"
 
 
-def ask_keypoint(scene: Scene, draws: Draws) -> Pair:
+def ask_keypoint(scene: QuestionScene, draws: Draws) -> Pair:
     """Ask for the closest or furthest visible point of an object, or the centre of its box.
 
     Raises:
-        NotAsked: there is no object.
+        NotAskedError: there is no object.
     """
     thing, what = _one(scene, draws), draws.pick(KEYPOINTS)
     question = phrase(draws, "keypoints", what).fill(object=thing.name)
     return Pair("keypoints", (what, thing.name), question, Point(keypoint_m(thing, what)))
 
 
-def keypoint_m(thing: Thing, what: str) -> tuple[float, float, float]:
+def keypoint_m(thing: QuestionObject, what: str) -> tuple[float, float, float]:
     """One of `KEYPOINTS` of an object."""
     if what == "centre":
         return thing.centre_m
     return thing.stored.closest_m if what == "closest" else thing.stored.furthest_m
 
 
-def ask_box(scene: Scene, draws: Draws) -> Pair:
+def ask_box(scene: QuestionScene, draws: Draws) -> Pair:
     """Ask for the vertices of an object's box.
 
     Raises:
-        NotAsked: there is no object.
+        NotAskedError: there is no object.
     """
     thing = _one(scene, draws)
     question = phrase(draws, "box", "vertices").fill(object=thing.name)
     return Pair("box", (thing.name,), question, Box(thing.stored.vertices_m))
 
 
-def ask_object_distance(scene: Scene, draws: Draws) -> Pair:
+def ask_object_distance(scene: QuestionScene, draws: Draws) -> Pair:
     """Ask how far it is from one centre to another; x, y, z are those of end minus start.
 
     Raises:
-        NotAsked: there are no two objects.
+        NotAskedError: there are no two objects.
     """
     start, end = _two(scene, draws)
     return _distance_pair("object_distance", "centres", draws, start, end, way_m(start, end))
 
 
-def way_m(start: Thing, end: Thing) -> Distance:
+def way_m(start: QuestionObject, end: QuestionObject) -> Distance:
     """From the centre of one object to that of another."""
     xyz = tuple(b - a for a, b in zip(start.centre_m, end.centre_m, strict=True))
     return Distance(math.hypot(*xyz), xyz)
 
 
-def ask_box_distance(scene: Scene, draws: Draws) -> Pair:
+def ask_box_distance(scene: QuestionScene, draws: Draws) -> Pair:
     """Ask for the gap between two boxes; 0 where they touch or overlap.
 
     Raises:
-        NotAsked: there are no two objects, or the record has no gap of theirs.
+        NotAskedError: there are no two objects, or the record has no gap of theirs.
     """
     start, end = _two(scene, draws)
     xyz = scene.gap_m(start, end)
     if xyz is None:
-        raise NotAsked("the record has no gap between the two boxes")
+        raise NotAskedError("the record has no gap between the two boxes")
     gap = Distance(math.hypot(*xyz), xyz)
     return _distance_pair("box_distance", "boxes", draws, start, end, gap)
 
@@ -293,17 +300,17 @@ def _distance_pair(category, what, draws, start, end, answer):
 
 def _one(scene, draws):
     if not scene.things:
-        raise NotAsked(NO_THING)
+        raise NotAskedError(NO_THING)
     return draws.pick(scene.things)
 
 
 def _two(scene, draws):
     if len(scene.things) < 2:
-        raise NotAsked(NO_TWO_THINGS)
+        raise NotAskedError(NO_TWO_THINGS)
     return draws.some(scene.things, 2)
 
 
-# Comparisons of two or three objects, with the numbers that decide them thought aloud.
+# Comparisons of two or three objects -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -320,8 +327,8 @@ class Relation:
 
     measure: str
     sign: int
-    number: Callable[[Thing, Thing | None], float]
-    second: Callable[[Scene, Thing, Thing | None], float | None]
+    number: Callable[[QuestionObject, QuestionObject | None], float]
+    second: Callable[[QuestionScene, QuestionObject, QuestionObject | None], float | None]
     is_place: bool = False
 
 
@@ -365,17 +372,17 @@ _NAMES = tuple(RELATIONS)
 
 
 def ask_comparison(
-    scene: Scene, draws: Draws, settings: QuestionSettings, bins: CoordinateBins | None
+    scene: QuestionScene, draws: Draws, settings: QuestionSettings, bins: CoordinateBins | None
 ) -> Pair:
     """Ask which of two or three objects comes first in some respect.
 
     Raises:
-        NotAsked: there are too few objects, or the answer would not be clear.
+        NotAskedError: there are too few objects, or the answer would not be clear.
     """
     name = draws.pick(_NAMES)
     needed = 2 + (name == "nearer")
     if len(scene.things) < needed:
-        raise NotAsked(NO_TWO_THINGS if needed == 2 else "there is no third object")
+        raise NotAskedError(NO_TWO_THINGS if needed == 2 else "there is no third object")
     count = min(2 + draws.below(2), len(scene.things) - (needed - 2))
     chosen = draws.some(scene.things, count + needed - 2)
     reference = chosen.pop() if name == "nearer" else None
@@ -383,7 +390,7 @@ def ask_comparison(
     return _pair(name, draws, chosen, reference, winner)
 
 
-def _winner(relation, scene, chosen, reference, settings, bins) -> Thing:
+def _winner(relation, scene, chosen, reference, settings, bins) -> QuestionObject:
     numbers = [relation.number(thing, reference) for thing in chosen]
     keys = [relation.sign * number for number in numbers]
     order = sorted(range(len(chosen)), key=keys.__getitem__)
@@ -394,17 +401,17 @@ def _winner(relation, scene, chosen, reference, settings, bins) -> Thing:
     else:
         margin = settings.ratio_margin * min(numbers[first], numbers[next_])
     if lead <= margin:
-        raise NotAsked("the objects are too alike")
+        raise NotAskedError("the objects are too alike")
     seconds = [relation.second(scene, thing, reference) for thing in chosen]
     if any(
         None not in (second, seconds[first]) and relation.sign * (seconds[first] - second) > 0
         for second in seconds
     ):
-        raise NotAsked("a second measure disagrees")
+        raise NotAskedError("a second measure disagrees")
     if bins is not None:
         shown = relation.sign * bins.encode(numbers)
         if (shown[order[1:]] <= shown[first]).any():
-            raise NotAsked("the tokens of the numbers are the same")
+            raise NotAskedError("the tokens of the numbers are the same")
     return chosen[first]
 
 
@@ -451,21 +458,21 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(before)} or {last}"
 
 
-# Questions between the image and space: where a point appears, and what a pixel shows.
+# Questions between the image and space ---------------------------------------------------------
 
 
-def ask_backprojection(scene: Scene, draws: Draws) -> Pair:
+def ask_backprojection(scene: QuestionScene, draws: Draws) -> Pair:
     """Ask where in the image a point is: a sample point or a keypoint of an object.
 
     The answer is the place of the exact point; the question can only say it in 3D tokens.
 
     Raises:
-        NotAsked: there is no object or no camera, or the camera does not see the point.
+        NotAskedError: there is no object or no camera, or the camera does not see the point.
     """
     if scene.intrinsics is None:
-        raise NotAsked("the intrinsics of the picture are not known")
+        raise NotAskedError("the intrinsics of the picture are not known")
     if not scene.things:
-        raise NotAsked(NO_THING)
+        raise NotAskedError(NO_THING)
     thing = draws.pick(scene.things)
     samples = thing.stored.sample_m
     if samples and draws.below(2):
@@ -483,21 +490,21 @@ def pixel_of(point_m: tuple[float, float, float], camera: Intrinsics) -> Pixel:
     """Where the picture of 840x630 shows a point (camera frame).
 
     Raises:
-        NotAsked: it is behind the camera or outside the picture.
+        NotAskedError: it is behind the camera or outside the picture.
     """
     if point_m[2] <= 0:
-        raise NotAsked("the point is behind the camera")
+        raise NotAskedError("the point is behind the camera")
     return _pixel(*camera.project(point_m).tolist())
 
 
-def ask_pixel_point(scene: Scene, draws: Draws) -> Pair:
+def ask_pixel_point(scene: QuestionScene, draws: Draws) -> Pair:
     """Ask which point a random pixel shows: the paper's baseline, without objects.
 
     Raises:
-        NotAsked: the record has no such pixels.
+        NotAskedError: the record has no such pixels.
     """
     if not scene.pixel_points:
-        raise NotAsked("the record has no random pixels")
+        raise NotAskedError("the record has no random pixels")
     number = draws.below(len(scene.pixel_points))
     u, v, *point = scene.pixel_points[number]
     question = phrase(draws, "pixel_points", "pixel").fill(pixel=_pixel(u, v))
@@ -509,4 +516,4 @@ def _pixel(u_px: float, v_px: float) -> Pixel:
     try:
         return Pixel.from_pixels(u_px + 0.5, v_px + 0.5, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX)
     except AnswerError:
-        raise NotAsked("the point is outside the picture") from None
+        raise NotAskedError("the point is outside the picture") from None

@@ -34,16 +34,16 @@ from spear_training.vqa.pairs import (
     CATEGORIES,
     Draws,
     Example,
-    NotAsked,
+    NotAskedError,
     Pair,
+    QuestionScene,
     QuestionSettings,
-    Scene,
     check_held,
     key_of,
     scene_of,
 )
 
-# From one stored annotation to an example: one to four questions with true answers.
+# From one stored annotation to an example ------------------------------------------------------
 
 
 TRIES = 8
@@ -92,8 +92,8 @@ def make_example(
             try:
                 pair = _draw(category, scene, draws, settings, bins)
                 if (category, pair.subject) in pairs:
-                    raise NotAsked(ASKED_ALREADY)
-            except NotAsked as reason:
+                    raise NotAskedError(ASKED_ALREADY)
+            except NotAskedError as reason:
                 if tally is not None:
                     tally[category, str(reason)] += 1
             else:
@@ -108,7 +108,7 @@ def make_example(
 
 def _draw(
     category: str,
-    scene: Scene,
+    scene: QuestionScene,
     draws: Draws,
     settings: QuestionSettings,
     bins: CoordinateBins | None,
@@ -139,7 +139,7 @@ def rendered_pair(pair: Pair, grammar: AnswerGrammar) -> tuple[str, str]:
     """
     try:
         check_held(pair, grammar.bins)
-    except NotAsked as reason:
+    except NotAskedError as reason:
         raise ValueError(
             f"{pair.category} question about {pair.subject}: {reason}; give `make_example` the "
             "bins that it is written with"
@@ -150,7 +150,7 @@ def rendered_pair(pair: Pair, grammar: AnswerGrammar) -> tuple[str, str]:
     return question, grammar.format_answer(pair.answer)
 
 
-# The stored annotations of a finished run by number, without reading them all.
+# The stored annotations of a finished run by number --------------------------------------------
 
 
 # A quote inside a label is escaped, so no label can look like this.
@@ -247,11 +247,11 @@ def _parsed(line: bytes, path: Path, begin: int) -> Annotation:
         ) from None
 
 
-# Annotated pictures with questions, by number: what the training loader reads.
+# Annotated pictures with questions -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Sample:
+class QuestionSample:
     """A picture and what is asked about it.
 
     Attributes:
@@ -298,7 +298,7 @@ class VqaSet:
         """How many pictures can be used."""
         return len(self._numbers)
 
-    def example(self, index: int, seed: int) -> Sample:
+    def example(self, index: int, seed: int) -> QuestionSample:
         """Draw the questions of one picture.
 
         Args:
@@ -311,10 +311,12 @@ class VqaSet:
         """
         annotation = self.records.annotation(self._numbers[index])
         example = make_example(annotation, seed, self.settings, self.bins)
-        return Sample(self.records.image_path(annotation), annotation.native_aspect, example)
+        return QuestionSample(
+            self.records.image_path(annotation), annotation.native_aspect, example
+        )
 
 
-# Examples as rows of ids, no longer than the model reads.
+# Examples as rows of ids, no longer than the model reads ---------------------------------------
 
 
 _ANY_LENGTH = 1 << 30
@@ -343,7 +345,7 @@ def example_ids(
     return None
 
 
-# A file of questions and answers as text, one line a picture, for people and other traine.
+# A file of questions and answers as text -------------------------------------------------------
 
 
 NAME = "questions.jsonl"
@@ -416,7 +418,7 @@ def _why(annotation: Annotation, draws: Counter) -> str:
     return reasons.most_common(1)[0][0]
 
 
-# Several data sets as one endless stream of samples, in the shares of a named mixture.
+# Several data sets as one endless stream of samples --------------------------------------------
 
 
 FILE = Path(__file__).with_name("mixtures.yaml")
@@ -500,7 +502,7 @@ class MixtureSet:
         except ValueError as error:
             raise JobError(f"mixture {mixed.name}: {error}") from None
 
-    def sample(self, index: int) -> Sample:
+    def sample(self, index: int) -> QuestionSample:
         """The sample of an index (0, 1, ...; there is no end); its example is never None.
 
         A picture of which nothing can be asked is replaced by the next one in its folder.

@@ -49,7 +49,7 @@ KIND_OF_CATEGORY = {
 Question = tuple[str | Point | Pixel, ...]
 
 
-class NotAsked(Exception):
+class NotAskedError(Exception):
     """This draw gives no question whose answer would be true and clear; says why."""
 
 
@@ -99,7 +99,7 @@ class Example:
     pairs: tuple[Pair, ...]
 
 
-# Which numbers the 3D tokens of a model can say, so that nothing false is asked.
+# Which numbers the 3D tokens of a model can say ------------------------------------------------
 
 
 OUTSIDE = "a number lies outside the bins"
@@ -109,18 +109,18 @@ def check_held(pair: Pair, bins: CoordinateBins) -> None:
     """Refuse a pair that 3D tokens cannot say.
 
     Raises:
-        NotAsked: a number lies outside.
+        NotAskedError: a number lies outside.
     """
     edges = bins.edges_m
     told, asked = pair.told_m(), pair.asked_m()
     if told and not (edges[0] <= min(told) and max(told) <= edges[-1]):
-        raise NotAsked(OUTSIDE)
+        raise NotAskedError(OUTSIDE)
     low, high = 2 * edges[0] - edges[1], 2 * edges[-1] - edges[-2]
     if asked and not (low <= min(asked) and max(asked) <= high):
-        raise NotAsked(OUTSIDE)
+        raise NotAskedError(OUTSIDE)
 
 
-# Random draws that depend on names and numbers alone: the same on every machine, in any o.
+# Random draws that depend on names and numbers alone -------------------------------------------
 
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class Draws:
         return names[min(bisect_right(ends, drawn), len(names) - 1)]
 
 
-# What is asked how often, and when two objects are too alike to be compared.
+# What is asked how often -----------------------------------------------------------------------
 
 
 def even_weights() -> dict[str, float]:
@@ -234,7 +234,7 @@ def parse_weights(text: str) -> dict[str, float]:
     return weights
 
 
-# One annotated picture as questions see it: things that words can name, and where they ar.
+# One annotated picture as questions see it -----------------------------------------------------
 
 
 LONGEST_LABEL = 60
@@ -242,7 +242,7 @@ _ARTICLES = ("the ", "a ", "an ")
 
 
 @dataclass(frozen=True)
-class Thing:
+class QuestionObject:
     """An object of the picture, by a name that no other has.
 
     Attributes:
@@ -281,7 +281,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Scene:
+class QuestionScene:
     """What can be asked about.
 
     Attributes:
@@ -291,12 +291,12 @@ class Scene:
         pixel_points: (u, v, x, y, z): a pixel's centre (px) and the point seen there.
     """
 
-    things: tuple[Thing, ...]
+    things: tuple[QuestionObject, ...]
     gaps_m: dict[tuple[int, int], Triple]
     intrinsics: Intrinsics | None
     pixel_points: tuple[tuple[float, ...], ...]
 
-    def gap_m(self, start: Thing, end: Thing) -> Triple | None:
+    def gap_m(self, start: QuestionObject, end: QuestionObject) -> Triple | None:
         """From the closest point of one box to that of another; None where it is not stored."""
         if start.number < end.number:
             return self.gaps_m.get((start.number, end.number))
@@ -304,7 +304,7 @@ class Scene:
         return back and tuple(0.0 - number for number in back)
 
 
-def scene_of(annotation: Annotation) -> Scene:
+def scene_of(annotation: Annotation) -> QuestionScene:
     """Prepare a record for questions. Objects whose label cannot name them are left out."""
     objects = annotation.objects
     things = []
@@ -315,11 +315,13 @@ def scene_of(annotation: Annotation) -> Scene:
         centres = corners.mean(axis=1).tolist()
         sides = np.linalg.norm([edges_of(box) for box in corners], axis=-1).tolist()
         things = [
-            Thing(name, number, tuple(centres[number]), tuple(sides[number]), objects[number])
+            QuestionObject(
+                name, number, tuple(centres[number]), tuple(sides[number]), objects[number]
+            )
             for number, name in enumerate(names)
             if name is not None and uses[name] == 1
         ]
-    return Scene(
+    return QuestionScene(
         tuple(things),
         {(i, j): xyz for i, j, xyz in annotation.gaps_m},
         annotation.intrinsics,

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from spear_training.annotation.boxes import CORNER_SIDES, edges_of
 from spear_training.annotation.records import AnnotatedObject, Annotation, RecordError, Triple
 
-# How much two oriented boxes have in common: intersection over union, exactly.
+# How much two oriented boxes have in common ----------------------------------------------------
 
 
 # Pairs of corners, of boxes in canonical order, that have an edge between them.
@@ -79,7 +79,7 @@ def _cube_edges_in(vertices):
     return middle + _edges_in_cube(seen) @ half_edges
 
 
-# Boxes of objects that look the same from all sides: their true box may be turned.
+# Boxes of objects that look the same from all sides --------------------------------------------
 
 
 _STEPS = 36  # of 5 degrees: half a turn brings every box onto itself
@@ -117,7 +117,7 @@ def turned_to_agree(
     return turned(min(coarse, float(fine.x), key=disagreement))
 
 
-# What is really in a scene: the truth that annotations are compared with, one JSON line a.
+# What is really in a scene ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _unit(label: str, axis: list[float]) -> Triple:
     return x, y, z
 
 
-# How far annotated boxes are from the true ones, object by object.
+# How far annotated boxes are from the true ones ------------------------------------------------
 
 
 NOT_FOUND = "not found"

@@ -34,7 +34,7 @@ from spear_training.annotation.pipeline import Pipeline
 from spear_training.annotation.records import Annotation, Item, RecordError, read_items
 from spear_training.annotation.stages import JobError, StageError
 
-# Makes exact depth as bad as a camera's: noise, false points at edges, holes.
+# Makes exact depth as bad as a camera's --------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class NoisyDepth:
         return replace(frame, points=replace(frame.points, points_m=points.astype(np.float32)))
 
 
-# Whether a second annotation of the same picture, with other noise, says the same.
+# Whether a second annotation of the same picture -----------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def summarise_repeats(entries: list[Repeat]) -> dict[str, RepeatSummary]:
     }
 
 
-# What many comparisons come to: medians, tails and shares, for all scenes and for each ki.
+# What many comparisons come to -----------------------------------------------------------------
 
 
 ALL = "all"
@@ -221,7 +221,7 @@ CLEARLY_SEEN = 0.9  # of an object's pixels, for the groups of objects that litt
 
 
 @dataclass(frozen=True)
-class Spread:
+class ErrorSpread:
     """The middle and the bad end of some numbers: median, and 90th percentile."""
 
     median: float
@@ -246,10 +246,10 @@ class GroupSummary:
     objects: int
     found: int
     lost: dict[str, int]
-    centre_error_m: Spread | None
-    centre_error_share: Spread | None
-    extent_error_m: Spread | None
-    extent_error_share: Spread | None
+    centre_error_m: ErrorSpread | None
+    centre_error_share: ErrorSpread | None
+    extent_error_m: ErrorSpread | None
+    extent_error_share: ErrorSpread | None
     iou_median: float | None
     iou_over_25: float | None
     iou_over_50: float | None
@@ -315,15 +315,15 @@ def _group(objects: Sequence[ObjectAccuracy]) -> GroupSummary:
     )
 
 
-def _spread(values: Iterable[float]) -> Spread | None:
+def _spread(values: Iterable[float]) -> ErrorSpread | None:
     values = list(values)
     if not values:
         return None
     median, tail = np.percentile(values, [50, 90])
-    return Spread(float(median), float(tail))
+    return ErrorSpread(float(median), float(tail))
 
 
-# Measures the pipeline in a world of known truth: with true depth, and with a camera's.
+# Measures the pipeline in a world of known truth -----------------------------------------------
 
 
 ITEMS, TRUTH = "items.jsonl", "truth.jsonl"
@@ -331,7 +331,7 @@ TRUE_DEPTH, NOISY_DEPTH = "true depth", "noisy depth"
 
 
 @dataclass(frozen=True)
-class Condition:
+class MeasuredCondition:
     """One way to annotate the scenes, and how far the boxes were from the truth.
 
     Attributes:
@@ -361,7 +361,7 @@ class AccuracyReport:
     """
 
     scenes: int
-    conditions: tuple[Condition, ...]
+    conditions: tuple[MeasuredCondition, ...]
     repeated: tuple[Repeat, ...] = ()
     truths: dict[str, SceneTruth] = field(default_factory=dict, repr=False)
 
@@ -428,7 +428,7 @@ def measure_world(
     return AccuracyReport(
         len(items),
         tuple(
-            Condition(name, pipelines[name].settings, tuple(entries))
+            MeasuredCondition(name, pipelines[name].settings, tuple(entries))
             for name, entries in compared.items()
         ),
         tuple(repeated),
@@ -441,7 +441,7 @@ def compare_run(
     annotations: Sequence[Annotation],
     truths: dict[str, SceneTruth],
     settings: list[dict] | None = None,
-) -> Condition:
+) -> MeasuredCondition:
     """Compare the records of any run (other detector, segmenter, geometry) with the truth.
 
     Args:
@@ -454,7 +454,7 @@ def compare_run(
     objects = [
         entry for id_, truth in truths.items() for entry in compare_scene(truth, made.get(id_))
     ]
-    return Condition(name, settings or [], tuple(objects))
+    return MeasuredCondition(name, settings or [], tuple(objects))
 
 
 def _pipeline(world: Path, *noise: Stage) -> Pipeline:

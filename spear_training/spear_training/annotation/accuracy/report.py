@@ -11,12 +11,12 @@ from rich.table import Table
 from spear_training.annotation.accuracy.measure import (
     ALL,
     AccuracyReport,
-    Condition,
+    ErrorSpread,
     GroupSummary,
-    Spread,
+    MeasuredCondition,
 )
 
-# The measured accuracy in rows of words, for the terminal and for the page alike.
+# The measured accuracy in rows of words --------------------------------------------------------
 
 
 COLUMNS = (
@@ -43,7 +43,7 @@ CAPTION = (
 REPEAT_CAPTION = "vertices: median distance of vertices of the same number; IoU: median"
 
 
-def accuracy_rows(condition: Condition) -> list[tuple[str, ...]]:
+def accuracy_rows(condition: MeasuredCondition) -> list[tuple[str, ...]]:
     """One row for each group of objects, in the order of `COLUMNS`."""
     return [(name, *_cells(group)) for name, group in condition.summaries().items()]
 
@@ -62,7 +62,7 @@ def repeat_rows(report: AccuracyReport) -> list[tuple[str, ...]]:
     ]
 
 
-def lost_rows(condition: Condition) -> list[tuple[str, ...]]:
+def lost_rows(condition: MeasuredCondition) -> list[tuple[str, ...]]:
     """Reason and number of the objects that were lost for it."""
     return [(reason, str(count)) for reason, count in condition.summaries()[ALL].lost.items()]
 
@@ -114,7 +114,7 @@ def _cells(group: GroupSummary) -> tuple[str, ...]:
     )
 
 
-def _spread(spread: Spread | None, words) -> str:
+def _spread(spread: ErrorSpread | None, words) -> str:
     return NOTHING if spread is None else f"{words(spread.median)} ({words(spread.p90)})"
 
 
@@ -130,7 +130,7 @@ def _short(number: float) -> str:
     return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
 
 
-# The measured accuracy as files: accuracy.json, and accuracy.html with curves and tables.
+# The measured accuracy as files ----------------------------------------------------------------
 
 
 _COLOURS = ("#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a94a0")

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from spear_training.annotation.inspection.page import PAGE, Wanted, survey, write_pages
+    from spear_training.annotation.inspection.page import PAGE, Wanted, summarise_run, write_pages
     from spear_training.annotation.stages import JobError
 
     for name, value in (("--count", options.count), ("--per-page", options.per_page)):
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         options.images,
         options.bins,
     )
-    found = survey(options.folder, wanted, watch)
+    found = summarise_run(options.folder, wanted, watch)
     files = write_pages(found, options.page or options.folder / PAGE, options.per_page, watch)
     shown = f"{len(found.places)} of {found.tally.statuses.total()} pictures"
     size = sum(file.stat().st_size for file in files) / 1e6

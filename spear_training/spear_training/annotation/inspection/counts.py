@@ -16,7 +16,7 @@ from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.records import Annotation
 
-# What a run comes to, counted while its records go by.
+# What a run comes to, counted while its records go by ------------------------------------------
 
 
 LONGEST_REASON = 160  # letters
@@ -122,7 +122,7 @@ def reason_group(reason: str, image: str) -> str:
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "\u2026"
 
 
-# The questions of a run, as `annotate questions` has written them.
+# The questions of a run ------------------------------------------------------------------------
 
 
 _COORDINATE = re.compile(r"<coord([0-9]{4,6})>")
@@ -190,7 +190,7 @@ def _add(asked: Asked, values: dict, ids: Container[str]) -> None:
         asked.of_picture[name] = pairs
 
 
-# Small drawings of what a run comes to, as SVG for a page; legible on light and dark.
+# Small drawings of what a run comes to ---------------------------------------------------------
 
 
 BLUE, ORANGE, RED = "#3d84cf", "#d9822b", "#d0524a"
@@ -326,7 +326,7 @@ def _drawn(draw) -> str:
     return re.sub(r'<g id="[^"]*"', "<g", drawn[drawn.index("<svg") :])
 
 
-# Boxes of a size that their label does not have: what a person should look at first.
+# Boxes of a size that their label does not have ------------------------------------------------
 
 
 LEAST_OF_LABEL = 8
@@ -402,7 +402,7 @@ def find_outliers(tally: Tally) -> list[Outlier]:
     ]
 
 
-# The upper part of the page: a tally as headlines, tables and drawings.
+# The upper part of the page --------------------------------------------------------------------
 
 
 MOST_ROWS = 15
@@ -438,7 +438,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Summary:
+class CountSummary:
     """What the upper part shows.
 
     Attributes:
@@ -458,7 +458,7 @@ class Summary:
     outliers: tuple[Outlier, ...]
 
 
-def summarise(tally: Tally, asked: Asked | None, pictures_in_list: int) -> Summary:
+def summarise(tally: Tally, asked: Asked | None, pictures_in_list: int) -> CountSummary:
     """Put a tally, and the questions if there are any, into words and drawings."""
     outliers = tuple(find_outliers(tally))
     frequent = tally.labels.most_common(MOST_LABELS)
@@ -470,7 +470,7 @@ def summarise(tally: Tally, asked: Asked | None, pictures_in_list: int) -> Summa
         _time_table(tally),
         _question_table(asked),
     )
-    return Summary(
+    return CountSummary(
         tuple(_headlines(tally, asked, outliers, pictures_in_list)),
         tuple(_charts(tally, asked, outliers)),
         tuple((label, count, count / most) for label, count in frequent),

@@ -24,7 +24,7 @@ from spear_training.annotation.records import (
     Intrinsics,
 )
 
-# Points and oriented boxes of the camera frame, brought into the picture.
+# Points and oriented boxes of the camera frame -------------------------------------------------
 
 
 # Corners are neighbours where their numbers differ in one bit; x is the highest bit.
@@ -157,7 +157,7 @@ def _in_view(ends_m, intrinsics, width_px, height_px):
     return np.array([start + first * (end - start), start + last * (end - start)])
 
 
-# Drawings on pictures: masks, 2D boxes, oriented 3D boxes, points.
+# Drawings on pictures --------------------------------------------------------------------------
 
 
 Colour = tuple[int, int, int]
@@ -314,7 +314,7 @@ def _dashes(line: Line) -> Iterable[tuple[tuple, tuple]]:
         yield tuple(start + begin * along), tuple(start + stop * along)
 
 
-# Boxes and points of a picture from above and from the side, to scale, as lines for an SV.
+# Boxes and points of a picture from above and from the side ------------------------------------
 
 
 WIDTH_PX, HEIGHT_PX = 420.0, 300.0
@@ -496,7 +496,7 @@ def _short(number: float) -> float:
     return round(float(number), 1)
 
 
-# Words on pictures, each on a plate of its own colour, placed so that they do not cover o.
+# Words on pictures -----------------------------------------------------------------------------
 
 
 LABEL_PX, NUMBER_PX = 14, 11

@@ -20,7 +20,7 @@ from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.frame import read_frame
 from spear_training.annotation.inspection.counts import (
     Asked,
-    Summary,
+    CountSummary,
     Tally,
     read_asked,
     settings_rows,
@@ -64,11 +64,11 @@ from spear_training.vqa.bins import NAME as BINS
 from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import NAME as QUESTIONS
 
-# The records of a run as they are now: of the shards that are finished.
+# The records of a run as they are now ----------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Place:
+class RecordPlace:
     """Where the record of a picture is: a file, and the byte that its line begins at."""
 
     id: str
@@ -100,7 +100,7 @@ class RunRecords:
         self._shards = [Shard(index, num_shards) for index in range(num_shards)]
         self.counts = ShardCounts()
 
-    def read(self) -> Iterator[tuple[Place, Annotation]]:
+    def read(self) -> Iterator[tuple[RecordPlace, Annotation]]:
         """Read all, in the order of the list where shards are finished.
 
         Lines that are damaged are left out and counted.
@@ -119,7 +119,7 @@ class RunRecords:
             else:
                 self.counts.not_begun += 1
 
-    def at(self, place: Place) -> Annotation:
+    def at(self, place: RecordPlace) -> Annotation:
         """Read one record again.
 
         Raises:
@@ -134,23 +134,23 @@ class RunRecords:
             f"{place.path} was written anew while it was read: run the same command again"
         )
 
-    def _lines(self, path: Path) -> Iterator[tuple[Place, Annotation]]:
+    def _lines(self, path: Path) -> Iterator[tuple[RecordPlace, Annotation]]:
         """Records of a file."""
         begin = 0
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
                     record = Annotation.from_json(line.decode("utf-8", "replace"))
-                    yield Place(record.id, path, begin), record
+                    yield RecordPlace(record.id, path, begin), record
                 except RecordError as error:
                     self.counts.damaged.append(f"{path.name}, line {number}: {error}")
                 begin += len(line)
 
 
-# Which pictures of a run a person gets to see: drawn by chance, the same for the same see.
+# Which pictures of a run a person gets to see --------------------------------------------------
 
 
-class Sample:
+class PictureSample:
     """Draws pictures while their records go by; holds no more than `count` of each status.
 
     Each picture has a number that follows from its id and the seed, and the lowest win. So the
@@ -163,11 +163,11 @@ class Sample:
         self._statuses = STATUSES if only == "all" else (only,)
         self._seen: Counter[str] = Counter()
         # (minus the picture's number, its place in the list, where its record is)
-        self._heaps: dict[str, list[tuple[int, int, Place]]] = {
+        self._heaps: dict[str, list[tuple[int, int, RecordPlace]]] = {
             status: [] for status in self._statuses
         }
 
-    def add(self, place: Place, annotation: Annotation) -> None:
+    def add(self, place: RecordPlace, annotation: Annotation) -> None:
         """Let a record go by."""
         if annotation.status not in self._heaps:
             return
@@ -180,7 +180,7 @@ class Sample:
         elif ticket[0] > heap[0][0]:
             heapq.heapreplace(heap, ticket)
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[RecordPlace]:
         """The records drawn, in the order of the list."""
         drawn = []
         for status, share in shares(self._seen, self._count).items():
@@ -207,7 +207,7 @@ def shares(there: Counter[str], total: int) -> dict[str, int]:
     return found
 
 
-# What the page shows of one picture.
+# What the page shows of one picture ------------------------------------------------------------
 
 
 JPEG_QUALITY = 80
@@ -249,7 +249,7 @@ class ObjectRow:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PageEntry:
     """All that is shown of one picture; `notes` say what could not be shown, and why."""
 
     annotation: Annotation
@@ -265,7 +265,7 @@ def make_entry(
     images: Path | None,
     pairs: Sequence[AskedPair],
     unusual: dict[str, str] | None = None,
-) -> Entry:
+) -> PageEntry:
     """Draw a picture and what was found in it; what cannot be drawn is noted.
 
     Args:
@@ -279,7 +279,7 @@ def make_entry(
     found = annotation.objects
     above = view_from_above(found, annotation.intrinsics)
     side = view_from_the_side(found, annotation.intrinsics)
-    return Entry(
+    return PageEntry(
         annotation,
         () if image is None else _pictures(image, annotation, pairs, notes),
         tuple(view for view in (above, side) if view),
@@ -388,7 +388,7 @@ def _rows(annotation: Annotation, unusual: dict[str, str]):
         )
 
 
-# Everything that a page says of a run, gathered in one reading of its records.
+# Everything that a page says of a run ----------------------------------------------------------
 
 
 # Passes things on and shows how far it is: (things, what they are, how many).
@@ -422,7 +422,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Survey:
+class RunSummary:
     """What was gathered.
 
     Attributes:
@@ -437,14 +437,14 @@ class Survey:
 
     run: dict
     tally: Tally
-    places: tuple[Place, ...]
+    places: tuple[RecordPlace, ...]
     asked: Asked | None
     bins: FittedBins | None
     images: Path | None
     notes: tuple[str, ...]
     records: RunRecords
 
-    def annotation(self, place: Place) -> Annotation:
+    def annotation(self, place: RecordPlace) -> Annotation:
         """Read the record of a picture.
 
         Raises:
@@ -453,7 +453,7 @@ class Survey:
         return self.records.at(place)
 
 
-def survey(out: Path, wanted: Wanted, watch: Watch = unwatched) -> Survey:
+def summarise_run(out: Path, wanted: Wanted, watch: Watch = unwatched) -> RunSummary:
     """Read the records of a run, and what lies beside them.
 
     Args:
@@ -480,11 +480,11 @@ def survey(out: Path, wanted: Wanted, watch: Watch = unwatched) -> Survey:
     asked = read_asked(out / QUESTIONS, ids, bins.bins if bins else None)
     notes += _asked_notes(asked, bins)
     images = _images(out, run, wanted, notes)
-    return Survey(run, tally, tuple(places), asked, bins, images, tuple(notes), records)
+    return RunSummary(run, tally, tuple(places), asked, bins, images, tuple(notes), records)
 
 
-def _places(found, tally: Tally, wanted: Wanted) -> list[Place]:
-    sample, by_id = Sample(wanted.count, wanted.seed, wanted.only), {}
+def _places(found, tally: Tally, wanted: Wanted) -> list[RecordPlace]:
+    sample, by_id = PictureSample(wanted.count, wanted.seed, wanted.only), {}
     for place, annotation in found:
         tally.add(annotation)
         sample.add(place, annotation)
@@ -549,7 +549,7 @@ def _asked_notes(asked: Asked | None, bins: FittedBins | None):
         yield f"{asked.damaged:,} lines of {QUESTIONS} are damaged and left out."
 
 
-# One page about a run, or several: each a file that needs no other.
+# One page about a run --------------------------------------------------------------------------
 
 
 PAGE = "inspect.html"
@@ -558,7 +558,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_pages(
-    found: Survey, page: Path, per_page: int = PER_PAGE, watch: Watch = unwatched
+    found: RunSummary, page: Path, per_page: int = PER_PAGE, watch: Watch = unwatched
 ) -> list[Path]:
     """Write the pages about a run.
 
@@ -566,7 +566,7 @@ def write_pages(
         found: what to say.
         page: file of the first page, which has the summary; others are NAME-2.html and so on.
         per_page: pictures on a page.
-        watch: see `survey.Watch`.
+        watch: see `summarise_run.Watch`.
 
     Returns:
         The files.
@@ -620,7 +620,9 @@ def _files(page: Path, count: int) -> list[Path]:
     return [page, *more]
 
 
-def _entries(found: Survey, summary: Summary, places: Sequence[Place]) -> Iterator[Entry]:
+def _entries(
+    found: RunSummary, summary: CountSummary, places: Sequence[RecordPlace]
+) -> Iterator[PageEntry]:
     reader = TokenReader(found.bins.bins if found.bins else None)
     unusual: dict[str, dict[str, str]] = {}
     for each in summary.outliers:

@@ -16,7 +16,7 @@ _KIND_OF_COUNT = {count: kind for kind, count in NUMBERS.items()}
 
 
 @dataclass(frozen=True)
-class Part:
+class TextRun:
     """A run of words, or of tokens.
 
     Attributes:
@@ -43,8 +43,8 @@ class AskedPair:
     """
 
     category: str
-    question: tuple[Part, ...]
-    answer: tuple[Part, ...]
+    question: tuple[TextRun, ...]
+    answer: tuple[TextRun, ...]
     problem: str = ""
 
     def points_m(self) -> list[tuple[float, ...]]:
@@ -81,21 +81,21 @@ class TokenReader:
             self._problem(answer, stored.get("kind")),
         )
 
-    def parts(self, text: str) -> tuple[Part, ...]:
+    def parts(self, text: str) -> tuple[TextRun, ...]:
         """Cut a text into words and runs of tokens; one part where it has unknown tokens."""
         try:
             pieces = pieces_of_text(text, self._words)
         except AnswerError:
-            return (Part(text),)
+            return (TextRun(text),)
         found = []
         for sort, group in groupby(pieces, lambda piece: piece.sort):
             run = list(group)
             written = "".join(piece.text for piece in run)
             if sort == "words":
-                found.append(Part(written))
+                found.append(TextRun(written))
             else:
                 rows = self._rows(sort, [piece.bin for piece in run])
-                found.append(Part(written, len(run), rows))
+                found.append(TextRun(written, len(run), rows))
         return tuple(found)
 
     def _rows(self, sort: str, bins: list[int]):

@@ -40,10 +40,21 @@ from spear_training.annotation.records import (
 )
 from spear_training.annotation.stages import JobError
 from spear_training.annotation.synthetic.objects import Placed
-from spear_training.annotation.synthetic.rendering import Easel, Look, Painter, glance, look
-from spear_training.annotation.synthetic.scenes import Scene, View, room, table_top
+from spear_training.annotation.synthetic.rendering import (
+    OffscreenRenderer,
+    RenderedView,
+    SceneRendering,
+    glance,
+    look,
+)
+from spear_training.annotation.synthetic.scenes import (
+    SyntheticCamera,
+    SyntheticScene,
+    room,
+    table_top,
+)
 
-# Processes that end with their parent and leave Ctrl-C to it, and several commands at onc.
+# Processes that end with their parent and leave Ctrl-C to it -----------------------------------
 
 
 _LOOK_EVERY_S = 0.1
@@ -142,7 +153,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-# From a seed and a number to a scene with a camera that sees something of it.
+# From a seed and a number to a scene with a camera that sees something of it -------------------
 
 
 Split = Literal["train", "held_out"]
@@ -164,14 +175,16 @@ class Composed:
         look: what that camera really sees.
     """
 
-    scene: Scene
-    easel: Easel
-    view: View
-    look: Look
+    scene: SyntheticScene
+    easel: SceneRendering
+    view: SyntheticCamera
+    look: RenderedView
 
 
 @contextmanager
-def composed(painter: Painter, seed: int, split: Split, number: int) -> Iterator[Composed]:
+def composed(
+    painter: OffscreenRenderer, seed: int, split: Split, number: int
+) -> Iterator[Composed]:
     """Compose scene `number` of a seed; the same, to the last bit, whatever came before.
 
     Raises:
@@ -192,9 +205,9 @@ def composed(painter: Painter, seed: int, split: Split, number: int) -> Iterator
     raise JobError(f"{_ATTEMPTS} scenes for {split} {number} of seed {seed} showed nothing")
 
 
-def _best_view(easel: Easel, scene: Scene) -> View | None:
+def _best_view(easel: SceneRendering, scene: SyntheticScene) -> SyntheticCamera | None:
     """Of the first few cameras with a free sight, the one that sees most."""
-    good: list[tuple[int, View]] = []
+    good: list[tuple[int, SyntheticCamera]] = []
     for view in scene.views:
         count = glance(easel, view, scene.nearest_m)
         if count >= _MIN_LABELS:
@@ -204,7 +217,7 @@ def _best_view(easel: Easel, scene: Scene) -> View | None:
     return max(good, key=lambda pair: pair[0])[1] if good else None
 
 
-# A sheet of the first scenes of a folder, to see at a glance what was made.
+# A sheet of the first scenes of a folder -------------------------------------------------------
 
 
 SHEET = "sheet.jpg"
@@ -231,7 +244,7 @@ def write_sheet(path: Path, pictures: Sequence[Path]) -> None:
     beside.replace(path)
 
 
-# The truth of a picture, put together by the same code as every record: as a stage.
+# The truth of a picture ------------------------------------------------------------------------
 
 
 class TruthStage:
@@ -243,7 +256,7 @@ class TruthStage:
     name = "truth"
     parallel = 1
 
-    def __init__(self, things: Sequence[Placed], look: Look):
+    def __init__(self, things: Sequence[Placed], look: RenderedView):
         """Take the things of a scene and what the camera sees of them."""
         self._things, self._look = things, look
         labels = Counter(things[index].thing.label for index in look.visible)
@@ -294,7 +307,7 @@ class TruthStage:
         return Candidate(placed.thing.label, box, mask=mask, cloud_m=cloud, annotated=annotated)
 
 
-def box_in_camera(placed: Placed, look: Look) -> OrientedBox:
+def box_in_camera(placed: Placed, look: RenderedView) -> OrientedBox:
     """The box of the whole thing, in the camera's frame."""
     box, view = placed.box, look.view
     centre = view.in_camera(box.centre_m[None])[0]
@@ -306,7 +319,7 @@ def _triple(values: NDArray) -> Triple:
     return x, y, z
 
 
-# What is kept of a scene: a picture, a depth picture, and two lines of JSON.
+# What is kept of a scene -----------------------------------------------------------------------
 
 
 # As in the TUM data set, as long as the depth fits into 16 bits.
@@ -329,7 +342,7 @@ def part_file(out: Path, number: int) -> Path:
     return out / "parts" / f"{number:06d}.json"
 
 
-def write_scene(painter: Painter, recipe: Recipe, number: int, out: Path) -> None:
+def write_scene(painter: OffscreenRenderer, recipe: Recipe, number: int, out: Path) -> None:
     """Make a scene and write its files.
 
     Raises:
@@ -421,7 +434,7 @@ def _write(path: Path, save: Callable[[Path], object]) -> None:
     beside.replace(path)
 
 
-# The steps from nothing to an inspected world, each done once; how long they took is kept.
+# The steps from nothing to an inspected world --------------------------------------------------
 
 
 NAME = "world.json"
@@ -531,7 +544,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
-# Many scenes, by several processes; what is complete is kept, so a killed run goes on.
+# Many scenes -----------------------------------------------------------------------------------
 
 
 CARD = "scenes.json"
@@ -614,8 +627,8 @@ def _begin_worker(out: Path, recipe: Recipe) -> None:
 
 
 @cache
-def _painter() -> Painter:
-    return Painter()
+def _painter() -> OffscreenRenderer:
+    return OffscreenRenderer()
 
 
 def _make(number: int) -> None:

@@ -201,7 +201,7 @@ def _circles(path: NDArray, segments: int) -> NDArray:
     return np.array(circles)
 
 
-# The rectangles that things take up on the ground, and whether two of them are apart.
+# The rectangles that things take up on the ground ----------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Thing:
+class SyntheticObject:
     """One thing with a label, not yet anywhere.
 
     Attributes:
@@ -143,7 +143,7 @@ class Placed:
         yaw_rad: turned about the vertical after it was laid down.
     """
 
-    thing: Thing
+    thing: SyntheticObject
     position_m: NDArray[np.float64]
     yaw_rad: float
 
@@ -172,7 +172,7 @@ class Placed:
         return Footprint(centre, (high - low) / 2, self.yaw_rad)
 
 
-def stand(thing: Thing, spot_m: NDArray, yaw_rad: float, height_m: float) -> Placed:
+def stand(thing: SyntheticObject, spot_m: NDArray, yaw_rad: float, height_m: float) -> Placed:
     """Put the middle of a thing's footprint at `spot_m` (2,), resting at `height_m`."""
     low, high = thing.resting_box_m
     middle = turn(yaw_rad) @ (low + high)[:2] / 2
@@ -181,14 +181,14 @@ def stand(thing: Thing, spot_m: NDArray, yaw_rad: float, height_m: float) -> Pla
 
 def make_thing(
     rng: np.random.Generator, kind: Kind, colour_name: str | None, rgb: tuple, name_the_colour: bool
-) -> Thing:
+) -> SyntheticObject:
     """Build one of a kind, with its label and a way to lie."""
     body = kind.build(rng, rgb)
     named = name_the_colour and colour_name is not None
     label = f"{colour_name} {kind.word}" if named else kind.word
     vertices = np.concatenate([part.surface.vertices_m for part in body.parts])
     rest = rest_axes(vertices, kind.rests[rng.integers(len(kind.rests))])
-    return Thing(label, body, kind.symmetry, rest)
+    return SyntheticObject(label, body, kind.symmetry, rest)
 
 
 def rest_axes(vertices_m: NDArray, rest: Rest) -> NDArray:
@@ -211,7 +211,7 @@ def rest_axes(vertices_m: NDArray, rest: Rest) -> NDArray:
     return laid
 
 
-# Kinds of things from a kitchen: crockery, food, packages.
+# Kinds of things from a kitchen: crockery, food, packages --------------------------------------
 
 
 BRIGHT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "turquoise")
@@ -394,7 +394,7 @@ KITCHEN = (
 )
 
 
-# Kinds of things from a desk, a workshop and a toy box.
+# Kinds of things from a desk, a workshop and a toy box -----------------------------------------
 
 
 RUBBER = Paint((0.09, 0.09, 0.10), specular=0.1)
@@ -594,7 +594,7 @@ DESK = (
 LAPTOP = Kind("laptop", laptop, ("grey", "black", "white"))
 
 
-# Kinds of food: fruit, vegetables, bread.
+# Kinds of food: fruit, vegetables, bread -------------------------------------------------------
 
 
 def _peel(rng, rgb) -> Paint:
@@ -730,7 +730,7 @@ FOOD = (
 )
 
 
-# Kinds of what makes a room lived in: lamps, plants, rugs, pictures.
+# Kinds of what makes a room lived in -----------------------------------------------------------
 
 
 SOFT = tuple(COLOURS)

@@ -16,10 +16,15 @@ from spear_training.annotation.frame import PointMap, in_picture
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
 from spear_training.annotation.stages import JobError
 from spear_training.annotation.synthetic.objects import Part, Placed
-from spear_training.annotation.synthetic.scenes import LARGEST_PX, Lamp, Scene, View
+from spear_training.annotation.synthetic.scenes import (
+    LARGEST_PX,
+    Lamp,
+    SyntheticCamera,
+    SyntheticScene,
+)
 from spear_training.annotation.synthetic.textures import Paint
 
-# A scene as a MuJoCo model: one mesh a part, exactly the triangles that the truth is made.
+# A scene as a MuJoCo model ---------------------------------------------------------------------
 
 
 # Depth has a float's precision in these bounds: test_scene_pictures.py says how much.
@@ -28,7 +33,7 @@ BACKDROP = -1
 _SHADOW_MAP_PX = 2048
 
 
-def build(scene: Scene) -> tuple[mujoco.MjSpec, list[int]]:
+def build(scene: SyntheticScene) -> tuple[mujoco.MjSpec, list[int]]:
     """Describe the scene to MuJoCo.
 
     Returns:
@@ -127,14 +132,14 @@ def _add_lamp(spec: mujoco.MjSpec, lamp: Lamp) -> None:
     )
 
 
-# Pictures of a scene: what a camera sees, which thing each pixel shows, and how far it is.
+# Pictures of a scene ---------------------------------------------------------------------------
 
 
 SKY = -2
 _SHOWN, _HIDDEN = 0, 5  # of MuJoCo's geom groups
 
 
-class Painter:
+class OffscreenRenderer:
     """OpenGL for the life of a process; belongs to the thread that made it.
 
     Raises:
@@ -156,20 +161,20 @@ class Painter:
         self._gl.free()
 
     @contextmanager
-    def load(self, scene: Scene) -> Iterator["Easel"]:
+    def load(self, scene: SyntheticScene) -> Iterator["SceneRendering"]:
         """Have a scene ready for drawing."""
         self._gl.make_current()
-        easel = Easel(scene)
+        easel = SceneRendering(scene)
         try:
             yield easel
         finally:
             easel.close()
 
 
-class Easel:
-    """Draws one scene. Made by `Painter.load`."""
+class SceneRendering:
+    """Draws one scene. Made by `OffscreenRenderer.load`."""
 
-    def __init__(self, scene: Scene):
+    def __init__(self, scene: SyntheticScene):
         spec, owners = build(scene)
         self._model = spec.compile()
         self._owners = np.array(owners)
@@ -191,11 +196,13 @@ class Easel:
         """Free the textures and meshes."""
         self._context.free()
 
-    def colours(self, view: View) -> NDArray[np.uint8]:
+    def colours(self, view: SyntheticCamera) -> NDArray[np.uint8]:
         """What the camera sees, (H, W, 3) RGB."""
         return self._draw(view, by_number=False)[0]
 
-    def things_and_depth(self, view: View) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    def things_and_depth(
+        self, view: SyntheticCamera
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """What is at the centre of each pixel.
 
         Returns:
@@ -214,7 +221,7 @@ class Easel:
         depth_m = NEAREST_M * FURTHEST_M / (NEAREST_M + depth.astype(float) * far)
         return things, np.where(things == SKY, np.nan, depth_m)
 
-    def silhouette_px(self, thing: int, window: View) -> int:
+    def silhouette_px(self, thing: int, window: SyntheticCamera) -> int:
         """Pixels of a window that one thing would cover if it were alone."""
         self._show(thing)
         things, _ = self.things_and_depth(window)
@@ -226,7 +233,9 @@ class Easel:
         shown = np.full(len(self._owners), thing is None) | (self._owners == thing)
         self._model.geom_group[:] = np.where(shown, _SHOWN, _HIDDEN)
 
-    def _draw(self, view: View, by_number: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def _draw(
+        self, view: SyntheticCamera, by_number: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         mujoco.mjv_updateScene(
             self._model,
             self._data,
@@ -249,7 +258,7 @@ class Easel:
         return colours[::-1], None if depth is None else depth[::-1]
 
 
-def _point(eye: mujoco.MjvGLCamera, view: View) -> None:
+def _point(eye: mujoco.MjvGLCamera, view: SyntheticCamera) -> None:
     """Give an OpenGL camera the pose and the intrinsics of a view."""
     camera = view.intrinsics
     eye.pos[:] = view.position_m
@@ -265,7 +274,7 @@ def _point(eye: mujoco.MjvGLCamera, view: View) -> None:
     eye.frustum_width = NEAREST_M * (right - left) / 2  # half of it, whatever the name says
 
 
-# What a camera really sees of a scene, in the picture of 840x630 that is annotated.
+# What a camera really sees of a scene ----------------------------------------------------------
 
 
 # A thing counts as seen with so many pixels, and such a share of what it would cover alone.
@@ -276,7 +285,7 @@ _MIN_GLANCE_PX = 16
 
 
 @dataclass(frozen=True)
-class Look:
+class RenderedView:
     """What is seen.
 
     Attributes:
@@ -289,13 +298,13 @@ class Look:
     """
 
     fit: Fit
-    view: View
+    view: SyntheticCamera
     things: NDArray[np.int32]
     points: PointMap
     visible: dict[int, float]
 
 
-def look(easel: Easel, things: Sequence[Placed], view: View) -> Look:
+def look(easel: SceneRendering, things: Sequence[Placed], view: SyntheticCamera) -> RenderedView:
     """Look at a scene's things through the camera of a stored picture."""
     fit = plan_fit(view.width_px, view.height_px, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX)
     fitted = view.fitted(fit)
@@ -309,10 +318,10 @@ def look(easel: Easel, things: Sequence[Placed], view: View) -> Look:
         if share >= MIN_VISIBLE:
             visible[int(index)] = min(1.0, float(share))
     points = PointMap(backproject(depth_m, fitted.intrinsics), fitted.intrinsics)
-    return Look(fit, fitted, seen, points, visible)
+    return RenderedView(fit, fitted, seen, points, visible)
 
 
-def glance(easel: Easel, view: View, nearest_m: float) -> int:
+def glance(easel: SceneRendering, view: SyntheticCamera, nearest_m: float) -> int:
     """How many things a small picture shows; -1 where something stands in front of the camera."""
     fit = plan_fit(view.width_px, view.height_px, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX)
     seen, depth_m = easel.things_and_depth(view.fitted(fit).shrunk(_GLANCE))
@@ -321,7 +330,9 @@ def glance(easel: Easel, view: View, nearest_m: float) -> int:
     return int((np.bincount(seen[seen >= 0], minlength=1) >= _MIN_GLANCE_PX).sum())
 
 
-def _silhouette_px(easel: Easel, index: int, placed: Placed, view: View) -> float:
+def _silhouette_px(
+    easel: SceneRendering, index: int, placed: Placed, view: SyntheticCamera
+) -> float:
     """Pixels that a thing would cover alone, beyond the picture's edges too.
 
     Infinite where a part of it is behind the camera.

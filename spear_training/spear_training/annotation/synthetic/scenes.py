@@ -25,7 +25,7 @@ from spear_training.annotation.synthetic.objects import (
     Part,
     Placed,
     Support,
-    Thing,
+    SyntheticObject,
     make_thing,
     stand,
 )
@@ -40,7 +40,7 @@ from spear_training.annotation.synthetic.textures import (
     wood,
 )
 
-# Where things stand: drawn at random, never through one another.
+# Where things stand ----------------------------------------------------------------------------
 
 
 GAP_M = 0.004
@@ -48,7 +48,7 @@ _TRIES = 30
 
 
 @dataclass
-class Level:
+class LevelPlane:
     """A level rectangle of the world, and what stands on it so far.
 
     Attributes:
@@ -66,7 +66,11 @@ class Level:
     taken: list[Footprint] = field(default_factory=list)
 
     def place(
-        self, rng: np.random.Generator, thing: Thing, gap_m: float = GAP_M, spread: float = 1.0
+        self,
+        rng: np.random.Generator,
+        thing: SyntheticObject,
+        gap_m: float = GAP_M,
+        spread: float = 1.0,
     ) -> Placed | None:
         """Put a thing somewhere free; None when no place was found.
 
@@ -85,7 +89,7 @@ class Level:
         return None
 
     def try_at(
-        self, thing: Thing, offset_m: NDArray, yaw_rad: float, gap_m: float = GAP_M
+        self, thing: SyntheticObject, offset_m: NDArray, yaw_rad: float, gap_m: float = GAP_M
     ) -> Placed | None:
         """Put a thing at an offset (2,) from the middle, along the level's axes, if it is free."""
         cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
@@ -101,7 +105,7 @@ class Level:
         return placed
 
 
-def levels_on(placed: Placed) -> list[Level]:
+def levels_on(placed: Placed) -> list[LevelPlane]:
     """The supports of a thing that stands upright, in the world; none of one that lies."""
     if not np.allclose(placed.thing.rest, np.eye(3)):
         return []
@@ -109,17 +113,21 @@ def levels_on(placed: Placed) -> list[Level]:
 
 
 def place_all(
-    rng: np.random.Generator, things: Sequence[Thing], level: Level, stacked: float, spread: float
+    rng: np.random.Generator,
+    things: Sequence[SyntheticObject],
+    level: LevelPlane,
+    stacked: float,
+    spread: float,
 ) -> list[Placed]:
     """Put things on a level, biggest first, some of them on top of others; who fits nowhere goes.
 
     Args:
         stacked: chance that a thing is tried on top of another first.
-        spread: see Level.place.
+        spread: see LevelPlane.place.
     """
     by_size = sorted(things, key=lambda thing: -thing.footprint_m2)
     found: list[Placed] = []
-    upper: list[Level] = []
+    upper: list[LevelPlane] = []
     for thing in by_size:
         placed = None
         if upper and rng.random() < stacked:
@@ -131,12 +139,12 @@ def place_all(
     return found
 
 
-def _level(placed: Placed, support: Support) -> Level:
+def _level(placed: Placed, support: Support) -> LevelPlane:
     middle = placed.axes @ np.array(support.centre_m) + placed.position_m
-    return Level(middle, support.half_m, placed.yaw_rad, support.clearance_m)
+    return LevelPlane(middle, support.half_m, placed.yaw_rad, support.clearance_m)
 
 
-# Cameras: where they stand, how they look at things, and the numbers of their pictures.
+# Cameras ---------------------------------------------------------------------------------------
 
 
 # Sizes of stored pictures, with how often they come.
@@ -153,7 +161,7 @@ FOV_DEG = (35.0, 70.0)
 
 
 @dataclass(frozen=True)
-class View:
+class SyntheticCamera:
     """One camera in the world.
 
     Attributes:
@@ -177,18 +185,18 @@ class View:
         """Pixels (N, 2) of points (N, 3) in the camera's frame, all of them in front of it."""
         return self.intrinsics.project(points_m)
 
-    def fitted(self, fit: Fit) -> "View":
+    def fitted(self, fit: Fit) -> "SyntheticCamera":
         """The camera of the picture that `fit` makes from this one's, padding included."""
         camera = intrinsics_in_picture(fit, self.intrinsics)
         return replace(self, width_px=fit.width, height_px=fit.height, intrinsics=camera)
 
-    def window(self, left_px: int, top_px: int, width_px: int, height_px: int) -> "View":
+    def window(self, left_px: int, top_px: int, width_px: int, height_px: int) -> "SyntheticCamera":
         """The camera of a cut-out with the same pixels, which may reach beyond the picture."""
         camera = self.intrinsics
         moved = replace(camera, cx=camera.cx - left_px, cy=camera.cy - top_px)
         return replace(self, width_px=width_px, height_px=height_px, intrinsics=moved)
 
-    def shrunk(self, factor: float) -> "View":
+    def shrunk(self, factor: float) -> "SyntheticCamera":
         """The same picture with `factor` times the pixels a side; its sides must stay whole."""
         camera = self.intrinsics
         small = Intrinsics(
@@ -201,7 +209,7 @@ class View:
         return replace(self, width_px=width, height_px=height, intrinsics=small)
 
 
-def looking_at(rng: np.random.Generator, position_m: NDArray, target_m: NDArray) -> View:
+def looking_at(rng: np.random.Generator, position_m: NDArray, target_m: NDArray) -> SyntheticCamera:
     """A camera of random size and field of view at a place, its target near the middle."""
     sizes = list(SIZES_PX)
     width, height = sizes[rng.choice(len(sizes), p=list(SIZES_PX.values()))]
@@ -221,10 +229,10 @@ def looking_at(rng: np.random.Generator, position_m: NDArray, target_m: NDArray)
     roll = rng.normal(0, np.radians(2.0))
     cos, sin = np.cos(roll), np.sin(roll)
     axes = np.column_stack([cos * right + sin * down, cos * down - sin * right, forward])
-    return View(width, height, camera, np.asarray(position_m, float), axes)
+    return SyntheticCamera(width, height, camera, np.asarray(position_m, float), axes)
 
 
-# A made-up scene: things, what is around them, lamps, and where a camera might stand.
+# A made-up scene -------------------------------------------------------------------------------
 
 
 Colour = tuple[float, float, float]
@@ -248,7 +256,7 @@ class Lamp:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SyntheticScene:
     """All that is in a scene; the world has z up.
 
     Attributes:
@@ -271,18 +279,18 @@ class Scene:
     sky: tuple[Colour, Colour]
     reach_m: float
     nearest_m: float
-    views: tuple[View, ...]
+    views: tuple[SyntheticCamera, ...]
 
 
 def draw_things(
     rng: np.random.Generator, kinds: Sequence[Kind], count: int, twins: float
-) -> list[Thing]:
+) -> list[SyntheticObject]:
     """Things of different kinds, at times two that share one label or differ by colour alone.
 
     Args:
         twins: chance of each thing to have a second of its kind.
     """
-    found: list[Thing] = []
+    found: list[SyntheticObject] = []
     chosen = rng.choice(len(kinds), min(count, len(kinds)), replace=False)
     for kind in (kinds[number] for number in chosen):
         names = kind.colours or tuple(COLOURS)
@@ -353,7 +361,7 @@ def _repeated(paint: Paint, copies: float) -> Paint:
     return Paint(paint.rgb, paint.texture, copies, paint.specular, paint.shininess)
 
 
-# Scenes on a table: crockery, food, tools and toys, seen from half a metre to 1.6 m.
+# Scenes on a table -----------------------------------------------------------------------------
 
 
 KINDS = (*KITCHEN, *FOOD, *DESK)
@@ -361,13 +369,13 @@ VIEWS = 10
 _TABLE_THICK_M, _FLOOR_Z_M = 0.035, -0.74
 
 
-def table_top(rng: np.random.Generator) -> Scene:
+def table_top(rng: np.random.Generator) -> SyntheticScene:
     """A table with up to ten things; the table's top is the plane z = 0."""
     half = rng.uniform([0.5, 0.4], [0.85, 0.6])
     things = draw_things(rng, KINDS, int(rng.integers(3, 11)), twins=0.12)
-    level = Level(np.zeros(3), tuple(half - 0.02))
+    level = LevelPlane(np.zeros(3), tuple(half - 0.02))
     placed = place_all(rng, things, level, stacked=0.25, spread=rng.uniform(0.3, 0.75))
-    return Scene(
+    return SyntheticScene(
         family="table",
         things=tuple(placed),
         backdrop=(*_table(rng, half), *_around(rng)),
@@ -418,7 +426,7 @@ def _lamps(rng: np.random.Generator) -> tuple[Lamp, ...]:
     return tuple(lamps)
 
 
-def _view(rng: np.random.Generator, placed: list[Placed]) -> View:
+def _view(rng: np.random.Generator, placed: list[Placed]) -> SyntheticCamera:
     spots = np.array([one.box.centre_m for one in placed])
     target = spots.mean(axis=0) + rng.normal(0, 0.04, 3)
     distance, height = rng.uniform(0.5, 1.6), np.radians(rng.uniform(15, 70))
@@ -427,7 +435,7 @@ def _view(rng: np.random.Generator, placed: list[Placed]) -> View:
     return looking_at(rng, target + distance * np.array(level), target)
 
 
-# Scenes in a room: furniture along the walls and free, small things on it, pictures.
+# Scenes in a room ------------------------------------------------------------------------------
 
 
 ROOM_VIEWS = 24
@@ -439,10 +447,10 @@ _SMALL_WORDS = {"book", "box", "ball", "bowl", "bottle", "cereal box", "teapot",
 SMALL = (*ON_FURNITURE, LAPTOP, *(kind for kind in (*DESK, *KITCHEN) if kind.word in _SMALL_WORDS))
 
 
-def room(rng: np.random.Generator) -> Scene:
+def room(rng: np.random.Generator) -> SyntheticScene:
     """A furnished room; its floor is the plane z = 0."""
     half, tall = rng.uniform(1.8, 3.2, 2), rng.uniform(2.4, 3.0)
-    floor = Level(np.zeros(3), tuple(half - WALL_GAP_M))
+    floor = LevelPlane(np.zeros(3), tuple(half - WALL_GAP_M))
     against = draw_things(rng, ALONG_WALLS, int(rng.integers(2, 5)), twins=0.1)
     furniture = _along_walls(rng, floor, against)
     rugs = _rugs(rng, floor)
@@ -451,7 +459,7 @@ def room(rng: np.random.Generator) -> Scene:
     placed = [*rugs, *furniture, *small]
     placed += _pictures(rng, half, placed)
     paint = some_wall(rng)
-    return Scene(
+    return SyntheticScene(
         family="room",
         things=tuple(placed),
         backdrop=(*_shell(rng, half, tall, paint), *_openings(rng, half, tall)),
@@ -464,7 +472,9 @@ def room(rng: np.random.Generator) -> Scene:
     )
 
 
-def _along_walls(rng: np.random.Generator, floor: Level, things: list[Thing]) -> list[Placed]:
+def _along_walls(
+    rng: np.random.Generator, floor: LevelPlane, things: list[SyntheticObject]
+) -> list[Placed]:
     """Put furniture with its back, its +y side, against a wall."""
     found = []
     for thing in things:
@@ -480,7 +490,7 @@ def _along_walls(rng: np.random.Generator, floor: Level, things: list[Thing]) ->
     return found
 
 
-def _rugs(rng: np.random.Generator, floor: Level) -> list[Placed]:
+def _rugs(rng: np.random.Generator, floor: LevelPlane) -> list[Placed]:
     """A rug in the middle, or none."""
     if rng.random() > 0.45:
         return []
@@ -488,7 +498,7 @@ def _rugs(rng: np.random.Generator, floor: Level) -> list[Placed]:
     return [] if rug is None else [rug]
 
 
-def _free(rng: np.random.Generator, floor: Level, rugs: list[Placed]) -> list[Placed]:
+def _free(rng: np.random.Generator, floor: LevelPlane, rugs: list[Placed]) -> list[Placed]:
     """Furniture in the middle; if there is a rug, some of it stands on that."""
     things = draw_things(rng, (*FREE, *FREE_DECOR), int(rng.integers(2, 6)), twins=0.25)
     upon = len(things) // 2 if rugs else 0
@@ -561,14 +571,14 @@ def _room_lamps(rng: np.random.Generator, half: NDArray, tall: float) -> tuple[L
     )
 
 
-def _views(rng: np.random.Generator, half: NDArray, placed: list[Placed]) -> list[View]:
+def _views(rng: np.random.Generator, half: NDArray, placed: list[Placed]) -> list[SyntheticCamera]:
     """Cameras inside the room, clear of the furniture, that look at a part of it."""
     spots = np.array([one.box.centre_m for one in placed])
     middle = spots[:, :2].mean(axis=0)
     # A camera in a thing, or just above it, sees nothing else.
     low = np.array([one.vertices_m.min(axis=0) for one in placed]) - 0.25
     high = np.array([one.vertices_m.max(axis=0) for one in placed]) + 0.25
-    found: list[View] = []
+    found: list[SyntheticCamera] = []
     for _ in range(40 * ROOM_VIEWS):
         place = np.array([*(rng.uniform(-1, 1, 2) * (half - 0.25)), rng.uniform(0.9, 2.1)])
         spot = spots[rng.integers(len(spots))]

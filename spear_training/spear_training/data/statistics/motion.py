@@ -182,7 +182,7 @@ def _implausible(told: TimedPoses) -> str:
     return ""
 
 
-# What a person should look at before training: data sets that are not like the others.
+# What a person should look at before training --------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def _gripper(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
     ]
 
 
-# Motion statistics of a store: gathered by several processes, kept beside it.
+# Motion statistics of a store ------------------------------------------------------------------
 
 
 KEPT = "meta/spear_motion.json"

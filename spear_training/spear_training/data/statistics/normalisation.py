@@ -155,7 +155,7 @@ def _range(axes: list[list[Sketch]], weights: list[float]) -> Range:
     )
 
 
-# statistics.json: what a training normalises by, to be read again and stored with checkpo.
+# statistics.json -------------------------------------------------------------------------------
 
 
 FORMAT, VERSION = "spear-statistics", 1

@@ -26,7 +26,7 @@ from spear_training.data.store.format import EXTERNAL, PICTURE_SIZES, WRIST, Cam
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import begin_store, finish_store, write_group
 
-# Episodes of no robot, to measure a store with where no data are.
+# Episodes of no robot --------------------------------------------------------------------------
 
 
 HZ = 15.0
@@ -98,7 +98,7 @@ def _scene(seed: int, width: int, height: int) -> NDArray[np.uint8]:
     return np.clip(picture + grain + 128, 0, 255).astype(np.uint8)
 
 
-# How quickly a store gives random samples, by the processor time of one process.
+# How quickly a store gives random samples ------------------------------------------------------
 
 
 GOAL_SAMPLES_S = 1000

@@ -16,7 +16,7 @@ from spear_policy.shared.config import ConfigError, read_dataclass
 from spear_policy.shared.files import write_atomically
 from spear_training.data.reader import DataFileError
 
-# Names and places in a LeRobotDataset folder.
+# Names and places in a LeRobotDataset folder ---------------------------------------------------
 
 
 INFO_PATH = "meta/info.json"
@@ -58,7 +58,7 @@ def v3_data_path(root: Path, number: int) -> Path:
     return root / V3_DATA.format(**v3_place(number))
 
 
-# What a store says about itself: meta/spear.json.
+# What a store says about itself: meta/spear.json -----------------------------------------------
 
 
 FACTS_PATH = "meta/spear.json"
@@ -198,7 +198,7 @@ def _from_json(text: str) -> StoreFacts:
     return read_dataclass(StoreFacts, json.loads(text), "facts")
 
 
-# The columns of a store's data files, and how an episode becomes rows of them.
+# The columns of a store's data files -----------------------------------------------------------
 
 
 STATE, ACTION, STAMP = "observation.state", "action", "observation.stamp_s"
@@ -312,7 +312,7 @@ def _check(episode: Episode, facts: StoreFacts) -> None:
         raise EpisodeError(f"{episode.name}: {'; '.join(wanting)}")
 
 
-# Where things lie in a store's folder, besides what LeRobot defines.
+# Where things lie in a store's folder ----------------------------------------------------------
 
 
 REJECTS_PATH = "meta/rejects.jsonl"
@@ -338,7 +338,7 @@ def group_numbered_path(root: Path, group: int) -> Path:
     return root / BUILDING / f"group-{group:06d}.numbered"
 
 
-# What a written group of episodes holds, and which numbers its rows get.
+# What a written group of episodes holds --------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -442,7 +442,7 @@ def global_numbers(
     return {name: c.astype(np.int64) for name, c in zip(NUMBERS, columns, strict=True)}
 
 
-# Which episodes a store does not hold, and why: meta/rejects.jsonl.
+# Which episodes a store does not hold ----------------------------------------------------------
 
 
 def read_rejects(root: str | Path) -> list[Reject]:

@@ -156,7 +156,7 @@ def _plain_chunk(path: Path, part: pq.RowGroupMetaData, column: str) -> pq.Colum
     return chunk
 
 
-# meta/episodes: one row an episode, as LeRobot has it, with a few columns more.
+# meta/episodes ---------------------------------------------------------------------------------
 
 
 EPISODES_PER_FILE = 20_000
@@ -302,7 +302,7 @@ def _nested(values: NDArray) -> pa.Array:
     return array
 
 
-# A data file's columns as arrays, and where its JPEGs lie.
+# A data file's columns as arrays, and where its JPEGs lie --------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ from spear_training.data.store.format import (
 )
 from spear_training.data.store.parquet import EpisodeTable, FileRows, read_episodes, scan_file
 
-# Poses out of a store's numbers.
+# Poses out of a store's numbers ----------------------------------------------------------------
 
 
 def stored_poses(stamps_s: NDArray, rows: NDArray) -> TimedPoses:
@@ -49,7 +49,7 @@ def stored_poses(stamps_s: NDArray, rows: NDArray) -> TimedPoses:
     return TimedPoses(stamps_s, poses)
 
 
-# lookup/: the numbers of the whole store as plain arrays, and where each JPEG lies.
+# lookup/ ---------------------------------------------------------------------------------------
 
 
 FILES_PATH = LOOKUP + "/files.json"
@@ -213,7 +213,7 @@ def _scanned(root: Path, cameras: tuple[str, ...], numbers: list[int]) -> Iterat
         yield path, scan_file(path, cameras)
 
 
-# Data files that stay open for the next read, as few as a process may have.
+# Data files that stay open for the next read ---------------------------------------------------
 
 
 # Of all stores of a process together; a shell's usual limit is 1024.
@@ -286,7 +286,7 @@ class _Handle:
 SHARED = OpenFiles()
 
 
-# Reading a store at random: any frame of any episode, in the time that its JPEGs take.
+# Reading a store at random ---------------------------------------------------------------------
 
 
 # OpenCV from 4.11 on can decode to RGB at once.
@@ -379,7 +379,7 @@ class FrameStore:
         return int(frame)
 
 
-# One stored episode without its pictures.
+# One stored episode without its pictures -------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ from spear_training.data.store.parquet import (
 )
 from spear_training.data.store.reader import open_lookup, write_lookup
 
-# An episode's pictures as the store keeps them: fitted, JPEG, and counted for statistics.
+# An episode's pictures as the store keeps them -------------------------------------------------
 
 
 JPEG_QUALITY = 92
@@ -157,7 +157,7 @@ def picture_histogram(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.stack([np.ravel(count) for count in counts]).astype(np.int64)
 
 
-# The statistics that LeRobot keeps beside its data: of each episode, and of all.
+# The statistics that LeRobot keeps beside its data ---------------------------------------------
 
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
@@ -203,7 +203,7 @@ def picture_statistics(histogram: NDArray[np.int64], counted: int) -> dict[str, 
     return shaped | {"count": np.array([counted])}
 
 
-# The small files that make a folder of data files a LeRobotDataset v3.0.
+# The small files that make a folder of data files a LeRobotDataset v3.0 ------------------------
 
 
 def write_info(root: Path, facts: StoreFacts, tasks: int) -> None:
@@ -273,7 +273,7 @@ def write_statistics(
     write_atomically(root / STATS_PATH, (json.dumps(plain, indent=4) + "\n").encode())
 
 
-# The true numbers of every row: episodes, frames and tasks counted over all groups.
+# The true numbers of every row -----------------------------------------------------------------
 
 
 class Numbering:
@@ -331,7 +331,7 @@ class Numbering:
         self.groups += 1
 
 
-# A store's life: begun, filled group by group, finished.
+# A store's life: begun, filled group by group, finished ----------------------------------------
 
 
 def is_finished(root: str | Path) -> bool:
@@ -483,7 +483,7 @@ def _pictures(root: Path, records: list[GroupRecord], facts: StoreFacts) -> dict
     return result
 
 
-# One group of episodes, written whole: a data file, and beside it what the group holds.
+# One group of episodes -------------------------------------------------------------------------
 
 
 def write_group(
