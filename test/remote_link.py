@@ -59,7 +59,7 @@ class Namespaces:
         """Pull the cable."""
         _ip("link", "set", self._here, "down")
 
-    def mend(self, process) -> None:
+    def restore(self, process) -> None:
         """Plug it in again."""
         _ip("link", "set", self._here, "up")
 
@@ -80,7 +80,7 @@ class Loopback:
         """Stop the policy."""
         process.send(signal.SIGSTOP)
 
-    def mend(self, process) -> None:
+    def restore(self, process) -> None:
         """Let it go on."""
         process.send(signal.SIGCONT)
 

@@ -58,13 +58,13 @@ def test_chunks_of_a_remote_model_come_again_when_the_link_does(link, checkpoint
                 transit(world, "/policy", Transition.TRANSITION_CONFIGURE, "inactive")
                 transit(world, "/policy", Transition.TRANSITION_ACTIVATE, "active")
                 assert not process.shared_memory(), "it must not be reached but by UDP"
-                world.say("put the red cube on the plate")
+                world.instruct("put the red cube on the plate")
                 first = world.wait_for_chunks(3)[0]
                 link.cut(process)
                 if link.is_network:  # it runs on over there, and notices by itself
                     wait(lambda: BLIND.search(process.log_path.read_text()), 60.0)
                 count = len(world.chunks)
-                link.mend(process)
+                link.restore(process)
                 wait(lambda: len(world.steps(count)) > 2, 120.0)
                 world.wait_for_state("RUNNING", "following")
         finally:
@@ -134,8 +134,8 @@ def watcher(graph):
     return watcher
 
 
-def check_stop_and_return(watcher, cut, mend):
-    """The arm moves; `cut` brings it to rest in time; after `mend` it moves on by itself."""
+def check_stop_and_return(watcher, cut, restore):
+    """The arm moves; `cut` brings it to rest in time; after `restoring` it moves on by itself."""
     watcher.until(lambda: watcher.states, "a state")
     start, heard = watcher.position(), len(watcher.chunks)
     watcher.until(lambda: len(watcher.chunks) > heard + 3, "chunks")
@@ -157,7 +157,7 @@ def check_stop_and_return(watcher, cut, mend):
     assert np.ptp(places, axis=0).max() < 1e-3
     assert watcher.graph.states()["franka_driver"] == "active"
     rest, heard = watcher.position(), len(watcher.chunks)
-    mend()
+    restore()
     watcher.until(lambda: len(watcher.chunks) > heard + 3, "chunks after the break")
     watcher.until(lambda: np.linalg.norm(watcher.position() - rest) > 0.01, "motion again")
     good = (GateStatus.VERDICT_PASS, GateStatus.VERDICT_CLAMPED)
@@ -169,7 +169,7 @@ def test_an_arm_whose_link_to_the_policy_dies_rests_in_time_and_goes_on_when_it_
 ):
     policy = graph.processes["policy"]
     assert not policy.shared_memory(), "it must not be reached but by UDP"
-    check_stop_and_return(watcher, lambda: link.cut(policy), lambda: link.mend(policy))
+    check_stop_and_return(watcher, lambda: link.cut(policy), lambda: link.restore(policy))
     assert not policy.shared_memory()
 
 

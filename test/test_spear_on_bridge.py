@@ -94,7 +94,7 @@ def play(bench, player):
     for count in range(1 - 2 * TICKS, 0):
         tick(count)
         if count == ARRIVES - TICKS:  # so an inference is due when a picture arrives
-            world.say(player.episode.instruction)
+            world.instruct(player.episode.instruction)
             world.wait_for_state("RUNNING")
     for step in range(len(player.episode)):
         for count in range(TICKS):

@@ -187,7 +187,7 @@ class World(Node):
         since_s, speed_m_s = self._motion
         return self._start_x_m + speed_m_s * (stamp_s - since_s)
 
-    def say(self, text):
+    def instruct(self, text):
         """A person publishes an instruction."""
         self._person.publish(String(data=text))
 

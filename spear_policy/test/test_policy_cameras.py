@@ -35,7 +35,7 @@ def test_a_frozen_camera_warns_then_holds_and_resumes_by_itself(log, frozen):
         world = bench.world
         world.noisy = set(SIZES)
         world.move(0.05)
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(2)
         world.noisy = set(SIZES) - {frozen}  # its stamps stay fresh
         status = world.wait_for_state("BLOCKED", f"the {frozen} {FROZEN}")
@@ -65,7 +65,7 @@ def _long_enough(world):
 def test_a_still_arm_before_a_still_scene_is_no_alarm(log):
     with policy_fixture(FakeEngine(), **SOON) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         _long_enough(world)
         assert len(world.holds()) == 1  # the one that begins every instruction
     assert not any(FROZEN in text for _, text in log)
@@ -76,7 +76,7 @@ def test_a_moving_arm_before_live_cameras_is_no_alarm(log):
         world = bench.world
         world.noisy = set(SIZES)
         world.move(0.05)
-        world.say("go")
+        world.instruct("go")
         _long_enough(world)
         assert len(world.holds()) == 1
     assert not any(FROZEN in text for _, text in log)
@@ -88,7 +88,7 @@ def test_a_camera_that_is_not_watched_may_stay_the_same(log):
         world = bench.world
         world.noisy = {"wrist"}
         world.move(0.05)
-        world.say("go")
+        world.instruct("go")
         _long_enough(world)
         assert len(world.holds()) == 1
     assert not any(FROZEN in text for _, text in log)

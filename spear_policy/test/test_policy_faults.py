@@ -107,7 +107,7 @@ def test_an_engine_that_cannot_be_made_fails_configure(parameters, words):
 def test_a_camera_that_stops_blocks_and_holds_and_resumes_by_itself():
     with policy_fixture(FakeEngine(), max_image_age_s=3.0) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
         world.cameras = {"external"}
         status = world.wait_for_state("BLOCKED", "/wrist/image_raw")
@@ -124,7 +124,7 @@ def test_a_camera_that_stops_blocks_and_holds_and_resumes_by_itself():
 def test_stamps_that_leave_the_clock_block(offset_s, words):
     with policy_fixture(FakeEngine()) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
         world.stamp_offset_s = offset_s
         world.wait_for_state("BLOCKED", words)
@@ -134,7 +134,7 @@ def test_stamps_that_leave_the_clock_block(offset_s, words):
 def test_an_encoding_that_changes_blocks():
     with policy_fixture(FakeEngine()) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
         world.encoding = "mono8"
         world.wait_for_state("BLOCKED", "has encoding 'mono8'")
@@ -167,7 +167,7 @@ def test_an_engine_exception_blocks_holds_and_the_node_lives_on():
         assert future.result().result.outcome == RunInstruction.Result.OUTCOME_FAULT
         world.wait_for_hold()
         engine.error = None
-        world.say("another")
+        world.instruct("another")
         assert world.wait_for_chunks(1)[-1].instruction == "another"
 
 
@@ -176,7 +176,7 @@ def test_an_engine_that_misses_something_blocks_and_goes_on_when_it_is_there():
     with policy_fixture(engine) as bench:
         world = bench.world
         engine.error = ValueError("there is no 'spoon' in the scene")
-        world.say("go")
+        world.instruct("go")
         world.wait_for_state("BLOCKED", "no 'spoon'")
         engine.error = None
         world.wait_for_state("RUNNING", "following 'go'")
@@ -199,7 +199,7 @@ def test_a_slow_engine_makes_late_chunks_and_never_a_stuck_node():
     with policy_fixture(engine) as bench:
         world = bench.world
         engine.go_on.clear()
-        world.say("go")
+        world.instruct("go")
         wait(lambda: engine.seen)
         began_s = time.monotonic()
         statuses, images = len(world.statuses), world.statuses[-1].images_received
@@ -220,11 +220,11 @@ def test_an_engine_that_always_takes_three_periods_is_late_on_record_and_still_o
     engine.takes_s = 3 * period_s
     with policy_fixture(engine, inference_period_s=period_s) as bench:
         world = bench.world
-        world.say("one")
+        world.instruct("one")
         chunk = world.wait_for_chunks(2)[-1]
         age_s = world.now_s() - stamp_to_s(chunk.header.stamp)
         wait(lambda: any(int(values["chunks_late"]) >= 2 for _, values in world.diagnoses))
-        world.say("two")
+        world.instruct("two")
         second = world.wait_for_instruction("two")
         assert bench.deactivate()
         world.wait_for_state("INACTIVE")
@@ -239,7 +239,7 @@ def test_a_hanging_engine_does_not_hold_up_deactivation():
     engine = FakeEngine()
     with policy_fixture(engine) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
         engine.go_on.clear()
         before = len(engine.seen)
@@ -260,10 +260,10 @@ def test_a_hanging_engine_does_not_hold_up_deactivation():
 def test_ten_thousand_characters_are_refused_at_both_doors_and_disturb_nothing():
     with policy_fixture(FakeEngine()) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
         holds = len(world.holds())
-        world.say("x" * 10_000)
+        world.instruct("x" * 10_000)
         wait(lambda: any("has 10000 characters" in status.text for status in world.statuses))
         _, _, future = world.run_instruction("y" * 10_000)
         wait(future.done)
@@ -310,11 +310,11 @@ def test_a_late_cancel_of_a_replaced_goal_does_not_touch_its_successor():
 def test_the_scripted_engine_runs_in_the_node_and_names_what_is_not_there():
     with policy_fixture(None, engine="scripted") as bench:
         world = bench.world
-        world.say("put the red cube on the plate")
+        world.instruct("put the red cube on the plate")
         chunk = world.wait_for_chunks(3)[-1]
         assert (chunk.checkpoint_id, len(chunk.steps)) == ("pick-and-place-1", 5)
         assert stamp_to_s(chunk.header.stamp) in world.image_stamps_s
-        world.say("put the spoon on the plate")
+        world.instruct("put the spoon on the plate")
         world.wait_for_state("BLOCKED", "no 'spoon' in the scene; it has plate, red cube")
 
 

@@ -23,7 +23,7 @@ def test_an_instruction_on_the_topic_becomes_chunks_that_describe_themselves():
     engine = FakeEngine()
     with policy_fixture(engine) as bench:
         world = bench.world
-        world.say("  put it down ")
+        world.instruct("  put it down ")
         first, second, *_ = world.wait_for_chunks(2)
         heard_s = world.now_s()
     assert engine.warm and engine.instructions == ["put it down"]
@@ -50,7 +50,7 @@ def test_chunks_are_stamped_with_the_external_image_and_come_no_sooner_than_the_
     with policy_fixture(engine, inference_period_s=0.3) as bench:
         world = bench.world
         said_s = world.now_s()
-        world.say("go")
+        world.instruct("go")
         chunks = world.wait_for_chunks(5)
     times = np.array([stamp_to_s(chunk.header.stamp) for chunk in chunks])
     assert set(times) <= world.image_stamps_s
@@ -65,7 +65,7 @@ def test_each_step_is_published_once_when_it_is_due_unless_a_newer_chunk_replace
     engine = FakeEngine(dt_s=0.1)
     with policy_fixture(engine, inference_period_s=0.25, step_dt_s=0.1) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(5)
         wait(lambda: len(world.deltas) > 5)
         due = [stamp_to_s(delta.header.stamp) for delta in world.deltas]
@@ -78,7 +78,7 @@ def test_compressed_cameras_give_the_same_pictures():
     engine = FakeEngine()
     transports = {"external_transport": "compressed", "wrist_transport": "compressed"}
     with policy_fixture(engine, **transports) as bench:
-        bench.world.say("go")
+        bench.world.instruct("go")
         bench.world.wait_for_chunks(1)
     assert (engine.seen[0].images["wrist"] == [200, 100, 50]).all()
 
@@ -87,13 +87,13 @@ def test_a_new_instruction_holds_first_and_throws_away_the_chunk_in_the_making()
     engine = FakeEngine()
     with policy_fixture(engine) as bench:
         world = bench.world
-        world.say("one")
+        world.instruct("one")
         world.wait_for_chunks(1)
         engine.go_on.clear()
         before = len(engine.seen)
         wait(lambda: len(engine.seen) > before)  # the engine is at work on "one"
         holds = len(world.holds())
-        world.say("two")
+        world.instruct("two")
         wait(lambda: len(world.holds()) > holds)
         engine.go_on.set()
         world.wait_for_instruction("two")
@@ -107,10 +107,10 @@ def test_a_new_instruction_holds_first_and_throws_away_the_chunk_in_the_making()
 def test_the_same_sentence_again_does_not_restart_what_is_running():
     with policy_fixture(FakeEngine()) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
         holds = len(world.holds())
-        world.say("go")
+        world.instruct("go")
         chunks = world.wait_for_chunks(3)
         assert chunks[-1].instruction_id == 1 and len(world.holds()) == holds
 
@@ -118,9 +118,9 @@ def test_the_same_sentence_again_does_not_restart_what_is_running():
 def test_an_empty_instruction_holds_and_waits():
     with policy_fixture(FakeEngine()) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
-        world.say("   ")
+        world.instruct("   ")
         status = world.wait_for_state("WAITING", "emptied")
         world.wait_for_hold()
         assert (status.instruction, status.engine) == ("", "scripted")
@@ -182,7 +182,7 @@ def test_topic_and_action_are_two_doors_to_one_thing():
         _, _, second = world.run_instruction("two")
         wait(first.done)
         world.wait_for_instruction("two")
-        world.say("three")
+        world.instruct("three")
         wait(second.done)
         third = world.wait_for_instruction("three")
         wait(lambda: world.said == ["one", "two", "three"])
@@ -207,7 +207,7 @@ def test_a_finished_instruction_does_not_come_back_after_deactivation():
         assert bench.activate()
         world.wait_for_state("WAITING")
         count = len(engine.seen)
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
         assert len(engine.instructions) == 2 and len(engine.seen) > count
 
@@ -215,7 +215,7 @@ def test_a_finished_instruction_does_not_come_back_after_deactivation():
 def test_an_instruction_from_before_activation_is_taken_up():
     engine = FakeEngine()
     with policy_fixture(engine, up=False) as bench:
-        bench.world.say("go")
+        bench.world.instruct("go")
         assert bench.configure()
         wait(lambda: bench.node._coordinator._waiting == "go")
         assert bench.activate()
@@ -234,7 +234,7 @@ def test_the_status_is_latched_and_repeated_every_second():
 def test_the_figures_of_the_status_are_counted():
     with policy_fixture(FakeEngine()) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(3)
 
         def counted():

@@ -9,6 +9,8 @@ from lifecycle_msgs.msg import Transition
 from policy_fixture import World
 from ros_fixture import ros, spinning, transit, wait
 
+from spear_policy.inference.engine import ENGINES
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _ros(ros_domain):
@@ -53,3 +55,4 @@ def test_help_shows_an_example():
     out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert "Example: ros2 run spear_policy policy_node" in out
     assert "inference_period_s" in out
+    assert all(f"  {name}: {entry.summary}" in out for name, entry in ENGINES.items())

@@ -22,7 +22,7 @@ def test_a_slow_simulation_gives_the_same_chunks_slower():
         world = bench.world
         engine.now_s = bench.node.now_s
         said_s = bench.node.now_s()
-        world.say("go")
+        world.instruct("go")
         chunks = world.wait_for_chunks(4)
     stamps = np.array([stamp_to_s(chunk.header.stamp) for chunk in chunks])
     assert clock.START_S < stamps[0] and stamps[-1] <= clock.now_s
@@ -35,7 +35,7 @@ def test_a_stalled_clock_blocks_and_holds_and_resumes():
     settings = {"use_sim_time": True, "clock_stall_s": 0.5}
     with sim_clock(1.0) as clock, policy_fixture(FakeEngine(), **settings) as bench:
         world = bench.world
-        world.say("go")
+        world.instruct("go")
         world.wait_for_chunks(1)
         clock.rate = 0.0
         world.wait_for_state("BLOCKED", "/clock has not advanced for")
@@ -55,7 +55,7 @@ def test_a_clock_that_was_set_back_ends_the_instruction_and_the_next_one_works()
         world.wait_for_state("BLOCKED", "clock went back")
         wait(future.done)
         assert future.result().result.outcome == RunInstruction.Result.OUTCOME_FAULT
-        world.say("again")
+        world.instruct("again")
         chunk = world.wait_for_chunks(1)[-1]
         assert chunk.instruction == "again" and stamp_to_s(chunk.header.stamp) < clock.START_S
 

@@ -55,7 +55,7 @@ def test_a_checkpoint_becomes_chunks_that_are_anchored_at_the_image_and_say_all_
         world.noisy = set(SIZES)
         world.move(0.05)
         bench.up()
-        world.say(TASK)
+        world.instruct(TASK)
         chunks = world.wait_for_chunks(4)
         heard_s = world.now_s()
         anchors = {stamp_to_s(c.header.stamp): chunk_from_msg(c).anchor_measured for c in chunks}
@@ -87,7 +87,7 @@ def test_a_checkpoint_becomes_chunks_that_are_anchored_at_the_image_and_say_all_
 
 def test_the_chunks_on_the_wire_are_the_answers_of_the_model(checkpoint):
     with spear_bench(checkpoint, sampling_seed=5) as bench:
-        bench.world.say(TASK)
+        bench.world.instruct(TASK)
         chunks = bench.world.wait_for_chunks(2)
     engine = SpearEngine(load(checkpoint), "franka", seed=5)
     engine.reset(TASK)
@@ -107,7 +107,7 @@ def test_a_robot_without_a_wrist_camera_is_served(checkpoint):
     with spear_bench(checkpoint, up=False, absent_cameras="wrist") as bench:
         bench.world.cameras = {"external"}
         bench.up()
-        bench.world.say(TASK)
+        bench.world.instruct(TASK)
         assert len(bench.world.wait_for_chunks(1)[0].steps) == 5
 
 
@@ -178,7 +178,7 @@ def test_a_camera_of_the_card_that_nobody_publishes_fails_activation_by_topic(ch
 def test_cuda_on_a_machine_without_a_gpu_fails_configure(checkpoint):
     parameters = {"engine": "spear", "checkpoint": str(checkpoint), "device": "cuda"}
     with policy_fixture(None, up=False, **parameters) as bench:
-        refused(bench, "configure", "device is cuda, but torch sees no GPU", "mend the driver")
+        refused(bench, "configure", "device is cuda, but torch sees no GPU", "check the driver")
 
 
 # Bad input while it works -------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_cuda_on_a_machine_without_a_gpu_fails_configure(checkpoint):
 def test_a_black_camera_warns_then_holds_and_recovers(checkpoint):
     with spear_bench(checkpoint, black_hold_after_s=1.5) as bench:
         world = bench.world
-        world.say(TASK)
+        world.instruct(TASK)
         world.wait_for_chunks(1)
         world.black = {"external"}
         world.wait_for_diagnosis(cameras="the external camera has been black")
@@ -203,7 +203,7 @@ def test_a_black_camera_warns_then_holds_and_recovers(checkpoint):
 def test_an_encoding_without_colour_blocks_until_it_is_mended(checkpoint):
     with spear_bench(checkpoint) as bench:
         world = bench.world
-        world.say(TASK)
+        world.instruct(TASK)
         world.wait_for_chunks(1)
         world.encoding = "mono8"
         world.wait_for_state("BLOCKED", "has encoding 'mono8'")
@@ -215,7 +215,7 @@ def test_an_encoding_without_colour_blocks_until_it_is_mended(checkpoint):
 def test_pictures_of_another_size_are_fitted_and_a_tiny_one_blocks(checkpoint):
     with spear_bench(checkpoint) as bench:
         world = bench.world
-        world.say(TASK)
+        world.instruct(TASK)
         world.wait_for_chunks(1)
         world.sizes = {"external": (320, 200), "wrist": (40, 90)}
         world.wait_for_chunks(3)
@@ -230,13 +230,13 @@ def test_empty_long_and_endless_instructions_each_have_their_answer(checkpoint):
     with spear_bench(checkpoint) as bench:
         world = bench.world
         long = ("put the red cube there and " * 18).strip()  # 485 characters: cut to its tokens
-        world.say(long)
+        world.instruct(long)
         world.wait_for_instruction(long)
-        world.say("x" * 10_000)
+        world.instruct("x" * 10_000)
         wait(lambda: any("has 10000 characters" in status.text for status in world.statuses))
         assert world.wait_for_chunks(2)[-1].instruction == long
-        world.say("  ")
+        world.instruct("  ")
         world.wait_for_state("WAITING", "emptied")
         world.wait_for_hold()
-        world.say(TASK)
+        world.instruct(TASK)
         world.wait_for_instruction(TASK)

@@ -1,10 +1,9 @@
 """From a camera's picture to the model's, without distortion.
 
-A `Fit` is the plan for one size of picture: crop, resize, pad. It is computed once and cached, it
-maps pixels both ways, and a debug view can show from it what the model sees. The resize is
-torch's bilinear one with antialiasing and half-pixel centres, on the bytes themselves: within one
-grey level of the exact triangle filter; Pillow gives the same. OpenCV
-has no such filter: INTER_LINEAR skips pixels when it shrinks, INTER_AREA is a box.
+A `Fit` is the plan for one size of picture: crop, resize, pad. It is computed once and cached, and
+maps pixels both ways. The resize is torch's bilinear one with antialiasing and half-pixel centres,
+on the bytes themselves: within one grey level of the exact triangle filter; Pillow gives the same.
+OpenCV has no such filter: INTER_LINEAR skips pixels when it shrinks, INTER_AREA is a box.
 
 Pixels are counted as in camera intrinsics: (0, 0) is the centre of the top left one.
 """
@@ -15,7 +14,6 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 FitMode = Literal["auto", "crop", "pad"]
@@ -214,6 +212,9 @@ def _resize(image: NDArray, width: int, height: int) -> NDArray:
     """Bilinear, antialiased, half-pixel; always a copy."""
     if image.shape[:2] == (height, width):
         return np.array(image)
+    # Imported only here: engines that resize nothing do without torch's seconds and memory.
+    import torch
+
     # torch takes neither negative strides nor, without a warning, memory that is read only.
     if min(image.strides) < 0 or not image.flags.writeable:
         image = np.array(image)
