@@ -15,10 +15,12 @@ from itertools import pairwise
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_policy_name_from_kind
 from rclpy.signals import SignalHandlerOptions
 
 from spear_policy.shared.config import params_file_problem
@@ -41,7 +43,7 @@ class SpearNode(LifecycleNode):
         super().__init__(name, cli_args=arguments, use_global_arguments=False, **kwargs)
         self.active = False
         self._configured = False
-        self.io = Node(
+        self.io = _DataPlane(
             f"{self.get_name()}_io",
             namespace=self.get_namespace(),
             cli_args=_without_node_name(arguments),
@@ -210,6 +212,32 @@ class SpearNode(LifecycleNode):
         """Rows (concern, OK/WARN/ERROR, sentence, values) for /diagnostics, once a second."""
         state = "active" if self.active else "not active"
         return [("lifecycle", OK, state, {})]
+
+
+class _DataPlane(Node):
+    """A node whose executor has little to visit.
+
+    At each message an rclpy executor visits every entity, and compares every event with every
+    other. By default a publisher and a subscription bring two events each, which only ever warn.
+    The one that tells why nothing arrives stays: a publisher's QoS does not fit.
+    """
+
+    def create_publisher(self, *args, **kwargs):
+        """A publisher without events."""
+        events = PublisherEventCallbacks(use_default_callbacks=False)
+        return super().create_publisher(*args, event_callbacks=events, **kwargs)
+
+    def create_subscription(self, msg_type, topic: str, *args, **kwargs):
+        """A subscription whose only event is that a publisher's QoS does not fit."""
+
+        def warn(event) -> None:
+            policy = qos_policy_name_from_kind(event.last_policy_kind)
+            self.get_logger().warn(f"a publisher of {topic} has another {policy}: nothing arrives")
+
+        events = kwargs.setdefault("event_callbacks", SubscriptionEventCallbacks())
+        events.use_default_callbacks = False
+        events.incompatible_qos = events.incompatible_qos or warn
+        return super().create_subscription(msg_type, topic, *args, **kwargs)
 
 
 def run(node_class, arguments: list[str] | None = None) -> int:
