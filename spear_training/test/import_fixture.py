@@ -50,9 +50,9 @@ class TryingSource:
         """Return a reader."""
         return Trying(self)
 
-    def facts(self, reader):
-        """Return the facts of its store."""
-        return reader.facts()
+    def metadata(self, reader):
+        """Return the metadata of its store."""
+        return reader.metadata()
 
     def settled(self, reader):
         """Return the same."""

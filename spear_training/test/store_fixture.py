@@ -3,7 +3,7 @@
 import numpy as np
 
 from spear_policy.inference.episode import Episode
-from spear_training.data.store.format import CameraFacts, StoreFacts
+from spear_training.data.store.format import CameraMetadata, StoreMetadata
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import begin_store, finish_store, write_group
 
@@ -45,14 +45,14 @@ class MadeUp:
         }
         return Episode(**(arguments | self.changes))
 
-    def facts(self):
-        """Return the facts of the store that holds these."""
+    def metadata(self):
+        """Return the metadata of the store that holds these."""
         cameras = ("external", "wrist") if self.wrist else ("external",)
-        return StoreFacts(
+        return StoreMetadata(
             name=self.name,
             robot="tester",
             control_hz=self.hz,
-            cameras=tuple(CameraFacts(camera) for camera in cameras),
+            cameras=tuple(CameraMetadata(camera) for camera in cameras),
             action_from="commanded",
             gripper_from="commanded",
             state_known=self.changes.get("state_known", True),
@@ -69,7 +69,7 @@ def made_store(root, **options):
     """Write a store of made-up episodes and open it."""
     reader = MadeUp(**options)
     folder = root / reader.name
-    begin_store(folder, reader.facts())
+    begin_store(folder, reader.metadata())
     write_group(folder, 0, reader, range(len(reader)))
     finish_store(folder, 1)
     return FrameStore(folder)

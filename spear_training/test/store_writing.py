@@ -1,14 +1,14 @@
 """Stores written group by group by the tests, and their bytes."""
 
-from spear_training.data.store.format import CameraFacts, StoreFacts
+from spear_training.data.store.format import CameraMetadata, StoreMetadata
 from spear_training.data.store.writer import begin_store, finish_store, write_group
 
 # What a store of the real Bridge episodes says about itself.
-BRIDGE = StoreFacts(
+BRIDGE = StoreMetadata(
     name="bridge",
     robot="WidowX 250",
     control_hz=5,
-    cameras=(CameraFacts("external", native_aspect=4 / 3),),
+    cameras=(CameraMetadata("external", native_aspect=4 / 3),),
     action_from="reached",
     gripper_from="commanded",
 )
@@ -19,9 +19,9 @@ def groups_of(count, size):
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def write_store(root, reader, size=2, order=None, facts=None):
+def write_store(root, reader, size=2, order=None, metadata=None):
     """Write a store in groups of `size` episodes, in some order."""
-    begin_store(root, facts or reader.facts())
+    begin_store(root, metadata or reader.metadata())
     groups = groups_of(len(reader), size)
     for group in order or range(len(groups)):
         write_group(root, group, reader, groups[group])

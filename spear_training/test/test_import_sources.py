@@ -10,7 +10,7 @@ from import_fixture import import_quietly
 from rich.console import Console
 from store_fixture import made_store
 
-from spear_training.data.bags import BagRules, store_facts
+from spear_training.data.bags import BagRules, store_metadata
 from spear_training.data.import_episodes import main
 from spear_training.data.reader import DataFileError
 from spear_training.data.sources import (
@@ -61,9 +61,13 @@ def test_bags_of_successes_become_a_store(trials, tmp_path, capsys):
     root = tmp_path / "lab"
     assert run("--format", "bag", "--input", trials, "--output", root) == 1
     store = FrameStore(root)
-    facts = store.facts
-    assert (facts.robot, facts.control_hz, facts.camera_names) == ("fr3", 15, ("external", "wrist"))
-    assert (facts.action_from, facts.gripper_from) == ("commanded", "commanded")
+    metadata = store.metadata
+    assert (metadata.robot, metadata.control_hz, metadata.camera_names) == (
+        "fr3",
+        15,
+        ("external", "wrist"),
+    )
+    assert (metadata.action_from, metadata.gripper_from) == ("commanded", "commanded")
     assert [store.episodes.sentences(i) for i in range(2)] == [("do a",), ("do c",)]
     assert np.allclose(store.actions[:, 0] - store.states[:, 0], 0.01, atol=1e-4)
     reasons = [json.loads(line)["reason"] for line in open(root / "meta/rejects.jsonl")]
@@ -76,8 +80,8 @@ def test_all_outcomes_can_be_asked_for(trials, tmp_path):
     root = tmp_path / "lab"
     given = ("--format", "bag", "--input", trials, "--output", root)
     assert run(*given, "--outcomes", "any", "--episodes", "0-2") == 0
-    assert FrameStore(root).facts.episodes == 3
-    assert FrameStore(root).facts.source["outcomes"] == "any"
+    assert FrameStore(root).metadata.episodes == 3
+    assert FrameStore(root).metadata.source["outcomes"] == "any"
     none = tmp_path / "none"
     assert run(*given[:-1], none, "--outcomes", "aborted") == 2
 
@@ -96,7 +100,7 @@ def test_another_bag_between_the_others_is_noticed(tmp_path):
 
 def test_the_robot_of_a_namespace_and_bags_of_two_robots(trials, tmp_path):
     with pytest.raises(DataFileError, match="none of 4 bags can be used; .*no ee_state"):
-        store_facts(trials, BagRules(namespace="left"))
+        store_metadata(trials, BagRules(namespace="left"))
     one, two = trial(seconds=0.6), trial(seconds=0.6)
     for _, _, message in two.rows:
         if "EndEffectorState" in message.__msgtype__:
@@ -104,17 +108,17 @@ def test_the_robot_of_a_namespace_and_bags_of_two_robots(trials, tmp_path):
     for name, bench in (("one", one), ("two", two)):
         bench.write(tmp_path / "mixed" / name)
     with pytest.raises(DataFileError, match="bags of fr3 and wx250s: a store is of one robot"):
-        store_facts(tmp_path / "mixed")
+        store_metadata(tmp_path / "mixed")
 
 
 def test_a_store_is_a_lerobot_folder_and_can_be_imported_again(tmp_path):
     first = made_store(tmp_path, episodes=3, length=5)
-    facts = import_quietly(LeRobotSource(first.root), tmp_path / "again")
+    metadata = import_quietly(LeRobotSource(first.root), tmp_path / "again")
     again = FrameStore(tmp_path / "again")
     assert np.array_equal(first.states, again.states)
     assert np.array_equal(first.actions, again.actions)
     assert again.episodes.sentences(2) == first.episodes.sentences(2)
-    assert (facts.control_hz, facts.action_from) == (10, "commanded")
+    assert (metadata.control_hz, metadata.action_from) == (10, "commanded")
 
 
 def test_a_lerobot_folder_is_read_by_a_users_keys(tmp_path, capsys):
@@ -126,8 +130,8 @@ def test_a_lerobot_folder_is_read_by_a_users_keys(tmp_path, capsys):
     (tmp_path / "keys.yaml").write_text(KEYS)
     assert run(*given, "--keys", tmp_path / "keys.yaml") == 0
     store = FrameStore(tmp_path / "out")
-    assert store.facts.camera_names == ("external",)
-    assert store.facts.action_from == "reached"
+    assert store.metadata.camera_names == ("external",)
+    assert store.metadata.action_from == "reached"
     assert np.array_equal(store.actions[:, :7], first.states[:, :7])
 
 

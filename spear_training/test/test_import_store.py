@@ -34,8 +34,8 @@ def bridge_store(bridge_rlds_dir, tmp_path_factory):
     """Return the store of the real episodes, written by this process alone."""
     root = tmp_path_factory.mktemp("stores") / "bridge"
     source = OxeSource(bridge_rlds_dir, load_table()["bridge"])
-    facts = import_quietly(source, root)
-    return facts, FrameStore(root)
+    metadata = import_quietly(source, root)
+    return metadata, FrameStore(root)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,11 @@ def whole(tmp_path_factory):
     return content(root)
 
 
-def test_real_episodes_become_a_store_with_their_facts(bridge_store, bridge_rlds_dir):
-    facts, store = bridge_store
-    assert (facts.episodes, facts.frames, facts.rejected) == (25, 250, 0)
-    assert (facts.row, facts.robot, facts.control_hz) == ("bridge", "WidowX 250", 5)
-    assert facts.cameras[0].native_aspect == pytest.approx(4 / 3)
+def test_real_episodes_become_a_store_with_their_metadata(bridge_store, bridge_rlds_dir):
+    metadata, store = bridge_store
+    assert (metadata.episodes, metadata.frames, metadata.rejected) == (25, 250, 0)
+    assert (metadata.row, metadata.robot, metadata.control_hz) == ("bridge", "WidowX 250", 5)
+    assert metadata.cameras[0].native_aspect == pytest.approx(4 / 3)
     episode = BridgeReader(bridge_rlds_dir).read(17)
     first = store.episodes.first_frame[17]
     assert np.array_equal(store.states[first : first + 10, :7], episode.poses.astype(np.float32))
@@ -171,8 +171,8 @@ def test_rejects_are_named_counted_and_leave_the_others_alone(
 
 
 def test_an_error_that_no_reader_expects_costs_one_episode(tmp_path, caplog):
-    facts = import_quietly(TryingSource(episodes=5, odd=2), tmp_path / "store")
-    assert (facts.episodes, facts.rejected) == (4, 1)
+    metadata = import_quietly(TryingSource(episodes=5, odd=2), tmp_path / "store")
+    assert (metadata.episodes, metadata.rejected) == (4, 1)
     reason = (tmp_path / "store/meta/rejects.jsonl").read_text()
     assert "please report it (ZeroDivisionError: nobody thought of this)" in reason
     assert "Traceback" in caplog.text
@@ -180,10 +180,10 @@ def test_an_error_that_no_reader_expects_costs_one_episode(tmp_path, caplog):
 
 def test_a_robot_that_the_store_is_not_of_is_rejected(tmp_path):
     class Other(TryingSource):
-        def facts(self, reader):
+        def metadata(self, reader):
             import dataclasses
 
-            return dataclasses.replace(reader.facts(), robot="another")
+            return dataclasses.replace(reader.metadata(), robot="another")
 
     with pytest.raises(DataFileError, match="its robot is 'tester', the store's 'another'"):
         import_quietly(Other(episodes=2), tmp_path / "store")

@@ -16,7 +16,7 @@ from store_fixture import MadeUp, made_store
 from store_writing import BRIDGE, write_store
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.lerobot import LeRobotReader, load_keys, store_facts
+from spear_training.data.lerobot import LeRobotReader, load_keys, store_metadata
 from spear_training.data.oxe.reader import BridgeReader, NotSelected
 
 RECORDINGS = [recording(number, steps) for number, steps in enumerate((6, 4, 5))]
@@ -96,7 +96,7 @@ def test_a_video_is_decoded_in_one_pass_when_pictures_are_asked_for_in_order(fol
 def test_a_store_of_our_own_gives_back_the_real_episodes(bridge_rlds_dir, tmp_path):
     original = BridgeReader(bridge_rlds_dir)
     root = tmp_path / "store"
-    write_store(root, original, size=9, facts=BRIDGE)
+    write_store(root, original, size=9, metadata=BRIDGE)
     reader = LeRobotReader(root)
     assert (reader.name, len(reader), reader.action_from) == ("bridge", 25, "reached")
     for index in range(25):
@@ -187,12 +187,12 @@ def test_stamps_that_the_data_have_are_kept(tmp_path):
     assert np.allclose(open_folder(root, stamps="clock").read(0).stamps_s, 5.0 + odd, atol=1e-12)
 
 
-def test_what_the_keys_say_goes_into_the_facts_of_a_store(folders):
+def test_what_the_keys_say_goes_into_the_metadata_of_a_store(folders):
     reader = open_folder(folders("v2.1 pictures"), native_aspects={"external": [4, 3]})
-    facts = store_facts(reader)
-    assert [(camera.name, camera.native_aspect) for camera in facts.cameras] == [
+    metadata = store_metadata(reader)
+    assert [(camera.name, camera.native_aspect) for camera in metadata.cameras] == [
         ("external", 4 / 3),
         ("wrist", None),
     ]
-    assert (facts.name, facts.robot, facts.control_hz) == ("v2.1_pictures", "so100", FPS)
-    assert (facts.action_from, facts.gripper_from) == ("commanded", "commanded")
+    assert (metadata.name, metadata.robot, metadata.control_hz) == ("v2.1_pictures", "so100", FPS)
+    assert (metadata.action_from, metadata.gripper_from) == ("commanded", "commanded")

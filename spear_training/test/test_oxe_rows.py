@@ -9,7 +9,7 @@ from oxe_motions import SENTENCE, STEPS
 from oxe_recipes import RECIPES
 
 from spear_policy.geometry import quaternions as quat
-from spear_training.data.oxe.reader import OxeReader, store_facts
+from spear_training.data.oxe.reader import OxeReader, store_metadata
 from spear_training.data.oxe.table import load_table
 from spear_training.data.reader import DataFileError
 
@@ -97,12 +97,12 @@ def test_every_row_has_a_recipe_and_only_what_is_unconfirmed_is_confirmed():
 
 
 @pytest.mark.parametrize("name", ["droid", "roboturk", "berkeley_cable_routing"])
-def test_a_store_s_facts_tell_where_numbers_are_from(tmp_path, name):
+def test_a_store_s_metadata_tell_where_numbers_are_from(tmp_path, name):
     row = confirmed_table(tmp_path, name)[name]
-    facts = store_facts(OxeReader(row, written(tmp_path, name, [record_of(name)[0]])))
-    assert facts.action_from == ("commanded" if name == "droid" else "reached")
-    assert facts.gripper_from == ("measured" if "cable" in name else "commanded")
-    assert facts.state_known == (name != "roboturk")
-    assert facts.camera_names == (("external",) if name == "roboturk" else ("external", "wrist"))
-    assert (facts.row, facts.row_hash) == (name, row.hash)
-    assert facts.source["dataset"] == row.source.name
+    metadata = store_metadata(OxeReader(row, written(tmp_path, name, [record_of(name)[0]])))
+    assert metadata.action_from == ("commanded" if name == "droid" else "reached")
+    assert metadata.gripper_from == ("measured" if "cable" in name else "commanded")
+    assert metadata.state_known == (name != "roboturk")
+    assert metadata.camera_names == (("external",) if name == "roboturk" else ("external", "wrist"))
+    assert (metadata.row, metadata.row_hash) == (name, row.hash)
+    assert metadata.source["dataset"] == row.source.name

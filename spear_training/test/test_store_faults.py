@@ -27,7 +27,7 @@ from spear_training.data.store.writer import (
 def test_a_file_that_was_changed_is_not_numbered(tmp_path):
     reader = MadeUp(episodes=4)
     root = tmp_path / "changed"
-    begin_store(root, reader.facts())
+    begin_store(root, reader.metadata())
     for group, part in enumerate(groups_of(4, 2)):
         write_group(root, group, reader, part)
     path = root / "data/chunk-000/file-001.parquet"
@@ -65,12 +65,12 @@ class Faulty(MadeUp):
 
 def test_rejected_episodes_leave_no_hole_and_are_named_with_their_reason(tmp_path):
     reader = Faulty(episodes=6)
-    facts = write_store(tmp_path / "store", reader)
-    assert (facts.episodes, facts.rejected, facts.not_selected) == (3, 2, 1)
+    metadata = write_store(tmp_path / "store", reader)
+    assert (metadata.episodes, metadata.rejected, metadata.not_selected) == (3, 2, 1)
     store = FrameStore(tmp_path / "store")
     assert store.episodes.source_index.tolist() == [0, 2, 5]
     assert store.episodes.first_frame.tolist() == [0, 20, 42]
-    assert store.facts == facts
+    assert store.metadata == metadata
     lines = (store.root / "meta/rejects.jsonl").read_text().splitlines()
     rejects = {line["source_index"]: line for line in map(json.loads, lines)}
     assert "cut short" in rejects[1]["reason"]
@@ -111,7 +111,7 @@ def test_a_group_without_a_usable_episode_is_skipped(tmp_path):
     ],
 )
 def test_what_the_store_says_of_all_episodes_holds_for_each(tmp_path, changes, reason):
-    begin_store(tmp_path / "store", MadeUp().facts())
+    begin_store(tmp_path / "store", MadeUp().metadata())
     record = write_group(tmp_path / "store", 0, MadeUp(**changes), [0])
     assert not record.episodes
     assert reason in record.rejects[0].reason
@@ -121,7 +121,7 @@ def test_a_full_disk_is_one_sentence_and_harms_nothing_that_is_whole(tmp_path):
     reader = MadeUp(episodes=4, length=100)
     write_store(tmp_path / "whole", reader)
     root = tmp_path / "full"
-    begin_store(root, reader.facts())
+    begin_store(root, reader.metadata())
     write_group(root, 0, reader, range(2))
     before = content(root)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -147,11 +147,11 @@ def test_a_full_disk_is_one_sentence_and_harms_nothing_that_is_whole(tmp_path):
 def test_a_folder_of_something_else_or_of_other_settings_is_refused(tmp_path):
     reader = MadeUp(episodes=2)
     root = tmp_path / "store"
-    facts = dataclasses.replace(reader.facts(), source={"outcomes": ("SUCCESS",)})
-    begin_store(root, facts)
-    begin_store(root, facts)
+    metadata = dataclasses.replace(reader.metadata(), source={"outcomes": ("SUCCESS",)})
+    begin_store(root, metadata)
+    begin_store(root, metadata)
     with pytest.raises(DataFileError, match="control_hz is 10.0, not 5.0"):
-        begin_store(root, dataclasses.replace(facts, control_hz=5.0))
+        begin_store(root, dataclasses.replace(metadata, control_hz=5.0))
     write_group(root, 0, reader, [0])
     with pytest.raises(DataFileError, match="group 0 holds other episodes"):
         write_group(root, 0, reader, [0, 1])
@@ -159,8 +159,8 @@ def test_a_folder_of_something_else_or_of_other_settings_is_refused(tmp_path):
     (root / "building").mkdir()
     (root / "building/blueprint.txt").write_text("of the new lab")
     with pytest.raises(DataFileError, match="finished data set; delete it"):
-        begin_store(root, facts)
+        begin_store(root, metadata)
     assert (root / "building/blueprint.txt").exists()  # a folder that only bears our name
     (tmp_path / "thesis.pdf").write_text("six years of work")
     with pytest.raises(DataFileError, match="is not empty and holds no begun import"):
-        begin_store(tmp_path, reader.facts())
+        begin_store(tmp_path, reader.metadata())

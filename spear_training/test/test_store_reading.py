@@ -19,7 +19,7 @@ from spear_training.data.store import bench
 from spear_training.data.store import reader as lookup
 from spear_training.data.store import reader as open_files
 from spear_training.data.store.bench import MadeUpReader
-from spear_training.data.store.format import CameraFacts, StoreFacts, read_facts
+from spear_training.data.store.format import CameraMetadata, StoreMetadata, read_store_metadata
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import (
     begin_store,
@@ -36,7 +36,7 @@ def written(tmp_path_factory):
     """Return the folder of a store of three data files; tests must not change it."""
     reader = MadeUp(episodes=6, length=30)
     root = tmp_path_factory.mktemp("stores") / "made_up"
-    begin_store(root, reader.facts())
+    begin_store(root, reader.metadata())
     for group in range(3):
         write_group(root, group, reader, range(2 * group, 2 * group + 2))
     finish_store(root, 3)
@@ -94,7 +94,7 @@ def test_a_pickled_store_is_the_same_store(written):
     assert len(content) < 1000
     again = pickle.loads(content)
     assert again.jpeg(77, "wrist") == store.jpeg(77, "wrist")
-    assert again.facts == store.facts
+    assert again.metadata == store.metadata
     assert again.episodes.sentences(3) == ("do task 3", "perform task 3")
 
 
@@ -214,12 +214,12 @@ def test_a_part_that_is_cut_short_is_named(root, name):
         FrameStore(root)
 
 
-def test_facts_survive_their_file(written):
-    facts = read_facts(written / "meta/spear.json")
-    assert facts.camera_names == ("external", "wrist")
-    (fitted,) = facts.cameras[0].fits
+def test_metadata_survive_their_file(written):
+    metadata = read_store_metadata(written / "meta/spear.json")
+    assert metadata.camera_names == ("external", "wrist")
+    (fitted,) = metadata.cameras[0].fits
     assert (fitted.source_width, fitted.source_height, fitted.mode) == (64, 48, "crop")
-    assert (facts.episodes, facts.frames, facts.rejected) == (6, 195, 0)
+    assert (metadata.episodes, metadata.frames, metadata.rejected) == (6, 195, 0)
 
 
 @pytest.mark.parametrize(
@@ -229,22 +229,22 @@ def test_facts_survive_their_file(written):
         ({"name": "a/b"}, "a word for a folder"),
         ({"control_hz": 0}, "must be positive"),
         ({"cameras": ()}, "must be 'external'"),
-        ({"cameras": (CameraFacts("wrist"),)}, "must be 'external'"),
-        ({"cameras": (CameraFacts("external", 40.0),)}, "native_aspect of external is 40"),
+        ({"cameras": (CameraMetadata("wrist"),)}, "must be 'external'"),
+        ({"cameras": (CameraMetadata("external", 40.0),)}, "native_aspect of external is 40"),
     ],
 )
-def test_facts_that_no_store_has_are_refused(changes, text):
+def test_metadata_that_no_store_has_are_refused(changes, text):
     valid = {
         "name": "toy",
         "robot": "toy",
         "control_hz": 5,
-        "cameras": (CameraFacts("external"),),
+        "cameras": (CameraMetadata("external"),),
         "action_from": "reached",
         "gripper_from": "measured",
     }
-    StoreFacts(**valid)
+    StoreMetadata(**valid)
     with pytest.raises(ConfigError, match=text):
-        StoreFacts(**(valid | changes))
+        StoreMetadata(**(valid | changes))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))

@@ -55,7 +55,7 @@ def odd_store(tmp_path_factory):
     """Return a store with rejects, a missing wrist camera and a nasty sentence."""
     reader = Odd(name="odd <i>lab", episodes=6, length=12)
     root = tmp_path_factory.mktemp("stores") / "odd"
-    begin_store(root, reader.facts())
+    begin_store(root, reader.metadata())
     write_group(root, 0, reader, range(6))
     finish_store(root, 1)
     return FrameStore(root)
@@ -230,14 +230,14 @@ def test_a_mixture_of_25_is_one_drawing_with_25_rows(mixture):
     assert all(f"data_set_{number}" in drawing for number in range(25))
 
 
-def test_facts_of_a_row_with_their_doubts_are_shown(tmp_path, undrawn):
+def test_metadata_of_a_row_with_their_doubts_are_shown(tmp_path, undrawn):
     store = made_store(tmp_path, episodes=2, length=8)
     path = store.root / "meta/spear.json"
-    facts = json.loads(path.read_text())
+    metadata = json.loads(path.read_text())
     subset = {"name": "sink", "expected_share": 0.41, "doubt": "nobody <names> it"}
-    facts |= {"not_selected": 6, "row": "bridge", "row_hash": "0123456789abcdef"}
-    facts["source"] = {"dataset": "toy", "subset": subset, "notes": ["Squashed."], "empty": None}
-    path.write_text(json.dumps(facts))
+    metadata |= {"not_selected": 6, "row": "bridge", "row_hash": "0123456789abcdef"}
+    metadata["source"] = {"dataset": "toy", "subset": subset, "notes": ["Squashed."], "empty": None}
+    path.write_text(json.dumps(metadata))
     page = Page(write_report(store.root))
     assert "25 % were taken, about 41 % are expected" in page.words
     assert "nobody <names> it" in page.words

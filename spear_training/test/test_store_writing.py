@@ -34,7 +34,7 @@ def bridge(bridge_rlds_dir, tmp_path_factory):
     """Return the 25 real episodes and their store, written in groups of 8."""
     reader = BridgeReader(bridge_rlds_dir)
     root = tmp_path_factory.mktemp("stores") / "bridge"
-    write_store(root, reader, size=8, facts=BRIDGE)
+    write_store(root, reader, size=8, metadata=BRIDGE)
     return [reader.read(index) for index in range(len(reader))], FrameStore(root)
 
 
@@ -140,7 +140,7 @@ def test_groups_may_be_written_in_any_order_and_by_any_process(tmp_path):
     write_store(tmp_path / "one", reader)
     write_store(tmp_path / "two", reader, order=[3, 0, 2, 1])
     other = tmp_path / "three"
-    begin_store(other, reader.facts())
+    begin_store(other, reader.metadata())
     work = [(other, number, reader, part) for number, part in enumerate(groups_of(7, 2))]
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
         pool.starmap(write_group, work, chunksize=1)
@@ -164,7 +164,7 @@ class Slow(MadeUp):
         return super().read(index)
 
 reader = Slow(episodes=6)
-begin_store({root!r}, reader.facts())
+begin_store({root!r}, reader.metadata())
 for group in range(3):
     write_group({root!r}, group, reader, range(2 * group, 2 * group + 2))
 """
@@ -210,7 +210,7 @@ def test_an_interrupted_numbering_is_made_again(tmp_path, monkeypatch):
     reader = MadeUp(episodes=6)
     write_store(tmp_path / "whole", reader)
     root = tmp_path / "interrupted"
-    begin_store(root, reader.facts())
+    begin_store(root, reader.metadata())
     for group, part in enumerate(groups_of(6, 2)):
         write_group(root, group, reader, part)
     calls, write = [], os.pwrite
@@ -233,7 +233,7 @@ def test_groups_can_be_numbered_while_others_are_being_written(tmp_path):
     reader = MadeUp(episodes=6)
     write_store(tmp_path / "whole", reader)
     root = tmp_path / "meanwhile"
-    begin_store(root, reader.facts())
+    begin_store(root, reader.metadata())
     numbering, parts = Numbering(root), groups_of(6, 2)
     for group, numbered in ((1, 0), (0, 2), (2, 3)):
         write_group(root, group, reader, parts[group])
@@ -250,9 +250,9 @@ def test_an_episode_that_lacks_the_wrist_camera_gets_black_and_is_known_to(tmp_p
                 object.__setattr__(episode, "images", {"external": episode.images["external"]})
             return episode
 
-    facts = write_store(tmp_path / "store", Half(episodes=3))
+    metadata = write_store(tmp_path / "store", Half(episodes=3))
     store = FrameStore(tmp_path / "store")
-    assert facts.black_wrist == 1
+    assert metadata.black_wrist == 1
     assert store.episodes.black_wrist.tolist() == [False, True, False]
     first = store.episodes.first_frame
     assert store.image(first[1], "wrist").max() == 0

@@ -23,7 +23,7 @@ from spear_policy.inference.episode import Episode, EpisodeError
 from spear_policy.inference.image_codec import CvBridge
 from spear_policy.inference.observation import CameraFrame, InputError, decode
 from spear_training.data.reader import DataFileError, EncodedVideo
-from spear_training.data.store.format import EXTERNAL, WRIST, CameraFacts, StoreFacts
+from spear_training.data.store.format import EXTERNAL, WRIST, CameraMetadata, StoreMetadata
 
 # One rosbag2 folder, MCAP or sqlite3: its messages by relative topic name.
 
@@ -346,8 +346,8 @@ LOOKED_AT = 5
 WHOLE_HZ = 0.02
 
 
-def store_facts(root: str | Path, rules: BagRules | None = None) -> StoreFacts:
-    """The facts of the store that the bags at or below `root` are imported to.
+def store_metadata(root: str | Path, rules: BagRules | None = None) -> StoreMetadata:
+    """The metadata of the store that the bags at or below `root` are imported to.
 
     Pictures of our cameras have square pixels, and what the arm and the gripper were told is
     recorded.
@@ -366,11 +366,11 @@ def store_facts(root: str | Path, rules: BagRules | None = None) -> StoreFacts:
             f"{root}: bags of {' and '.join(robots)}: a store is of one robot; import them apart"
         )
     cameras = (EXTERNAL, WRIST) if _any_wrist(bags, rules.namespace) else (EXTERNAL,)
-    return StoreFacts(
+    return StoreMetadata(
         name=reader.name,
         robot=robots[0],
         control_hz=control_hz(episodes),
-        cameras=tuple(CameraFacts(name) for name in cameras),
+        cameras=tuple(CameraMetadata(name) for name in cameras),
         action_from="commanded",
         gripper_from="commanded",
         reader="rosbag2 of our own trials",

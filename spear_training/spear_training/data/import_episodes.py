@@ -29,7 +29,7 @@ from spear_training.data.sources import (
     option_problem,
     parse_selection,
 )
-from spear_training.data.store.format import REJECTS_PATH, StoreFacts
+from spear_training.data.store.format import REJECTS_PATH, StoreMetadata
 from spear_training.data.store_import import ImportProgress, WorkerError, import_to_store
 
 # Episodes as files of their own ----------------------------------------------------------------
@@ -102,16 +102,18 @@ def describe(episode: Episode) -> str:
 # What an import to a store came to, in a few lines ---------------------------------------------
 
 
-def summary_lines(root: Path, facts: StoreFacts, page: Path) -> Iterator[str]:
+def summary_lines(root: Path, metadata: StoreMetadata, page: Path) -> Iterator[str]:
     """The lines for a terminal."""
-    words = time_words(facts.frames / facts.control_hz)
-    yield f"{root}: {facts.episodes} episodes, {facts.frames} frames, {words}"
-    if facts.rejected:
-        yield f"rejected: {facts.rejected}, see {root / REJECTS_PATH}"
-    if facts.not_selected:
-        yield f"not selected: {facts.not_selected} sound episodes; {share_words(facts)}"
-    if facts.black_wrist:
-        yield f"without wrist camera: {facts.black_wrist} episodes; their pictures of it are black"
+    words = time_words(metadata.frames / metadata.control_hz)
+    yield f"{root}: {metadata.episodes} episodes, {metadata.frames} frames, {words}"
+    if metadata.rejected:
+        yield f"rejected: {metadata.rejected}, see {root / REJECTS_PATH}"
+    if metadata.not_selected:
+        yield f"not selected: {metadata.not_selected} sound episodes; {share_words(metadata)}"
+    if metadata.black_wrist:
+        yield (
+            f"without wrist camera: {metadata.black_wrist} episodes; their pictures of it are black"
+        )
     yield f"{page}"
 
 
@@ -158,7 +160,7 @@ def _to_store(options: argparse.Namespace) -> int:
     try:
         with ImportProgress(console) as progress:
             source = make_source(options)
-            facts = import_to_store(source, root, options.episodes, options.workers, progress)
+            metadata = import_to_store(source, root, options.episodes, options.workers, progress)
         page = write_report(root)
     except KeyboardInterrupt:
         print("\nimport_episodes: interrupted; the same command goes on from here", file=sys.stderr)
@@ -174,9 +176,9 @@ def _to_store(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    for line in summary_lines(root, facts, page):
+    for line in summary_lines(root, metadata, page):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 1 if facts.rejected else 0
+    return 1 if metadata.rejected else 0
 
 
 def _to_episodes(options: argparse.Namespace) -> int:

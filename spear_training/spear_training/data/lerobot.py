@@ -36,15 +36,15 @@ from spear_training.data.store import format as layout
 from spear_training.data.store.format import (
     ACTION,
     EXTERNAL,
-    FACTS_PATH,
+    METADATA_PATH,
     PICTURE_SIZES,
     STAMP,
     STATE,
     WRIST,
-    CameraFacts,
-    StoreFacts,
+    CameraMetadata,
+    StoreMetadata,
     picture_column,
-    read_facts,
+    read_store_metadata,
 )
 
 # The rows of one episode, out of a Parquet file that may hold many.
@@ -378,19 +378,19 @@ class LeRobotKeys:
     native_aspects: Mapping[str, float] = field(default_factory=dict)
 
 
-def store_keys(facts: StoreFacts) -> LeRobotKeys:
+def store_keys(metadata: StoreMetadata) -> LeRobotKeys:
     """The keys of a store of our own."""
-    commanded = facts.action_from == "commanded"
-    told = facts.gripper_from == "commanded"
+    commanded = metadata.action_from == "commanded"
+    told = metadata.gripper_from == "commanded"
     linear = {"first_column": 7, "closed_at": 0.0, "open_at": 1.0}
     return LeRobotKeys(
-        cameras={name: picture_column(name) for name in facts.camera_names},
+        cameras={name: picture_column(name) for name in metadata.camera_names},
         pose=pose_rules.QuaternionPose(key=STATE, order="xyzw"),
         command=pose_rules.QuaternionPose(key=ACTION, order="xyzw") if commanded else REACHED,
         gripper_opening=rules.LinearGripper(key=STATE, **linear),
         gripper_command=rules.LinearGripper(key=ACTION, **linear) if told else FROM_MEASURED,
         stamps=STAMP,
-        robot=facts.robot,
+        robot=metadata.robot,
     )
 
 
@@ -589,7 +589,7 @@ class LeRobotReader:
         folder: its meta files.
         keys: which columns hold what.
         state_known, action_from, gripper_from, control_hz: what holds for every episode, in the
-            words of a store's facts.
+            words of a store's metadata.
 
     Raises:
         DataFileError: the folder cannot be used, or lacks a column that the keys name.
@@ -603,16 +603,16 @@ class LeRobotReader:
             keys: may be left out for a store of our own.
         """
         self.folder = LeRobotFolder(root)
-        self._facts: StoreFacts | None = None
+        self._metadata: StoreMetadata | None = None
         if keys is None:
-            facts_path = self.folder.root / FACTS_PATH
-            if not facts_path.exists():
+            metadata_path = self.folder.root / METADATA_PATH
+            if not metadata_path.exists():
                 raise DataFileError(
                     f"{root}: say which columns hold what (a YAML file of keys, or a preset such "
                     f"as droid); it has {', '.join(self.folder.features)}"
                 )
-            self._facts = read_facts(facts_path)
-            keys = store_keys(self._facts)
+            self._metadata = read_store_metadata(metadata_path)
+            keys = store_keys(self._metadata)
         self.keys = keys
         self._rows = EpisodeRows()
         self._numbers = _number_columns(keys)
@@ -627,7 +627,7 @@ class LeRobotReader:
     @property
     def name(self) -> str:
         """The store's name, or the folder's."""
-        return self._facts.name if self._facts else self.folder.root.resolve().name
+        return self._metadata.name if self._metadata else self.folder.root.resolve().name
 
     @property
     def control_hz(self) -> float:
@@ -637,8 +637,8 @@ class LeRobotReader:
     @property
     def state_known(self) -> bool:
         """False where poses are sums of deltas."""
-        if self._facts:
-            return self._facts.state_known
+        if self._metadata:
+            return self._metadata.state_known
         return not isinstance(self.keys.pose, SummedDeltas)
 
     @property
@@ -698,8 +698,8 @@ class LeRobotReader:
             images=self._videos(entry, table, steps["timestamp"], where),
             state_known=self.state_known,
             robot=keys.robot or self.folder.robot,
-            source=json.loads(entry.more.get("source", "{}")) if self._facts else source,
-            notes=str(entry.more.get("notes", "")) if self._facts else "",
+            source=json.loads(entry.more.get("source", "{}")) if self._metadata else source,
+            notes=str(entry.more.get("notes", "")) if self._metadata else "",
         )
 
     def _sentences(self, entry: EpisodeEntry, steps: dict[str, NDArray]) -> list[str]:
@@ -756,15 +756,15 @@ def _number_columns(keys: LeRobotKeys) -> tuple[str, ...]:
 # What a LeRobotDataset makes a store say about itself.
 
 
-def store_facts(reader: LeRobotReader) -> StoreFacts:
-    """The facts of the store that `reader` is imported to, before anything is counted."""
+def store_metadata(reader: LeRobotReader) -> StoreMetadata:
+    """The metadata of the store that `reader` is imported to, before anything is counted."""
     keys = reader.keys
-    return StoreFacts(
+    return StoreMetadata(
         name=reader.name,
         robot=keys.robot or reader.folder.robot or "unknown",
         control_hz=reader.control_hz,
         cameras=tuple(
-            CameraFacts(name, keys.native_aspects.get(name))
+            CameraMetadata(name, keys.native_aspects.get(name))
             for name in PICTURE_SIZES
             if name in keys.cameras
         ),

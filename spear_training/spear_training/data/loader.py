@@ -167,7 +167,7 @@ class FrameSampleReader:
         """
         store = self.store
         if not 0 <= frame < len(store):
-            raise IndexError(f"{store.facts.name} has no frame {frame}: 0..{len(store) - 1}")
+            raise IndexError(f"{store.metadata.name} has no frame {frame}: 0..{len(store) - 1}")
         episode = int(store.episode_of[frame])
         first = int(store.episodes.first_frame[episode])
         end = first + int(store.episodes.length[episode])
@@ -178,7 +178,7 @@ class FrameSampleReader:
         part = slice(frame, min(first + beyond, end))
         measured = stored_poses(stamps[frame - first : beyond], store.states[part])
         told = measured
-        if store.facts.action_from == "commanded":
+        if store.metadata.action_from == "commanded":
             told = stored_poses(measured.stamps_s, store.actions[part])
         # A gripper on its way takes what it reaches, which may be after the chunk.
         commands = binary_gripper(store.actions[first:end, 7])[frame - first : beyond]
@@ -193,12 +193,12 @@ class FrameSampleReader:
             rotations_xyzw=chunk.rotations_xyzw[0],
             grippers=chunk.grippers[0],
             sentences=store.episodes.sentences(episode),
-            state_known=store.facts.state_known,
+            state_known=store.metadata.state_known,
         )
 
     def _seen(self, episode: int) -> tuple[str, ...]:
         """Cameras of which the episode has more than black pictures."""
-        names = self.store.facts.camera_names
+        names = self.store.metadata.camera_names
         if self.store.episodes.black_wrist[episode]:
             return tuple(name for name in names if name != WRIST)
         return names

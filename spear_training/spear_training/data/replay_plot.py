@@ -175,7 +175,7 @@ def write_plot(store: FrameStore, episode: int, moments: int, out: Path) -> str:
     sentence = store.episodes.sentences(episode)[0]
     with rc_context(STYLE | {"axes.titlesize": 8.5, "axes.titleweight": "normal"}):
         figure = Figure(figsize=(9.0, 9.6))
-        title = f"{store.facts.name}, episode {episode}: {sentence}"
+        title = f"{store.metadata.name}, episode {episode}: {sentence}"
         draw_replay(figure, motion, chunks, pictures, title)
         out.parent.mkdir(parents=True, exist_ok=True)
         kind = out.suffix.lstrip(".") or "png"

@@ -38,7 +38,7 @@ from spear_training.data.statistics.motion import (
     oddities,
 )
 from spear_training.data.statistics.normalisation import HIGH, LOW, Normalisation, normalisation
-from spear_training.data.store.format import LOOKUP, WRIST, Reject, StoreFacts, read_rejects
+from spear_training.data.store.format import LOOKUP, WRIST, Reject, StoreMetadata, read_rejects
 from spear_training.data.store.reader import EpisodeMotion, FrameStore, episode_motion
 
 # Orientations as three angles that a person can follow in a drawing ----------------------------
@@ -268,7 +268,7 @@ def sample_motion(store: FrameStore, most_frames: int = MOST_FRAMES) -> MotionSa
         found = episode_motion(store, episode)
         intervals_s.append(np.diff(found.measured.stamps_s))
         if kept is None:
-            name = f"{store.facts.name} episode {episode}"
+            name = f"{store.metadata.name} episode {episode}"
             motion.add(name, found.measured, found.told, found.commands)
     intervals = np.concatenate(intervals_s)
     return MotionSample(
@@ -317,7 +317,7 @@ def _picture_sheet_row(store: FrameStore, episode: int) -> SheetRow:
     frames = spread(range(first, first + length), FRAMES)
     cameras = [
         name
-        for name in store.facts.camera_names
+        for name in store.metadata.camera_names
         if name != WRIST or not episodes.black_wrist[episode]
     ]
     strips, trouble = {}, ""
@@ -326,7 +326,7 @@ def _picture_sheet_row(store: FrameStore, episode: int) -> SheetRow:
             strips[camera] = [jpeg_address(store.jpeg(frame, camera)) for frame in frames]
     except DataFileError as error:
         trouble = str(error)
-    if not trouble and len(cameras) < len(store.facts.camera_names):
+    if not trouble and len(cameras) < len(store.metadata.camera_names):
         trouble = "It has no wrist camera."
     return SheetRow(episode, episodes.sentences(episode), strips, trouble)
 
@@ -354,26 +354,28 @@ def durations_s(store: FrameStore) -> NDArray:
 
 def headlines(store: FrameStore) -> list[Headline]:
     """Counts, time, rate and room."""
-    facts, lengths = store.facts, store.episodes.length
+    metadata, lengths = store.metadata, store.episodes.length
     # Each frame stands for the time until the next, the last one too.
-    motion_s = float(durations_s(store).sum()) + len(store.episodes) / facts.control_hz
+    motion_s = float(durations_s(store).sum()) + len(store.episodes) / metadata.control_hz
     places = (store.root / "data", store.root / LOOKUP)
     size = sum(path.stat().st_size for place in places for path in place.rglob("*"))
     return [
-        Headline(f"{facts.episodes:,}", "episodes", f"{int(np.median(lengths))} frames (median)"),
-        Headline(f"{facts.frames:,}", "frames", f"at {facts.control_hz:g} a second"),
+        Headline(
+            f"{metadata.episodes:,}", "episodes", f"{int(np.median(lengths))} frames (median)"
+        ),
+        Headline(f"{metadata.frames:,}", "frames", f"at {metadata.control_hz:g} a second"),
         Headline(time_words(motion_s), "of motion"),
         Headline(_bytes(size), "on disk", f"{size / max(1, len(store)) / 1e3:.1f} kB a frame"),
-        Headline(f"{facts.rejected:,}", "rejected", "cannot be used"),
-        Headline(f"{facts.not_selected:,}", "not selected", share_words(facts, doubt=False)),
+        Headline(f"{metadata.rejected:,}", "rejected", "cannot be used"),
+        Headline(f"{metadata.not_selected:,}", "not selected", share_words(metadata, doubt=False)),
     ]
 
 
-def share_words(facts: StoreFacts, doubt: bool = True) -> str:
+def share_words(metadata: StoreMetadata, doubt: bool = True) -> str:
     """How much of the sound episodes was taken, and how much the table expects."""
-    taken = facts.episodes / max(1, facts.episodes + facts.not_selected)
+    taken = metadata.episodes / max(1, metadata.episodes + metadata.not_selected)
     words = f"{100 * taken:.0f} % were taken"
-    subset = facts.source.get("subset") or {}
+    subset = metadata.source.get("subset") or {}
     if (expected := subset.get("expected_share")) is not None:
         words += f", about {100 * expected:.0f} % are expected"
     if doubt and subset.get("doubt"):
@@ -381,7 +383,7 @@ def share_words(facts: StoreFacts, doubt: bool = True) -> str:
     return words
 
 
-def fact_rows(facts: StoreFacts) -> list[tuple[str, str]]:
+def metadata_rows(metadata: StoreMetadata) -> list[tuple[str, str]]:
     """What the store says about itself, but for notes and counts: name and words."""
     told = {
         "commanded": "where the end effector was told to be",
@@ -389,32 +391,34 @@ def fact_rows(facts: StoreFacts) -> list[tuple[str, str]]:
     }
     grip = {"commanded": "what it was told", "measured": "not recorded: what was measured"}
     rows = [
-        ("robot", facts.robot),
-        ("actions", told[facts.action_from]),
-        ("gripper of actions", grip[facts.gripper_from]),
+        ("robot", metadata.robot),
+        ("actions", told[metadata.action_from]),
+        ("gripper of actions", grip[metadata.gripper_from]),
         (
             "poses",
             "measured, in the robot's base frame"
-            if facts.state_known
+            if metadata.state_known
             else "sums of deltas: only their differences are true",
         ),
-        ("read by", facts.reader),
+        ("read by", metadata.reader),
     ]
-    if facts.row:
-        rows.append(("row of the mixture table", f"{facts.row} (hash {facts.row_hash[:12]})"))
-    if facts.black_wrist:
-        words = f"{facts.black_wrist} of {facts.episodes} episodes; black pictures stand for it"
+    if metadata.row:
+        rows.append(("row of the mixture table", f"{metadata.row} (hash {metadata.row_hash[:12]})"))
+    if metadata.black_wrist:
+        words = (
+            f"{metadata.black_wrist} of {metadata.episodes} episodes; black pictures stand for it"
+        )
         rows.append(("without wrist camera", words))
-    for key, value in facts.source.items():
+    for key, value in metadata.source.items():
         if key != "notes" and value not in (None, "", [], {}):
             rows.append((key.replace("_", " "), _words(value)))
     return rows
 
 
-def camera_rows(facts: StoreFacts) -> list[tuple[str, str, str]]:
+def camera_rows(metadata: StoreMetadata) -> list[tuple[str, str, str]]:
     """Of each camera its name, its stored size, and how pictures came to it."""
     rows = []
-    for camera in facts.cameras:
+    for camera in metadata.cameras:
         fits = [fit_words(fit) for fit in camera.fits] or ["no episode has it"]
         if camera.native_aspect is not None:
             fits.append(
@@ -615,7 +619,7 @@ def write_report(root: str | Path) -> Path:
 
 
 def _values(store: FrameStore) -> dict:
-    facts = store.facts
+    metadata = store.metadata
     durations = durations_s(store)
     sentences, further = sentence_counts(store)
     rejects = read_rejects(store.root)
@@ -626,18 +630,18 @@ def _values(store: FrameStore) -> dict:
         everywhere = range(len(store.episodes))
         motions = [episode_motion(store, each) for each in spread(everywhere, SHOWN_EPISODES)]
         reach = [episode_motion(store, each) for each in spread(everywhere, REACH_EPISODES)]
-        troubles += sample.oddities(facts.name)
-        troubles += _rate_troubles(sample, facts.control_hz)
+        troubles += sample.oddities(metadata.name)
+        troubles += _rate_troubles(sample, metadata.control_hz)
     except DataFileError as error:
         troubles.append(str(error))
-    doubt = (facts.source.get("subset") or {}).get("doubt")
+    doubt = (metadata.source.get("subset") or {}).get("doubt")
     return {
-        "facts": facts,
+        "metadata": metadata,
         "headlines": [line for line in headlines(store) if line.value != "0"],
         "troubles": troubles,
-        "fact_rows": fact_rows(facts),
-        "notes": list(facts.source.get("notes") or ()) + ([doubt] if doubt else []),
-        "camera_rows": camera_rows(facts),
+        "metadata_rows": metadata_rows(metadata),
+        "notes": list(metadata.source.get("notes") or ()) + ([doubt] if doubt else []),
+        "camera_rows": camera_rows(metadata),
         "lengths": svg_address(lambda figure: draw_lengths(figure, durations), 5.4, 3.0),
         "reach": svg_address(lambda figure: draw_reach(figure, reach), 6.4, 3.4),
         "reach_episodes": len(reach),

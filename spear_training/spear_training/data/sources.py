@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from spear_training.data import bags as bag_facts
-from spear_training.data import lerobot as lerobot_facts
+from spear_training.data import bags as bag_reader
+from spear_training.data import lerobot as lerobot_reader
 from spear_training.data.bags import SUCCESS, BagReader, BagRules, find_bags
 from spear_training.data.lerobot import PRESETS, LeRobotKeys, LeRobotReader, load_keys
-from spear_training.data.oxe import reader as oxe_facts
+from spear_training.data.oxe import reader as oxe_reader
 from spear_training.data.oxe.reader import OxeReader
 from spear_training.data.oxe.table import Row, find_row, load_table
 from spear_training.data.reader import EpisodeReader
-from spear_training.data.store.format import StoreFacts
+from spear_training.data.store.format import StoreMetadata
 
 
 class EpisodeSource(Protocol):
@@ -31,7 +31,7 @@ class EpisodeSource(Protocol):
             DataFileError: the folder cannot be used.
         """
 
-    def facts(self, reader: EpisodeReader) -> StoreFacts:
+    def metadata(self, reader: EpisodeReader) -> StoreMetadata:
         """What the store of these recordings says about itself. Raises DataFileError."""
 
     def settled(self, reader: EpisodeReader) -> "EpisodeSource":
@@ -57,9 +57,9 @@ class OxeSource:
             self.row, self.folder, self.split, subset=self.subset, any_name=self.any_name
         )
 
-    def facts(self, reader: OxeReader) -> StoreFacts:
+    def metadata(self, reader: OxeReader) -> StoreMetadata:
         """See Source."""
-        return oxe_facts.store_facts(reader)
+        return oxe_reader.store_metadata(reader)
 
     def settled(self, reader: OxeReader) -> "OxeSource":
         """With the orders of rotations that were found in the data."""
@@ -81,9 +81,9 @@ class BagSource:
         """See Source."""
         return BagReader(self.folder, self.rules)
 
-    def facts(self, reader: BagReader) -> StoreFacts:
+    def metadata(self, reader: BagReader) -> StoreMetadata:
         """See Source."""
-        return bag_facts.store_facts(self.folder, self.rules)
+        return bag_reader.store_metadata(self.folder, self.rules)
 
     def settled(self, reader: BagReader) -> "BagSource":
         """See Source."""
@@ -107,9 +107,9 @@ class LeRobotSource:
         """See Source."""
         return LeRobotReader(self.folder, self.keys)
 
-    def facts(self, reader: LeRobotReader) -> StoreFacts:
+    def metadata(self, reader: LeRobotReader) -> StoreMetadata:
         """See Source."""
-        return lerobot_facts.store_facts(reader)
+        return lerobot_reader.store_metadata(reader)
 
     def settled(self, reader: LeRobotReader) -> "LeRobotSource":
         """See Source."""

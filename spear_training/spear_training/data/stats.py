@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = normalisation(motions, shares, options.scheme, bounds)
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / "statistics.json"
-        rows = {p.name: s.facts.row_hash for p, s in zip(parts, stores, strict=True)}
+        rows = {p.name: s.metadata.row_hash for p, s in zip(parts, stores, strict=True)}
         write_normalisation(path, found, shares, rows)
         odd = oddities(motions, found.pooled)
         page = write_statistics_report(options.out, motions, shares, found, odd)

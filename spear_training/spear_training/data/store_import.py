@@ -41,14 +41,14 @@ from spear_training.data.reader import DataFileError, EpisodeReader
 from spear_training.data.sources import EpisodeSource, parse_selection, selection_words, spread
 from spear_training.data.store.format import (
     BUILDING,
-    FACTS_PATH,
+    METADATA_PATH,
     V3_DATA_FILE_MB,
-    StoreFacts,
+    StoreMetadata,
     as_written,
     group_record_path,
-    read_facts,
     read_group,
     read_rejects,
+    read_store_metadata,
 )
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import (
@@ -441,7 +441,7 @@ class Forecast:
         )
 
 
-def look(reader: EpisodeReader, facts: StoreFacts, chosen: Sequence[int]) -> Forecast:
+def look(reader: EpisodeReader, metadata: StoreMetadata, chosen: Sequence[int]) -> Forecast:
     """Read some of the `chosen` episodes, and encode some pictures of each.
 
     Raises:
@@ -450,7 +450,7 @@ def look(reader: EpisodeReader, facts: StoreFacts, chosen: Sequence[int]) -> For
     sizes, reason = [], ""
     for index in spread(chosen, LOOKED_AT):
         try:
-            sizes.append(_episode_bytes(reader.read(index), facts))
+            sizes.append(_episode_bytes(reader.read(index), metadata))
         except (DataFileError, EpisodeError) as error:
             sizes.append(0.0)
             if not isinstance(error, NotSelected):
@@ -458,9 +458,9 @@ def look(reader: EpisodeReader, facts: StoreFacts, chosen: Sequence[int]) -> For
     return Forecast(float(np.mean(sizes)) if any(sizes) else None, reason)
 
 
-def _episode_bytes(episode: Episode, facts: StoreFacts) -> float:
+def _episode_bytes(episode: Episode, metadata: StoreMetadata) -> float:
     frame = float(ROW_BYTES)
-    for camera in facts.cameras:
+    for camera in metadata.cameras:
         if (video := episode.images.get(camera.name)) is None:
             continue
         some = np.stack([video[step] for step in spread(range(len(episode)), PICTURES)])
@@ -560,7 +560,7 @@ def _short(words: str, most: int = 60) -> str:
 
 def import_to_store(
     source: EpisodeSource, root: Path, episodes: str, workers: int, progress: ImportProgress
-) -> StoreFacts:
+) -> StoreMetadata:
     """Make a store of the chosen episodes, or go on where an earlier call was stopped.
 
     Args:
@@ -583,15 +583,15 @@ def import_to_store(
     chosen = parse_selection(episodes, len(reader))
     if not chosen:
         raise DataFileError(f"{source.folder}: holds no episode")
-    facts = source.facts(reader)
-    if is_finished(root) and _is_same_import(root, facts, chosen):
+    metadata = source.metadata(reader)
+    if is_finished(root) and _is_same_import(root, metadata, chosen):
         progress.say(f"{root} is finished already")
-        return read_facts(root / FACTS_PATH)
-    begin_store(root, facts)
+        return read_store_metadata(root / METADATA_PATH)
+    begin_store(root, metadata)
     with only_process(root):
         job = _Job(root, progress)
-        careful = WatchedReader(reader, facts.robot, lambda _: None)
-        forecast = look(careful, facts, chosen)
+        careful = WatchedReader(reader, metadata.robot, lambda _: None)
+        forecast = look(careful, metadata, chosen)
         if forecast.reason:
             progress.say(f"of those looked at first, {forecast.reason}")
         size = forecast.group_episodes(len(chosen))
@@ -605,7 +605,7 @@ def import_to_store(
         missing = [(g, groups[g]) for g in sorted({*range(len(groups))} - {*there})]
         if missing and (warning := forecast.room_warning(root, len(chosen) - done)):
             progress.say(warning)
-        write_groups(root, source.settled(reader), facts.robot, missing, workers, job)
+        write_groups(root, source.settled(reader), metadata.robot, missing, workers, job)
         progress.end()
         progress.say(f"finishing {root}")
         return finish_store(root, len(groups), job.numbering)
@@ -628,19 +628,19 @@ class _Job:
         self.numbering.advance()
 
 
-def _is_same_import(root: Path, facts: StoreFacts, chosen: Sequence[int]) -> bool:
+def _is_same_import(root: Path, metadata: StoreMetadata, chosen: Sequence[int]) -> bool:
     """Whether a finished store is what this import would make."""
     try:
         store = FrameStore(root)
-        held = store.facts
+        held = store.metadata
         looked_at = {*store.episodes.source_index.tolist()}
         looked_at |= {reject.source_index for reject in read_rejects(root)}
     except DataFileError:
         return False
     same = ("name", "robot", "control_hz", "action_from", "gripper_from", "state_known", "row_hash")
     return (
-        all(getattr(held, name) == getattr(facts, name) for name in same)
-        and held.camera_names == facts.camera_names
-        and held.source == as_written(facts).source
+        all(getattr(held, name) == getattr(metadata, name) for name in same)
+        and held.camera_names == metadata.camera_names
+        and held.source == as_written(metadata).source
         and looked_at == set(chosen)
     )

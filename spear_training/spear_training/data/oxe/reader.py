@@ -34,7 +34,7 @@ from spear_training.data.oxe.table import (
 )
 from spear_training.data.reader import DataFileError, EncodedVideo
 from spear_training.data.rlds import STEPS, FeatureSpec, RldsEpisode, RldsFolder
-from spear_training.data.store.format import PICTURE_SIZES, CameraFacts, StoreFacts
+from spear_training.data.store.format import PICTURE_SIZES, CameraMetadata, StoreMetadata
 
 # The pictures of an episode: decoded one by one, always RGB, black cameras left out.
 
@@ -249,7 +249,7 @@ class OxeReader:
         row: the rules, with every order decided.
         row_hash: of the row as it stands in the table.
         state_known, action_from, gripper_from: what the row says of every episode, in the words of
-            a store's facts.
+            a store's metadata.
 
     Raises:
         DataFileError: the folder cannot be used or holds another data set, the row has
@@ -301,7 +301,7 @@ class OxeReader:
         return self._subsets[-1] if self._subsets else None
 
     @property
-    def folder_facts(self) -> dict[str, str]:
+    def dataset_version(self) -> dict[str, str]:
         """Name, version and split of the data set."""
         folder = self._folder
         return {"dataset": folder.name, "version": folder.version, "split": folder.split}
@@ -376,7 +376,7 @@ class OxeReader:
         return videos
 
     def _source(self, record: RldsEpisode, index: int) -> dict[str, str]:
-        source = {**self.folder_facts, "index": str(index), "row": self.row.name}
+        source = {**self.dataset_version, "index": str(index), "row": self.row.name}
         if FILE_PATH in record.metadata:
             source["recorded_as"] = str(record.metadata[FILE_PATH])
         return source
@@ -465,15 +465,15 @@ def bridge_poses(position_and_euler: ArrayLike) -> NDArray:
 # What a row of the mixture table makes a store say about itself.
 
 
-def store_facts(reader: OxeReader) -> StoreFacts:
-    """The facts of the store that `reader` is imported to, before anything is counted."""
+def store_metadata(reader: OxeReader) -> StoreMetadata:
+    """The metadata of the store that `reader` is imported to, before anything is counted."""
     row = reader.row
-    return StoreFacts(
+    return StoreMetadata(
         name=reader.name,
         robot=row.robot,
         control_hz=row.control_hz,
         cameras=tuple(
-            CameraFacts(name, _aspect(row.cameras[name].native_aspect))
+            CameraMetadata(name, _aspect(row.cameras[name].native_aspect))
             for name in PICTURE_SIZES
             if name in row.cameras
         ),
@@ -494,7 +494,7 @@ def _aspect(native: tuple[int, ...] | None) -> float | None:
 def _source(reader: OxeReader) -> dict[str, Any]:
     row = reader.row
     return {
-        **reader.folder_facts,
+        **reader.dataset_version,
         "place": row.source.place or f"gs://gresearch/robotics/{row.source.name}",
         "subset": plain(reader.subset),
         "conditions": plain(row.conditions),

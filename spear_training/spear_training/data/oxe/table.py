@@ -111,7 +111,7 @@ class Subset:
         name: of it; it goes into the reader's name.
         key, matches: see Condition.
         expected_share: of the episodes, where somebody says it.
-        doubt: what is not known about it; it is passed on with the store's facts.
+        doubt: what is not known about it; it is passed on with the store's metadata.
     """
 
     name: str

@@ -374,15 +374,15 @@ def _parts(store: FrameStore, tasks: list[range], workers: int) -> Iterator[Moti
 def _count(root: Path, episodes: range, store: FrameStore | None = None) -> MotionStatistics:
     store = store or FrameStore(root)
     found = MotionStatistics()
-    commanded = store.facts.action_from == "commanded"
+    commanded = store.metadata.action_from == "commanded"
     for episode in episodes:
         first = int(store.episodes.first_frame[episode])
         rows = slice(first, first + int(store.episodes.length[episode]))
-        name = f"{store.facts.name} episode {episode}"
+        name = f"{store.metadata.name} episode {episode}"
         try:
             measured = stored_poses(store.stamps_s[rows], store.states[rows])
             told = stored_poses(measured.stamps_s, store.actions[rows]) if commanded else measured
-            found.add(name, measured, told, store.actions[rows, 7], store.facts.state_known)
+            found.add(name, measured, told, store.actions[rows, 7], store.metadata.state_known)
         except ValueError as error:
             raise DataFileError(f"{root}: {name}: {error}; import it again") from None
     return found
@@ -393,8 +393,8 @@ def _made_for(store: FrameStore) -> dict:
     return {
         "version": VERSION,
         "frames": len(store),
-        "row_hash": store.facts.row_hash,
-        "action_from": store.facts.action_from,
+        "row_hash": store.metadata.row_hash,
+        "action_from": store.metadata.action_from,
         "steps": STEPS,
         "dt_s": DT_S,
     }

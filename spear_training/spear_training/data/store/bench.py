@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import Episode
 from spear_training.data.reader import DataFileError
-from spear_training.data.store.format import EXTERNAL, PICTURE_SIZES, WRIST, CameraFacts, StoreFacts
+from spear_training.data.store.format import (
+    EXTERNAL,
+    PICTURE_SIZES,
+    WRIST,
+    CameraMetadata,
+    StoreMetadata,
+)
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import begin_store, finish_store, write_group
 
@@ -32,11 +38,11 @@ from spear_training.data.store.writer import begin_store, finish_store, write_gr
 HZ = 15.0
 _SCENES = 8
 
-MADE_UP_FACTS = StoreFacts(
+MADE_UP_METADATA = StoreMetadata(
     name="made_up",
     robot="none",
     control_hz=HZ,
-    cameras=(CameraFacts(EXTERNAL), CameraFacts(WRIST)),
+    cameras=(CameraMetadata(EXTERNAL), CameraMetadata(WRIST)),
     action_from="commanded",
     gripper_from="commanded",
     reader="spear_training.data.store.bench",
@@ -144,7 +150,7 @@ def bench_store(store: FrameStore, samples: int, seed: int = 0) -> BenchResult:
     """Read `samples` random frames of `store`, once as bytes and once decoded."""
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, len(store), (2, samples)).tolist()
-    cameras = store.facts.camera_names
+    cameras = store.metadata.camera_names
     jpeg_bytes = 0
     begin = time.process_time()
     for frame in chosen[0]:
@@ -168,7 +174,7 @@ def make_store(root: Path, frames: int) -> None:
         OSError: it cannot be written.
     """
     reader = MadeUpReader(-(-frames // _MADE_STEPS), _MADE_STEPS)
-    begin_store(root, MADE_UP_FACTS)
+    begin_store(root, MADE_UP_METADATA)
     groups = range(0, len(reader), _MADE_GROUP)
     for group, first in enumerate(groups):
         write_group(root, group, reader, range(first, min(first + _MADE_GROUP, len(reader))))

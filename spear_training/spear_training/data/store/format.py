@@ -61,7 +61,7 @@ def v3_data_path(root: Path, number: int) -> Path:
 # What a store says about itself: meta/spear.json -----------------------------------------------
 
 
-FACTS_PATH = "meta/spear.json"
+METADATA_PATH = "meta/spear.json"
 FORMAT, FORMAT_VERSION = "spear-store", 1
 EXTERNAL, WRIST = "external", "wrist"
 # Width and height of each camera's pictures [px] (facts/model.md 1.2).
@@ -69,7 +69,7 @@ PICTURE_SIZES = {EXTERNAL: (280, 210), WRIST: (112, 112)}
 
 
 @dataclass(frozen=True)
-class CameraFacts:
+class CameraMetadata:
     """One camera of the store.
 
     Attributes:
@@ -92,7 +92,7 @@ class CameraFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreFacts:
+class StoreMetadata:
     """meta/spear.json. What it says holds for every episode of the store.
 
     Attributes:
@@ -107,7 +107,7 @@ class StoreFacts:
         state_known: False where poses are sums of deltas: only their differences are true.
         reader: what read the source, in words.
         row, row_hash: of the mixture table; empty for a lab's own data.
-        source: further facts in words.
+        source: where the recordings are from, in words.
         episodes, frames: how many were stored.
         rejected, not_selected: how many episodes cannot be used, and how many can but were not
             asked for; meta/rejects.jsonl names each with its reason.
@@ -121,7 +121,7 @@ class StoreFacts:
     name: str
     robot: str
     control_hz: float
-    cameras: tuple[CameraFacts, ...]
+    cameras: tuple[CameraMetadata, ...]
     action_from: Literal["commanded", "reached"]
     gripper_from: Literal["commanded", "measured"]
     state_known: bool = True
@@ -141,7 +141,7 @@ class StoreFacts:
         object.__setattr__(self, "control_hz", float(self.control_hz))
         if self.format != FORMAT or self.version != FORMAT_VERSION:
             raise ConfigError(
-                f"facts are of {self.format} {self.version}; this SPEAR reads {FORMAT} "
+                f"metadata is of {self.format} {self.version}; this SPEAR reads {FORMAT} "
                 f"{FORMAT_VERSION}: import the data again"
             )
         if not self.name.strip() or "/" in self.name:
@@ -170,8 +170,8 @@ class StoreFacts:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
-def read_facts(path: Path) -> StoreFacts:
-    """Read what `write_facts` wrote.
+def read_store_metadata(path: Path) -> StoreMetadata:
+    """Read what `write_store_metadata` wrote.
 
     Raises:
         DataFileError: missing, damaged, foreign or newer file.
@@ -184,18 +184,18 @@ def read_facts(path: Path) -> StoreFacts:
         raise DataFileError(f"{path}: {error}") from None
 
 
-def as_written(facts: StoreFacts) -> StoreFacts:
-    """The facts as they come back from their file: tuples within `source` are lists there."""
-    return _from_json(facts.to_json())
+def as_written(metadata: StoreMetadata) -> StoreMetadata:
+    """The metadata as it comes back from their file: tuples within `source` are lists there."""
+    return _from_json(metadata.to_json())
 
 
-def write_facts(facts: StoreFacts, path: Path) -> None:
+def write_store_metadata(metadata: StoreMetadata, path: Path) -> None:
     """Write it, whole or not at all. Raises OSError."""
-    write_atomically(path, facts.to_json().encode())
+    write_atomically(path, metadata.to_json().encode())
 
 
-def _from_json(text: str) -> StoreFacts:
-    return read_dataclass(StoreFacts, json.loads(text), "facts")
+def _from_json(text: str) -> StoreMetadata:
+    return read_dataclass(StoreMetadata, json.loads(text), "metadata")
 
 
 # The columns of a store's data files -----------------------------------------------------------
@@ -217,9 +217,9 @@ def picture_column(camera: str) -> str:
     return PICTURE_PREFIX + camera
 
 
-def file_schema(facts: StoreFacts) -> pa.Schema:
+def file_schema(metadata: StoreMetadata) -> pa.Schema:
     """The Arrow schema of every data file."""
-    pictures = [(picture_column(camera), _PICTURE) for camera in facts.camera_names]
+    pictures = [(picture_column(camera), _PICTURE) for camera in metadata.camera_names]
     return pa.schema(
         [
             *pictures,
@@ -233,7 +233,7 @@ def file_schema(facts: StoreFacts) -> pa.Schema:
     )
 
 
-def lerobot_features(facts: StoreFacts) -> dict[str, dict]:
+def lerobot_features(metadata: StoreMetadata) -> dict[str, dict]:
     """The features of meta/info.json; a column that is not named there LeRobot refuses."""
     vector = {"dtype": "float32", "shape": [WIDTH], "names": list(STATE_NAMES)}
     pictures = {
@@ -242,22 +242,22 @@ def lerobot_features(facts: StoreFacts) -> dict[str, dict]:
             "shape": [camera.size[1], camera.size[0], 3],
             "names": ["height", "width", "channels"],
         }
-        for camera in facts.cameras
+        for camera in metadata.cameras
     }
     stamp = {"dtype": "float64", "shape": [1], "names": None}
     return pictures | {STATE: vector, ACTION: dict(vector), STAMP: stamp} | INDEX_FEATURES
 
 
-def episode_columns(episode: Episode, facts: StoreFacts) -> dict[str, NDArray]:
+def episode_columns(episode: Episode, metadata: StoreMetadata) -> dict[str, NDArray]:
     """An episode's numbers: states and actions (T, 8) float32, stamps (T,) float64 from 0 [s].
 
     Raises:
         EpisodeError: it does not hold what the store says of all its episodes.
     """
-    _check(episode, facts)
+    _check(episode, metadata)
     openings = episode.gripper_openings
-    commands = episode.gripper_commands if facts.gripper_from == "commanded" else openings
-    targets = episode.command_poses if facts.action_from == "commanded" else episode.poses
+    commands = episode.gripper_commands if metadata.gripper_from == "commanded" else openings
+    targets = episode.command_poses if metadata.action_from == "commanded" else episode.poses
     return {
         STATE: np.column_stack([episode.poses, openings]).astype(np.float32),
         ACTION: np.column_stack([targets, commands]).astype(np.float32),
@@ -269,7 +269,7 @@ def episode_table(
     columns: dict[str, NDArray],
     jpegs: dict[str, list[bytes]],
     numbers: dict[str, NDArray],
-    facts: StoreFacts,
+    metadata: StoreMetadata,
 ) -> pa.Table:
     """Rows of a data file.
 
@@ -277,12 +277,12 @@ def episode_table(
         columns: see `episode_columns`.
         jpegs: T encoded pictures by camera.
         numbers: the NUMBERS, each (T,).
-        facts: of the store.
+        metadata: of the store.
     """
     steps = len(columns[STAMP])
     frames = np.arange(steps)
     arrays: list[pa.Array] = []
-    for camera in facts.camera_names:
+    for camera in metadata.camera_names:
         paths = pa.nulls(steps, pa.string())
         encoded = pa.array(jpegs[camera], pa.binary())
         arrays.append(pa.StructArray.from_arrays([encoded, paths], _PICTURE.names))
@@ -290,24 +290,24 @@ def episode_table(
         arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(columns[name].ravel()), WIDTH))
     arrays += [
         pa.array(columns[STAMP]),
-        pa.array((frames / facts.control_hz).astype(np.float32)),
+        pa.array((frames / metadata.control_hz).astype(np.float32)),
         pa.array(frames),
         *(pa.array(np.asarray(numbers[name], np.int64)) for name in NUMBERS),
     ]
-    return pa.Table.from_arrays(arrays, schema=file_schema(facts))
+    return pa.Table.from_arrays(arrays, schema=file_schema(metadata))
 
 
-def _check(episode: Episode, facts: StoreFacts) -> None:
+def _check(episode: Episode, metadata: StoreMetadata) -> None:
     wanting = []
-    if facts.action_from == "commanded" and episode.command_poses is None:
+    if metadata.action_from == "commanded" and episode.command_poses is None:
         wanting.append("it has no commanded poses, but the store's actions are commanded")
-    if facts.gripper_from == "commanded" and episode.gripper_commands is None:
+    if metadata.gripper_from == "commanded" and episode.gripper_commands is None:
         wanting.append("it has no gripper commands, but the store's are commanded")
-    if facts.state_known != episode.state_known:
+    if metadata.state_known != episode.state_known:
         wanting.append(f"its state_known is {episode.state_known}, the store's is not")
-    if facts.camera_names[0] not in episode.images:
+    if metadata.camera_names[0] not in episode.images:
         held = ", ".join(episode.images) or "none"
-        wanting.append(f"it has no camera {facts.camera_names[0]!r} (it has {held})")
+        wanting.append(f"it has no camera {metadata.camera_names[0]!r} (it has {held})")
     if wanting:
         raise EpisodeError(f"{episode.name}: {'; '.join(wanting)}")
 

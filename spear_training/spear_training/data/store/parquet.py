@@ -310,7 +310,7 @@ class FileRows:
     """All rows of a data file but the pictures themselves.
 
     Attributes:
-        states, actions: (F, 8) float32, see StoreFacts.
+        states, actions: (F, 8) float32, see StoreMetadata.
         stamps_s: (F,) float64 [s] from the beginning of each episode.
         offsets, lengths: camera -> (F,) where its JPEG lies in the file [bytes].
         file_bytes: size of the file.

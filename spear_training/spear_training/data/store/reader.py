@@ -24,12 +24,12 @@ from spear_policy.shared.files import atomic_write, write_atomically
 from spear_training.data.reader import DataFileError
 from spear_training.data.store.format import (
     BUILDING,
-    FACTS_PATH,
     INFO_PATH,
     LOOKUP,
+    METADATA_PATH,
     WIDTH,
-    StoreFacts,
-    read_facts,
+    StoreMetadata,
+    read_store_metadata,
     v3_data_path,
 )
 from spear_training.data.store.parquet import EpisodeTable, FileRows, read_episodes, scan_file
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not (root / INFO_PATH).exists():
             raise DataFileError(f"{root}: is no finished store (it has no {INFO_PATH})")
-        cameras = read_facts(root / FACTS_PATH).camera_names
+        cameras = read_store_metadata(root / METADATA_PATH).camera_names
         episodes = read_episodes(root)
         numbers = list(dict.fromkeys(episodes.file_number.tolist()))
         write_lookup(root, cameras, episodes.length, _scanned(root, cameras, numbers))
@@ -302,11 +302,11 @@ class FrameStore:
 
     Attributes:
         root: its folder.
-        facts: what it is.
+        metadata: what it is.
         episodes: its episodes: first_frame, length, sentences(episode), ...
         states: (F, 8) float32 measured x y z [m], qx qy qz qw in the base frame, sign-continuous
             within an episode, and gripper opening 0..1.
-        actions: (F, 8) float32 the same, as it was told; see StoreFacts.action_from.
+        actions: (F, 8) float32 the same, as it was told; see StoreMetadata.action_from.
         stamps_s: (F,) float64 from the beginning of the episode [s].
         episode_of: (F,) int32 the episode of each frame.
 
@@ -322,17 +322,17 @@ class FrameStore:
             what = "is a begun import" if begun else f"is no store (it has no {INFO_PATH})"
             mend = "run it again to finish it" if begun else "make one with import_episodes"
             raise DataFileError(f"{self.root}: {what}; {mend}")
-        self.facts: StoreFacts = read_facts(self.root / FACTS_PATH)
+        self.metadata: StoreMetadata = read_store_metadata(self.root / METADATA_PATH)
         self.episodes: EpisodeTable = read_episodes(self.root)
         frames = int(self.episodes.length.sum())
-        lookup = open_lookup(self.root, self.facts.camera_names, frames)
+        lookup = open_lookup(self.root, self.metadata.camera_names, frames)
         self.states: NDArray[np.float32] = lookup.arrays["states"]
         self.actions: NDArray[np.float32] = lookup.arrays["actions"]
         self.stamps_s: NDArray[np.float64] = lookup.arrays["stamps_s"]
         self.episode_of: NDArray[np.int32] = lookup.arrays["episode_of"]
         self._spans = {
             name: (lookup.arrays[f"offset_{name}"], lookup.arrays[f"length_{name}"])
-            for name in self.facts.camera_names
+            for name in self.metadata.camera_names
         }
         self._first_frames = [file.first_frame for file in lookup.files]
         self._files = [(self.root / file.path, file.file_bytes) for file in lookup.files]
@@ -412,7 +412,7 @@ def episode_motion(store: FrameStore, episode: int) -> EpisodeMotion:
     rows = slice(first, first + int(store.episodes.length[episode]))
     try:
         measured = stored_poses(store.stamps_s[rows], store.states[rows])
-        commanded = store.facts.action_from == "commanded"
+        commanded = store.metadata.action_from == "commanded"
         told = stored_poses(measured.stamps_s, store.actions[rows]) if commanded else measured
     except ValueError as error:
         raise DataFileError(f"{store.root}: episode {episode}: {error}; import it again") from None

@@ -1,6 +1,6 @@
 """A store's life: begun, filled group by group, finished.
 
-    begin_store(root, facts)                      # once, or again to go on
+    begin_store(root, metadata)                      # once, or again to go on
     write_group(root, group, reader, indices)     # any process, any order
     finish_store(root, groups)                    # once all groups are there
 
@@ -31,8 +31,8 @@ from spear_training.data.reader import DataFileError, EpisodeReader
 from spear_training.data.store.format import (
     ACTION,
     BUILDING,
-    FACTS_PATH,
     INFO_PATH,
+    METADATA_PATH,
     PLAN_PATH,
     REJECTS_PATH,
     STATE,
@@ -44,12 +44,12 @@ from spear_training.data.store.format import (
     V3_TASKS,
     V3_VIDEO_FILE_MB,
     WRIST,
-    CameraFacts,
     CameraFit,
+    CameraMetadata,
     EpisodeRecord,
     GroupRecord,
     Reject,
-    StoreFacts,
+    StoreMetadata,
     as_written,
     episode_columns,
     episode_table,
@@ -61,11 +61,11 @@ from spear_training.data.store.format import (
     lerobot_features,
     local_numbers,
     picture_column,
-    read_facts,
     read_group,
+    read_store_metadata,
     v3_data_path,
-    write_facts,
     write_record,
+    write_store_metadata,
 )
 from spear_training.data.store.parquet import (
     ROW_GROUP_ROWS,
@@ -107,7 +107,7 @@ class StoredPictures:
     counted: int
 
 
-def store_pictures(video: Video, camera: CameraFacts) -> StoredPictures:
+def store_pictures(video: Video, camera: CameraMetadata) -> StoredPictures:
     """Fit and encode every picture of `video`.
 
     Raises:
@@ -136,7 +136,7 @@ def store_pictures(video: Video, camera: CameraFacts) -> StoredPictures:
     return StoredPictures(jpegs, plan, histogram, len(counted))
 
 
-def black_pictures(steps: int, camera: CameraFacts) -> StoredPictures:
+def black_pictures(steps: int, camera: CameraMetadata) -> StoredPictures:
     """What stands for a camera that the episode lacks; no part of the statistics."""
     width, height = camera.size
     black = encode_jpeg(np.zeros((height, width, 3), np.uint8))
@@ -206,23 +206,23 @@ def picture_statistics(histogram: NDArray[np.int64], counted: int) -> dict[str, 
 # The small files that make a folder of data files a LeRobotDataset v3.0 ------------------------
 
 
-def write_info(root: Path, facts: StoreFacts, tasks: int) -> None:
+def write_info(root: Path, metadata: StoreMetadata, tasks: int) -> None:
     """Write meta/info.json: from then on the store is finished. Raises OSError."""
-    hz = facts.control_hz
+    hz = metadata.control_hz
     info = {
         "codebase_version": V3,
-        "robot_type": facts.robot,
-        "total_episodes": facts.episodes,
-        "total_frames": facts.frames,
+        "robot_type": metadata.robot,
+        "total_episodes": metadata.episodes,
+        "total_frames": metadata.frames,
         "total_tasks": tasks,
         "chunks_size": V3_CHUNK_FILES,
         "data_files_size_in_mb": V3_DATA_FILE_MB,
         "video_files_size_in_mb": V3_VIDEO_FILE_MB,
         "fps": int(hz) if hz.is_integer() else hz,
-        "splits": {"train": f"0:{facts.episodes}"},
+        "splits": {"train": f"0:{metadata.episodes}"},
         "data_path": V3_DATA,
         "video_path": None,
-        "features": lerobot_features(facts),
+        "features": lerobot_features(metadata),
     }
     write_atomically(root / INFO_PATH, (json.dumps(info, indent=4) + "\n").encode())
 
@@ -339,11 +339,11 @@ def is_finished(root: str | Path) -> bool:
     return (Path(root) / INFO_PATH).exists()
 
 
-def begin_store(root: str | Path, facts: StoreFacts) -> None:
-    """Make the folder, or find that an import with the same facts was begun there.
+def begin_store(root: str | Path, metadata: StoreMetadata) -> None:
+    """Make the folder, or find that an import with the same metadata was begun there.
 
     Raises:
-        DataFileError: the folder holds a finished store, an import with other facts, or
+        DataFileError: the folder holds a finished store, an import with other metadata, or
             something else.
         OSError: it cannot be written.
     """
@@ -354,8 +354,8 @@ def begin_store(root: str | Path, facts: StoreFacts) -> None:
             shutil.rmtree(root / BUILDING)
         raise DataFileError(f"{root}: holds a finished data set; delete it or choose a new folder")
     if plan.exists():
-        held, wanted = read_facts(plan), as_written(facts)
-        for each in dataclasses.fields(StoreFacts):
+        held, wanted = read_store_metadata(plan), as_written(metadata)
+        for each in dataclasses.fields(StoreMetadata):
             old, new = getattr(held, each.name), getattr(wanted, each.name)
             if old != new:
                 raise DataFileError(
@@ -366,10 +366,12 @@ def begin_store(root: str | Path, facts: StoreFacts) -> None:
     if root.exists() and any(root.iterdir()) and not (root / BUILDING).is_dir():
         raise DataFileError(f"{root}: is not empty and holds no begun import; choose a new folder")
     plan.parent.mkdir(parents=True, exist_ok=True)
-    write_facts(facts, plan)
+    write_store_metadata(metadata, plan)
 
 
-def finish_store(root: str | Path, groups: int, numbering: Numbering | None = None) -> StoreFacts:
+def finish_store(
+    root: str | Path, groups: int, numbering: Numbering | None = None
+) -> StoreMetadata:
     """Make a store of groups 0 to `groups` - 1.
 
     Args:
@@ -391,31 +393,31 @@ def finish_store(root: str | Path, groups: int, numbering: Numbering | None = No
             f"{root}: group {numbering.groups} of {groups} is not written; run the import again"
         )
     records = [read_group(root, group) for group in range(groups)]
-    facts = _found(read_facts(root / PLAN_PATH), records)
-    if not facts.episodes:
+    metadata = _found(read_store_metadata(root / PLAN_PATH), records)
+    if not metadata.episodes:
         first = next((reject.reason for record in records for reject in record.rejects), "none")
         raise DataFileError(f"{root}: no episode was usable; the first reason is: {first}")
     (root / "meta").mkdir(exist_ok=True)
     write_episodes(root, _episode_tables(root, records, numbering))
     lengths = np.array([e.length for record in records for e in record.episodes])
-    write_lookup(root, facts.camera_names, lengths, _rows(root, records, facts))
-    arrays = open_lookup(root, facts.camera_names, facts.frames).arrays
-    pictures = _pictures(root, records, facts)
+    write_lookup(root, metadata.camera_names, lengths, _rows(root, records, metadata))
+    arrays = open_lookup(root, metadata.camera_names, metadata.frames).arrays
+    pictures = _pictures(root, records, metadata)
     write_statistics(root, arrays["states"], arrays["actions"], pictures)
     write_tasks(root, numbering.tasks)
     rejects = [dataclasses.asdict(reject) for record in records for reject in record.rejects]
     lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
     write_atomically(root / REJECTS_PATH, "".join(lines).encode())
-    write_facts(facts, root / FACTS_PATH)
+    write_store_metadata(metadata, root / METADATA_PATH)
     for left in root.rglob(".*.part"):  # of processes that were killed
         left.unlink()
-    write_info(root, facts, len(numbering.tasks))
+    write_info(root, metadata, len(numbering.tasks))
     shutil.rmtree(root / BUILDING)
-    return facts
+    return metadata
 
 
-def _found(plan: StoreFacts, records: list[GroupRecord]) -> StoreFacts:
-    """The facts with what the groups hold."""
+def _found(plan: StoreMetadata, records: list[GroupRecord]) -> StoreMetadata:
+    """The metadata with what the groups hold."""
     fits: dict[str, dict[Fit, None]] = {name: {} for name in plan.camera_names}
     for record in records:
         for each in record.fits:
@@ -455,7 +457,7 @@ def _episode_tables(root: Path, records: list[GroupRecord], numbering: Numbering
             yield group_table(record, group, *first, statistics)
 
 
-def _rows(root: Path, records: list[GroupRecord], facts: StoreFacts) -> Iterator:
+def _rows(root: Path, records: list[GroupRecord], metadata: StoreMetadata) -> Iterator:
     for group, record in enumerate(records):
         if record.episodes:
             arrays = _arrays(root, group)
@@ -465,16 +467,16 @@ def _rows(root: Path, records: list[GroupRecord], facts: StoreFacts) -> Iterator
                     arrays["states"],
                     arrays["actions"],
                     arrays["stamps_s"],
-                    {name: arrays[f"offsets/{name}"] for name in facts.camera_names},
-                    {name: arrays[f"lengths/{name}"] for name in facts.camera_names},
+                    {name: arrays[f"offsets/{name}"] for name in metadata.camera_names},
+                    {name: arrays[f"lengths/{name}"] for name in metadata.camera_names},
                     record.file_bytes,
                 ),
             )
 
 
-def _pictures(root: Path, records: list[GroupRecord], facts: StoreFacts) -> dict:
+def _pictures(root: Path, records: list[GroupRecord], metadata: StoreMetadata) -> dict:
     """Camera -> histogram of all groups' pictures, and of how many."""
-    result = {name: (np.zeros((3, 256), np.int64), 0) for name in facts.camera_names}
+    result = {name: (np.zeros((3, 256), np.int64), 0) for name in metadata.camera_names}
     for group, record in enumerate(records):
         arrays = _arrays(root, group) if record.episodes else {}
         for name, (histogram, counted) in result.items() if arrays else ():
@@ -501,18 +503,18 @@ def write_group(
     root, wanted = Path(root), tuple(int(index) for index in source_indices)
     if group_record_path(root, group).exists():
         return _written_before(root, group, wanted)
-    facts = read_facts(root / PLAN_PATH)
+    metadata = read_store_metadata(root / PLAN_PATH)
     path = v3_data_path(root, group)
     path.parent.mkdir(parents=True, exist_ok=True)
-    filling = _Filling(facts)
+    filling = _Filling(metadata)
     with atomic_write(path) as beside:
-        writer = open_writer(beside, file_schema(facts))
+        writer = open_writer(beside, file_schema(metadata))
         try:
             for index in wanted:
                 filling.add(reader, index, writer)
         finally:
             writer.close()
-        rows = scan_file(beside, facts.camera_names)
+        rows = scan_file(beside, metadata.camera_names)
         # In memory first: a zip file that meets a full disk complains once more when it is dropped.
         archive = io.BytesIO()
         np.savez(archive, **filling.arrays(rows))
@@ -543,25 +545,25 @@ def _written_before(root: Path, group: int, wanted: tuple[int, ...]) -> GroupRec
 class _Filling:
     """A group while its episodes come in."""
 
-    def __init__(self, facts: StoreFacts):
-        self._facts = facts
+    def __init__(self, metadata: StoreMetadata):
+        self._metadata = metadata
         self.episodes: list[EpisodeRecord] = []
         self.rejects: list[Reject] = []
         self.fits: dict[CameraFit, None] = {}
         self._sentences: dict[str, int] = {}
         self._frames = 0
         self._statistics: dict[str, list[NDArray]] = {}
-        self._histograms = {name: np.zeros((3, 256), np.int64) for name in facts.camera_names}
-        self._counted = dict.fromkeys(facts.camera_names, 0)
+        self._histograms = {name: np.zeros((3, 256), np.int64) for name in metadata.camera_names}
+        self._counted = dict.fromkeys(metadata.camera_names, 0)
 
     def add(self, reader: EpisodeReader, index: int, writer: pq.ParquetWriter) -> None:
         """Write an episode, whole, or note why it cannot be used."""
         try:
             episode = reader.read(index)
-            columns = episode_columns(episode, self._facts)
+            columns = episode_columns(episode, self._metadata)
             # All pictures before the first row: a damaged one must leave no part of an episode.
             pictures = {
-                camera.name: _group_pictures(episode, camera) for camera in self._facts.cameras
+                camera.name: _group_pictures(episode, camera) for camera in self._metadata.cameras
             }
         except (DataFileError, EpisodeError) as error:
             selected = not isinstance(error, NotSelected)
@@ -577,7 +579,7 @@ class _Filling:
             "task_index": np.full(steps, self._sentences[sentences[0]]),
         }
         jpegs = {name: stored.jpegs for name, stored in pictures.items()}
-        table = episode_table(columns, jpegs, numbers, self._facts)
+        table = episode_table(columns, jpegs, numbers, self._metadata)
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         black = WRIST in pictures and pictures[WRIST].fit is None
         self.episodes.append(
@@ -589,7 +591,7 @@ class _Filling:
     def arrays(self, rows: FileRows) -> dict[str, NDArray]:
         """What group_arrays_path holds: see `numbering` and `finish`."""
         result = {"states": rows.states, "actions": rows.actions, "stamps_s": rows.stamps_s}
-        for name in self._facts.camera_names:
+        for name in self._metadata.camera_names:
             result[f"offsets/{name}"] = rows.offsets[name]
             result[f"lengths/{name}"] = rows.lengths[name]
             result[f"histogram/{name}"] = self._histograms[name]
@@ -611,7 +613,7 @@ class _Filling:
                 self._statistics.setdefault(f"stats/{feature}/{name}", []).append(value)
 
 
-def _group_pictures(episode: Episode, camera: CameraFacts) -> StoredPictures:
+def _group_pictures(episode: Episode, camera: CameraMetadata) -> StoredPictures:
     if camera.name not in episode.images:
         return black_pictures(len(episode), camera)
     return store_pictures(episode.images[camera.name], camera)
