@@ -98,7 +98,7 @@ def annotate(folder: Path, out: Path, num_shards: int, **options) -> int:
     from spear_policy.shared.progress import ProgressDisplay
     from spear_training.annotation.job import AnnotationJob, annotate_here, run_job
     from spear_training.annotation.pipeline import Pipeline
-    from spear_training.annotation.sources import photograph_items
+    from spear_training.annotation.records import photograph_items
     from spear_training.annotation.stages import JobError
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

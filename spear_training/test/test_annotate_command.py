@@ -5,6 +5,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from spear_training.annotation.annotate import main
 from spear_training.annotation.commands import run as run_command
 from spear_training.annotation.commands.run import stage_settings
 from spear_training.annotation.run_folder import read_annotations
-from spear_training.annotation.stages import JobError, PipelineSpec
+from spear_training.annotation.stages import STAGES, JobError, PipelineSpec
 
-STAGES = ["--detector", "given", "--segmenter", "given", "--geometry", "depth"]
+GIVEN = ["--detector", "given", "--segmenter", "given", "--geometry", "depth"]
 NETWORKS = ["--detector", "gemini", "--segmenter", "sam2", "--geometry", "moge"]
 
 
@@ -25,7 +26,7 @@ NETWORKS = ["--detector", "gemini", "--segmenter", "sam2", "--geometry", "moge"]
 def annotate(tmp_path):
     """Return a function that annotates a list into OUT and returns the exit code."""
 
-    def run(path, *more, stages=STAGES):
+    def run(path, *more, stages=GIVEN):
         return main(["--items", str(path), "--out", str(tmp_path / "out"), *stages, *more])
 
     return run
@@ -132,16 +133,16 @@ def test_a_list_that_cannot_be_used_is_named(annotate, tmp_path, content, words,
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     path = write_list(tmp_path / "list", 1)
     (tmp_path / "file").touch()
-    assert main(["--items", str(path), "--out", str(tmp_path / "file" / "out"), *STAGES]) == 2
+    assert main(["--items", str(path), "--out", str(tmp_path / "file" / "out"), *GIVEN]) == 2
     assert "file/out: Not a directory" in capsys.readouterr().err
 
 
 def test_photographs_that_nobody_has_looked_at_fail_with_the_reason(tmp_path, capsys):
     write_pictures(tmp_path / "photos", ["a", "b"])
     words = ["run", "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "photos" / "out")]
-    assert main([*words, *STAGES]) == 1
+    assert main([*words, *GIVEN]) == 1
     assert "a.png: failed, given: the item has no objects" in capsys.readouterr().out
-    assert main([*words, *STAGES]) == 1  # OUT lies in the folder, but is not part of the list
+    assert main([*words, *GIVEN]) == 1  # OUT lies in the folder, but is not part of the list
 
 
 def test_gemini_without_a_key_stops_the_job_before_the_first_record(tmp_path, capsys, monkeypatch):
@@ -182,6 +183,11 @@ def test_options_reach_the_stage_they_are_for(tmp_path):
     settings = {stage["stage"]: stage for stage in pipeline.settings}
     assert settings["gemini"]["temperature"] == 0.2
     assert settings["moge"]["version"] == "v2"
+
+
+def test_the_page_about_annotation_names_every_stage():
+    page = (Path(__file__).parents[2] / "docs" / "annotation.md").read_text()
+    assert [stage.name for stage in STAGES if f"`{stage.name}`" not in page] == []
 
 
 def test_phrases_come_from_words_or_a_file(tmp_path):

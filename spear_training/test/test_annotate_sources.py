@@ -8,8 +8,7 @@ from PIL import Image
 
 from spear_training.annotation.annotate import main
 from spear_training.annotation.frame import read_frame
-from spear_training.annotation.records import RecordError, read_items
-from spear_training.annotation.sources import photograph_items
+from spear_training.annotation.records import RecordError, photograph_items, read_items
 from spear_training.data.oxe.reader import BridgeReader
 
 

@@ -123,6 +123,9 @@ class OrientedBox:
 def minimal_box(cloud_m: NDArray[np.float64]) -> OrientedBox:
     """Fit a box of least volume; points that are not finite do not count.
 
+    A box along the principal axes would be simpler and wrong: a cube's is up to four times too
+    large (facts/data.md 3).
+
     Args:
         cloud_m: (P, 3).
 
@@ -184,6 +187,16 @@ POINTS_COMPARED = 400
 
 def best_axes(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Axes (3, 3), columns, right-handed, of a smallest box around points (P, 3).
+
+    As for all such searches, a box is tried that lies flush with each face of the convex hull and
+    with an edge of that face. Two things are peculiar to clouds from pictures:
+
+    - A ball's cloud of 10,000 points has a hull of 20,000 faces, so the faces tried are those of
+      the hull of a few hundred points, the outermost ones in directions all around. The size of
+      the box still comes from all points.
+    - A camera that sees two faces of a carton sees half of it, and the box flush with the cut from
+      edge to edge is exactly as large as the carton: noise alone would choose. So among the boxes
+      that are hardly larger than the smallest, the one is taken on whose faces the points lie.
 
     Args:
         points_m: around the origin, along their principal axes; neither on a line nor in a plane.
@@ -257,7 +270,17 @@ _NAMINGS = [
 
 
 def ordered_vertices(box: OrientedBox) -> NDArray[np.float64]:
-    """Corners (8, 3) of a box in the camera frame, in the canonical order."""
+    """Corners (8, 3) of a box in the camera frame, in the canonical order.
+
+    A library may list the axes of a box in any order and with either sign. Here each axis is given
+    to the camera axis that it fits best, and points along it: of the 48 ways to name them, the one
+    with the largest sum of the three cosines. Corner 0 is then the left, upper, near one, corner 7
+    the right, lower, far one.
+
+    No such rule can be continuous: turning a cube by 90 degrees brings it onto itself, so somewhere
+    on the way the names must jump. Here they jump where two axes of the box fit two of the camera
+    equally well, which for a turn about a camera axis is at 45 degrees.
+    """
     order, signs = max(_NAMINGS, key=lambda naming: _fitness(box.axes, *naming))
     half_edges = box.axes[:, order] * signs * (box.extents_m[order] / 2)
     return box.centre_m + CORNER_SIDES @ half_edges.T

@@ -108,6 +108,10 @@ def surface_pixels(
 ) -> NDArray[np.bool_]:
     """Leave out pixels beside a jump of depth, then small parts that jumps cut off.
 
+    Two things put wrong points into a mask. Where depth jumps, cameras and networks alike report
+    points in the air between the two surfaces; and a mask that is a pixel too wide takes in a rim
+    of the background. A statistical test on the cloud finds neither well: such points are many, and
+    have each other for neighbours. In the picture they are easy to find: depth jumps around them.
     Pixels outside the mask do not count, so that the rim of a clean mask stays.
 
     Args:

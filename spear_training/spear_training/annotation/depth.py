@@ -1,8 +1,9 @@
 """The geometry `depth`: a measured depth picture and the camera's intrinsics."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +16,31 @@ NOTHING_MEASURED = 0
 SATURATED = np.iinfo(np.uint16).max  # whatever is farther than the file can say
 
 
+@dataclass(frozen=True)
 class DepthGeometry:
-    """Reads 16-bit depth along the optical axis and gives each pixel its point, in metres."""
+    """Reads 16-bit depth along the optical axis and gives each pixel its point, in metres.
 
-    name = "depth"
-    parallel = 1
+    Attributes:
+        root: folder of the list of items.
+        max_range_m: from where on depth is not believed.
 
-    def __init__(self, root: Path, max_range_m: float | None = None):
-        """Take the folder of the list of items, and from where on depth is not believed.
+    Raises:
+        JobError: the range is not above 0.
+    """
 
-        Raises:
-            JobError: the range is not above 0.
-        """
-        if max_range_m is not None and not max_range_m > 0:
-            raise JobError(f"max_range_m is {max_range_m}; it must be above 0")
-        self._root, self._max_range_m = Path(root), max_range_m
+    root: Path
+    max_range_m: float | None = None
+    name: ClassVar[str] = "depth"
+    parallel: ClassVar[int] = 1
+
+    def __post_init__(self):
+        if self.max_range_m is not None and not self.max_range_m > 0:
+            raise JobError(f"max_range_m is {self.max_range_m}; it must be above 0")
 
     @property
     def settings(self) -> dict:
         """What the points depend on besides the files."""
-        return {"max_range_m": self._max_range_m}
+        return {"max_range_m": self.max_range_m}
 
     def __call__(self, frame: Frame) -> Frame:
         """Add the points.
@@ -49,15 +55,15 @@ class DepthGeometry:
                 f"the item has no {missing}: add them to the list, or take the geometry moge"
             )
         _check(given, camera)
-        stored = read_depth(self._root / given.path)
+        stored = read_depth(self.root / given.path)
         try:
             units = in_picture(frame.fit, stored, NOTHING_MEASURED)
         except ValueError as error:
             raise StageError(f"{given.path} does not fit: {error}") from None
         depth_m = (units / given.units_per_m).astype(np.float32)
         known = (units != NOTHING_MEASURED) & (units != SATURATED) & frame.visible
-        if self._max_range_m is not None:
-            known &= depth_m <= self._max_range_m
+        if self.max_range_m is not None:
+            known &= depth_m <= self.max_range_m
         if not known.any():
             raise StageError(f"{given.path} has no pixel with a measured depth in range")
         camera = intrinsics_in_picture(frame.fit, camera)

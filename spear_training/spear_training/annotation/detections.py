@@ -1,4 +1,4 @@
-"""One rule for boxes and one for labels, whoever found them."""
+"""What every detector's finds go through: one rule for boxes, one for labels, one of each kind."""
 
 import math
 import unicodedata
@@ -135,14 +135,11 @@ def _tidied(label: str) -> str:
     return " ".join(words[1:] if words and words[0] in _ARTICLES else words)
 
 
-# Only objects that are the one of their kind in the picture, so that a name says which.
-
-
 class KeepUnique:
     """Drops all objects of a label that was found more than once, as the paper does.
 
-    An object that an earlier stage dropped counts too (a second bowl stays a second bowl if its
-    mask is damaged), unless nobody sees it in the picture.
+    So a name says which object is meant. An object that an earlier stage dropped counts too (a
+    second bowl stays a second bowl if its mask is damaged), unless nobody sees it in the picture.
     """
 
     name = "unique"

@@ -138,7 +138,7 @@ def read_release(release: Path, selection: Selection) -> dict[str, CameraOfTake]
     return dict(sorted(found.items()))
 
 
-def make_unit(folder: FrameFolder, name: str, camera: CameraOfTake, selection: Selection) -> Unit:
+def make_camera(folder: FrameFolder, name: str, camera: CameraOfTake, selection: Selection) -> Unit:
     """Write the pictures of one camera, with their masks.
 
     Raises:
@@ -280,7 +280,12 @@ class _Packet:
 
 
 class VideoFrames:
-    """An open video; use it as a context."""
+    """An open video; use it as a context.
+
+    Number 0 is the picture that is shown first. A first pass over the file, without decoding, notes
+    where each picture and the key pictures lie. From the last key picture before a wanted one the
+    video is decoded onwards, unless the decoder is there already.
+    """
 
     def __init__(self, path: Path):
         """Open a video and note where its pictures are.

@@ -353,11 +353,12 @@ _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```|\Z)", re.DOTALL | re.IGNOREC
 
 
 def parse_answer(text: str) -> tuple[list[Detection], list[Dropped]]:
-    """Read an answer.
+    """Read an answer: a list of {"box_2d": [ymin, xmin, ymax, xmax], "label": "..."}.
 
-    An entry that is none is dropped with its reason; the others stay. An answer that was cut off
-    is refused as a whole: what was cut may be the second bowl, without which the first one would
-    pass for the only one.
+    The numbers run from 0 to 1000 from the upper left corner of the picture. What comes may be
+    wrapped in a fence of Markdown, cut off, or no JSON at all. An entry that is none is dropped
+    with its reason; the others stay. An answer that was cut off is refused as a whole: what was cut
+    may be the second bowl, without which the first one would pass for the only one.
 
     Returns:
         Detections in pixels of the picture of 840x630, and what was dropped.
@@ -444,7 +445,11 @@ def answer_key(image: bytes, asked: dict) -> str:
 
 
 class AnswerCache:
-    """The folder. It is made when the first answer is put in."""
+    """The folder, made when the first answer is put in.
+
+    One file an answer, named by a hash of all that the answer depends on. Any number of processes
+    and machines may share it.
+    """
 
     def __init__(self, folder: Path):
         """Take the folder."""

@@ -1,6 +1,6 @@
-"""The detector `given`: objects that the list of items names, for data that has them already.
+"""The detector and the segmenter `given`: objects that the list of items names, with their masks.
 
-EgoExo4D's masks come this way, and so does any list of boxes that another program wrote.
+Ego-Exo4D's masks come this way, and so does any list of boxes that another program wrote.
 """
 
 from dataclasses import replace
@@ -53,7 +53,7 @@ def detect_given(frame: Frame, found: GivenObject) -> tuple[list[Candidate], lis
             box = box_of_mask(given_mask(frame, found.mask))
         else:
             raise ObjectError("the item gives neither its box nor its mask")
-    except (ObjectError, RecordError) as error:
+    except ObjectError as error:
         return [], [Dropped(reported_label(found.label), str(error))]
     return sort_out([Detection(found.label, box)], frame.visible)
 
@@ -62,14 +62,14 @@ def given_mask(frame: Frame, stored: dict) -> NDArray[np.bool_]:
     """A mask of the item in the picture (630, 840), False in padding.
 
     Raises:
-        RecordError: it is damaged, or not of the stored picture's size.
+        ObjectError: it is damaged, or not of the stored picture's size.
     """
     try:
         return in_picture(frame.fit, decode_mask(stored), outside=False)
-    except RecordError:
-        raise
+    except RecordError as error:
+        raise ObjectError(str(error)) from None
     except ValueError as error:
-        raise RecordError(f"its mask does not fit: {error}") from None
+        raise ObjectError(f"its mask does not fit: {error}") from None
 
 
 def box_of_mask(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
@@ -84,14 +84,11 @@ def box_of_mask(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     return float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0
 
 
-# The segmenter `given`: masks that the list of items holds.
-
-
 class GivenSegmenter:
     """Takes the masks of the objects that the detector `given` found.
 
-    A candidate is not told by its place in the list, for stages between may have dropped others.
-    It is the item's object that gives this label and this box: the detector's own rule is
+    A candidate cannot be known by its place in the list, for stages between may have dropped
+    others. It is the item's object that gives this label and this box: the detector's own rule is
     applied again, so the box is the same to the last bit.
     """
 
@@ -110,7 +107,7 @@ class GivenSegmenter:
         for candidate in frame.candidates:
             try:
                 mask = _mask_of(candidate, frame, masks)
-            except RecordError as error:
+            except ObjectError as error:
                 lost.append(Dropped(candidate.label, str(error)))
             else:
                 kept.append(replace(candidate, mask=mask))
@@ -131,10 +128,10 @@ def _mask_of(
 ) -> NDArray[np.bool_]:
     stored = masks.get((candidate.label, candidate.box_xyxy_px), [])
     if len(stored) > 1:
-        raise RecordError("the item has it twice")
+        raise ObjectError("the item has it twice")
     if not stored or stored[0] is None:
-        raise RecordError("the item has no mask for it")
+        raise ObjectError("the item has no mask for it")
     mask = given_mask(frame, stored[0]) & frame.visible
     if not mask.any():
-        raise RecordError("its mask is empty")
+        raise ObjectError("its mask is empty")
     return mask

@@ -23,7 +23,10 @@ from spear_training.annotation.stages import JobError, ObjectError
 
 
 class PhraseText:
-    """The text of some phrases.
+    """The text of some phrases: "mug. cutting board.".
+
+    The network says for each box and each token of it how sure it is. A token belongs to the phrase
+    that it was cut from.
 
     Attributes:
         phrases: as given.

@@ -9,7 +9,12 @@ from typing import Any, Generic, TypeVar
 
 from spear_training.annotation.stages import JobError
 
-# Libraries that only some stages need: imported when such a stage first works.
+T = TypeVar("T")
+INSTALL = "pip install --upgrade transformers"
+DTYPES = ("float32", "bfloat16", "float16")
+# transformers fills missing weights with random numbers and only warns. A few may be missing for
+# harmless reasons (buffers that are computed), a tenth may not.
+MOST_MISSING = 0.1
 
 
 def load_library(module: str, install: str, stage: str) -> ModuleType:
@@ -34,17 +39,6 @@ def load_library(module: str, install: str, stage: str) -> ModuleType:
         raise JobError(
             f"{stage} needs {module}, which is installed but does not start ({error}): {install}"
         ) from None
-
-
-# Neural networks of the stages: loaded when first needed, used by one thread at a time.
-
-
-T = TypeVar("T")
-INSTALL = "pip install --upgrade transformers"
-DTYPES = ("float32", "bfloat16", "float16")
-# transformers fills missing weights with random numbers and only warns. A few may be missing for
-# harmless reasons (buffers that are computed), a tenth may not.
-MOST_MISSING = 0.1
 
 
 class OneAtATime(Generic[T]):

@@ -1,12 +1,12 @@
-"""The annotation of one picture, as it is stored: one JSON line, numbers ready for questions.
+"""What is to be annotated, an item a picture, and its annotation as it is stored, a record.
 
-Everything is in the picture of 840x630 that the stages worked on, and in that camera's frame
-(x right, y down, z forward). `spear_policy.inference.image_geometry` makes the same picture, and
-the model's of 280x210, from the file that `image` names; so the model sees what was annotated.
+Both are lines of JSON. First the items and where they come from, then the records, last their
+masks.
 """
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco
 
-# What is to be annotated: one item a picture, and what is already known about it.
+from spear_policy.shared.files import write_lines
+
+PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX = 840, 630
+STATUSES = ("ok", "empty", "failed")
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_DECIMALS_M = 5  # a hundredth of a millimetre
+
+Triple = tuple[float, float, float]
+
+
+class RecordError(ValueError):
+    """An item, a record, a mask or a video cannot be read; says which, and what about it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class GivenDepth:
 
     Attributes:
         path: of the PNG.
-        units_per_m: 1000 for millimetres, 5000 for the TUM data set.
+        units_per_m: 1000 for millimetres, 5000 for the TUM dataset.
     """
 
     path: str
@@ -63,7 +74,17 @@ class GivenDepth:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to annotate.
+    """One picture to annotate, a line of a list. Only `id` and `image` must be there:
+
+        {"id": "take_3/000120", "image": "frames/000120.jpg", "native_aspect": 1.333,
+         "objects": [{"label": "bowl", "box_xyxy_px": [12, 40, 90, 130],
+                      "mask": {"size": [480, 640], "counts": "..."}}],
+         "depth": {"path": "depth/000120.png", "units_per_m": 5000},
+         "intrinsics": {"fx": 535.4, "fy": 539.2, "cx": 320.1, "cy": 247.6}}
+
+    Paths are relative to the file's folder. All pixels are those of the picture as stored: boxes
+    run from edge to edge (a whole picture is 0, 0, width, height), intrinsics count pixel centres
+    (the top left one is 0, 0), a mask is COCO's compressed run-length encoding.
 
     Attributes:
         id: unique in its list; names the picture in every record and report.
@@ -107,14 +128,14 @@ class Item:
             item = cls(
                 objects=None
                 if objects is None
-                else tuple(_items_object(found) for found in objects),
+                else tuple(_given_object(found) for found in objects),
                 depth=depth and GivenDepth(str(depth["path"]), float(depth["units_per_m"])),
                 intrinsics=camera and Intrinsics(**{k: float(v) for k, v in camera.items()}),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             said = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise RecordError(f"no item: {said}; annotation/items.py shows one") from None
+            raise RecordError(f"no item: {said}; annotation/records.py shows one") from None
         for name in ("id", "image"):
             if not isinstance(getattr(item, name), str) or not getattr(item, name):
                 raise RecordError(f"{name} must be words that are not empty")
@@ -146,14 +167,11 @@ def read_items(path: Path) -> list[Item]:
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
-    """Write a list beside, then rename, so that it is whole or not there."""
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("w", encoding="utf-8") as file:
-        file.writelines(item.to_json() + "\n" for item in items)
-    beside.replace(path)
+    """Write a list, whole or not at all. Raises OSError."""
+    write_lines(path, (item.to_json().encode() for item in items))
 
 
-def _items_object(values: dict) -> GivenObject:
+def _given_object(values: dict) -> GivenObject:
     box = values.get("box_xyxy_px")
     if box is not None:
         left, top, right, bottom = (float(side) for side in box)
@@ -166,18 +184,53 @@ def _items_object(values: dict) -> GivenObject:
     return GivenObject(str(values["label"]), box, mask)
 
 
-# The annotation of one picture, as it is stored: one JSON line, numbers ready for questio.
+def photograph_items(folder: Path, but_not: Path | None = None) -> list[Item]:
+    """List the pictures of a folder and its folders.
+
+    The id of a picture is its path below the folder, with "/". Hidden files and folders (their
+    name begins with a point) do not count; links count as what they lead to. The order is that
+    of the ids' characters, the same on every machine.
+
+    Args:
+        but_not: a folder that is left out: where the results go.
+
+    Raises:
+        RecordError: there is no such folder, no picture in it, or a name that is no text.
+    """
+    if not folder.is_dir():
+        raise RecordError(f"{folder} is no folder; name one with pictures")
+    left_out = but_not and but_not.resolve()
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in _pictures(folder, left_out, frozenset())
+    )
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise RecordError(f"{folder}: the name {name!r} is not in UTF-8; rename it") from None
+    if not names:
+        raise RecordError(f"{folder} has no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    return [Item(name, name) for name in names]
 
 
-PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX = 840, 630
-STATUSES = ("ok", "empty", "failed")
-_DECIMALS_M = 5  # a hundredth of a millimetre
+def _pictures(folder: Path, left_out: Path | None, above: frozenset[Path]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here == left_out or here in above:  # a link to a folder above would never end
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise RecordError(f"{folder} cannot be read ({error.strerror})") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _pictures(Path(entry.path), left_out, above | {here})
+        elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
+            yield Path(entry.path)
 
-Triple = tuple[float, float, float]
 
-
-class RecordError(ValueError):
-    """A stored annotation cannot be read; says what about it."""
+# Records ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -228,6 +281,11 @@ class Dropped:
 class Annotation:
     """What is known about one picture.
 
+    Everything is in the picture of 840x630 that the stages worked on, and in that camera's frame
+    (x right, y down, z forward). `spear_policy.inference.image_geometry` makes the same picture,
+    and the model's of 280x210, from the file that `image` names; so the model sees what was
+    annotated.
+
     Attributes:
         id, image, native_aspect: the item's.
         status: ok; empty: no object is left, see `dropped` and `reason`; failed: see `reason`.
@@ -274,7 +332,7 @@ class Annotation:
             camera = values.pop("intrinsics")
             annotation = cls(
                 intrinsics=camera and Intrinsics(**camera),
-                objects=tuple(_object(found) for found in values.pop("objects")),
+                objects=tuple(_annotated_object(found) for found in values.pop("objects")),
                 gaps_m=tuple((i, j, tuple(xyz)) for i, j, xyz in values.pop("gaps_m", ())),
                 pixel_points=tuple(tuple(point) for point in values.pop("pixel_points")),
                 dropped=tuple(Dropped(**drop) for drop in values.pop("dropped")),
@@ -287,7 +345,7 @@ class Annotation:
         return annotation
 
 
-def _object(values: dict) -> AnnotatedObject:
+def _annotated_object(values: dict) -> AnnotatedObject:
     values = dict(values)
     for name in ("box_xyxy_px", "closest_m", "furthest_m"):
         values[name] = tuple(values[name])
@@ -308,7 +366,7 @@ def _rounded(value):
     return value
 
 
-# Masks as COCO stores them: compressed run lengths, columns first.
+# Masks as COCO stores them: compressed run lengths, columns first ---------------------------------
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict:

@@ -11,7 +11,6 @@ Units may be made by several processes at once, in any order; the list comes out
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,63 +21,8 @@ from PIL import Image
 
 from spear_policy.inference.episode import EpisodeError
 from spear_policy.shared.files import write_atomically, write_lines, write_or_verify
-from spear_training.annotation.records import Item, RecordError
+from spear_training.annotation.records import Item
 from spear_training.data.reader import DataFileError, EpisodeReader
-
-# A folder of pictures as a list of items: what is in it and below it, in a fixed order.
-
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-
-
-def photograph_items(folder: Path, but_not: Path | None = None) -> list[Item]:
-    """List the pictures of a folder and its folders.
-
-    The id of a picture is its path below the folder, with "/". Hidden files and folders (their
-    name begins with a point) do not count; links count as what they lead to. The order is that
-    of the ids' characters, the same on every machine.
-
-    Args:
-        but_not: a folder that is left out: where the results go.
-
-    Raises:
-        RecordError: there is no such folder, no picture in it, or a name that is no text.
-    """
-    if not folder.is_dir():
-        raise RecordError(f"{folder} is no folder; name one with pictures")
-    left_out = but_not and but_not.resolve()
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in _pictures(folder, left_out, frozenset())
-    )
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise RecordError(f"{folder}: the name {name!r} is not in UTF-8; rename it") from None
-    if not names:
-        raise RecordError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
-    return [Item(name, name) for name in names]
-
-
-def _pictures(folder: Path, left_out: Path | None, above: frozenset[Path]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here == left_out or here in above:  # a link to a folder above would never end
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise RecordError(f"{folder} cannot be read ({error.strerror})") from None
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _pictures(Path(entry.path), left_out, above | {here})
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            yield Path(entry.path)
-
-
-# A folder of pictures that were taken out of recordings, with the list of them.
-
 
 JPEG_QUALITY = 95
 
@@ -142,9 +86,9 @@ class FrameFolder:
         write_atomically(path, json.dumps(values, ensure_ascii=False))
 
     def make(
-        self, units: Sequence[str], make_unit: Callable[[str], Unit], say: Callable[[str], None]
+        self, units: Sequence[str], make_unit: Callable[[str], Unit], report: Callable[[str], None]
     ) -> int:
-        """Make the units that are missing, and say how each went.
+        """Make the units that are missing, and report how each went.
 
         Returns:
             How much was rejected in these units, in earlier runs as well.
@@ -157,14 +101,14 @@ class FrameFolder:
             begin = f"[{count}/{len(units)}] {unit}"
             if self.has(unit):
                 rejected += len(self._read(unit)["rejected"])
-                say(f"{begin}: kept")
+                report(f"{begin}: kept")
                 continue
             made = make_unit(unit)
             self.finish_unit(unit, made)
             rejected += len(made.rejected)
             for reason in made.rejected:
-                say(f"{begin}: REJECTED, {reason}")
-            say(f"{begin}: {len(made.items)} pictures")
+                report(f"{begin}: REJECTED, {reason}")
+            report(f"{begin}: {len(made.items)} pictures")
         return rejected
 
     def finish(self, units: Sequence[str]) -> tuple[int, int] | None:
@@ -205,10 +149,10 @@ def _jpeg(image: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-# BridgeData V2: frames of the camera over the shoulder, as items.
-
+# BridgeData V2: frames of the camera over the shoulder --------------------------------------------
 
 CAMERA = "external"
+# Stored pictures were squashed to a square from 640x480; the stages see the scene as it was.
 NATIVE_ASPECT = 4 / 3
 
 
@@ -217,7 +161,7 @@ def bridge_units(reader: EpisodeReader, every_episode: int) -> dict[str, int]:
     return {f"{reader.name}/{index:06d}": index for index in range(0, len(reader), every_episode)}
 
 
-def make_unit(
+def make_episode(
     folder: FrameFolder, name: str, reader: EpisodeReader, index: int, every: int
 ) -> Unit:
     """Write each so many-th picture of an episode, the first one included.

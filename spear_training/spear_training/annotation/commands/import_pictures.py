@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _egoexo4d(options: argparse.Namespace):
-    from spear_training.annotation.ego_exo4d import Selection, make_unit, read_release
+    from spear_training.annotation.ego_exo4d import Selection, make_camera, read_release
     from spear_training.annotation.sources import FrameFolder
 
     selection = Selection(
@@ -105,11 +105,11 @@ def _egoexo4d(options: argparse.Namespace):
     units = read_release(options.release, selection)
     options.out.mkdir(parents=True, exist_ok=True)
     folder = FrameFolder(options.out, selection.settings)
-    return folder, units, lambda name: make_unit(folder, name, units[name], selection)
+    return folder, units, lambda name: make_camera(folder, name, units[name], selection)
 
 
 def _bridge(options: argparse.Namespace):
-    from spear_training.annotation.sources import FrameFolder, bridge_units, make_unit
+    from spear_training.annotation.sources import FrameFolder, bridge_units, make_episode
     from spear_training.annotation.stages import JobError
     from spear_training.data.oxe.reader import BridgeReader
     from spear_training.data.reader import DataFileError
@@ -130,7 +130,7 @@ def _bridge(options: argparse.Namespace):
     return (
         folder,
         units,
-        lambda name: make_unit(folder, name, reader, units[name], options.every),
+        lambda name: make_episode(folder, name, reader, units[name], options.every),
     )
 
 

@@ -159,9 +159,8 @@ def run(options: argparse.Namespace) -> int:
         describe,
         run_job,
     )
-    from spear_training.annotation.records import read_items
+    from spear_training.annotation.records import photograph_items, read_items
     from spear_training.annotation.run_folder import Shard, agree_on_run, shards_for
-    from spear_training.annotation.sources import photograph_items
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if options.shard is None and options.num_shards > 1:
