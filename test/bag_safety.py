@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from rosbags.highlevel import AnyReader
 
-from spear_bringup.control.limits import Limits, Verdict
+from spear_bringup.control.gate import Verdict
+from spear_bringup.control.limits import Limits
 from spear_bringup.trials.bag_reader import read_trial
 from spear_bringup.trials.metrics import speeds
 from spear_policy.geometry import quaternions as quat

@@ -137,7 +137,7 @@ def test_a_breach_is_found(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("spear_policy.inference.engine", "from spear_policy.geometry.chunks import Chunk"),
+        ("spear_policy.inference.engine", "from spear_policy.geometry.poses import Chunk"),
         ("spear_policy.nodes.policy_node", "import rclpy"),
         ("spear_bringup.nodes.demo", "from spear_policy.nodes.lifecycle import Node"),
         ("spear_training.train.loop", "import torch\nfrom spear_bringup.sim import scene"),

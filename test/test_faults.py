@@ -8,7 +8,7 @@ from graph_fixture import START_TIMEOUT_S, Watcher, simulation
 
 from spear_bringup.sim.tasks import task_of_seed
 from spear_msgs.msg import ActionChunk, GateStatus
-from spear_policy.geometry.chunks import Chunk
+from spear_policy.geometry.poses import Chunk
 from spear_policy.nodes.messages import chunk_to_msg, pose_array, stamp_to_s
 
 pytestmark = pytest.mark.kills_processes

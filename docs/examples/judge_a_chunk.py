@@ -7,8 +7,7 @@ import sys
 
 from spear_bringup.control.command_core import CommandCore
 from spear_bringup.control.limits import Limits, Timing
-from spear_policy.geometry.chunks import chunk_from_poses
-from spear_policy.geometry.poses import Pose, PoseHistory
+from spear_policy.geometry.poses import Pose, PoseHistory, chunk_from_poses
 
 
 def main(metres=0.05):
@@ -28,7 +27,7 @@ def main(metres=0.05):
         commanded=start,
         history=history,
     )
-    verdict = decision.judgement
+    verdict = decision.gate
     print(f"{verdict.verdict.name}: {verdict.reason.name} {verdict.text}")
 
 

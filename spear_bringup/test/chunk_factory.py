@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from spear_policy.geometry.chunks import Chunk, as_array, chunk_from_poses
-from spear_policy.geometry.poses import Pose, PoseHistory
+from spear_policy.geometry.poses import Chunk, Pose, PoseHistory, as_array, chunk_from_poses
 from spear_policy.geometry.quaternions import from_rotation_vector, multiply
 
 DOWN = Pose([0.45, 0.0, 0.38], [1.0, 0.0, 0.0, 0.0])

@@ -2,7 +2,7 @@
 
 import time
 
-from spear_bringup.drivers.protocol import RobotFault
+from spear_bringup.drivers.protocol import RobotError
 from spear_bringup.graph import free_loopback_host
 
 HOST = free_loopback_host()  # of the fixture `robot`
@@ -18,9 +18,9 @@ def until(condition, seconds=60.0):
 
 
 def fault(call, *arguments):
-    """The RobotFault of a call, or None."""
+    """The RobotError of a call, or None."""
     try:
         call(*arguments)
-    except RobotFault as raised:
+    except RobotError as raised:
         return raised
     return None

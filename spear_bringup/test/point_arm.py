@@ -5,14 +5,12 @@ import time
 
 import numpy as np
 
-from spear_bringup.control.chunk_player import Running
 from spear_bringup.control.command_core import CommandCore
 from spear_bringup.control.limits import Limits, Timing
-from spear_bringup.control.path import Start, path_through
+from spear_bringup.control.path import Reference, RunningPath, path_through
 from spear_bringup.drivers.arm_session import ArmSession
 from spear_bringup.drivers.protocol import RobotState
-from spear_policy.geometry.chunks import chunk_from_poses
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Pose, chunk_from_poses
 
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 START = np.array([0.45, 0.0, 0.38])
@@ -59,7 +57,7 @@ class PointArm:
             raise self.refusal
         now_s = time.monotonic()
         self.sent.append(path)
-        self._running = Running(path, self._at(now_s), now_s)
+        self._running = RunningPath(path, self._at(now_s), now_s)
 
     def send_joints(self, durations_s, joint_positions_rad):
         orientations = np.tile(DOWN, (len(durations_s), 1))
@@ -84,7 +82,7 @@ class PointArm:
 
     def _at(self, now_s):
         if self._running is None:
-            return Start.at_rest(Pose(self._place, DOWN))
+            return Reference.at_rest(Pose(self._place, DOWN))
         return self._running.at(now_s)
 
 
@@ -136,11 +134,11 @@ class Driver:
         object.__setattr__(made, "chunk_id", self._chunk_id)
         object.__setattr__(made, "source_id", "test")
         self.session.on_chunk(made, hold=False, received_age_s=0.0)
-        return self.session.judgement
+        return self.session.gate
 
     def judged(self):
-        """(verdict, reason) of the newest judgement."""
-        return self.session.judgement.verdict, self.session.judgement.reason
+        """(verdict, reason) of the newest decision."""
+        return self.session.gate.verdict, self.session.gate.reason
 
     @property
     def place(self):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from chunk_factory import DOWN, straight_chunk, turned
 
-from spear_bringup.control.chunk_player import ChunkPlayer
+from spear_bringup.control.path import ChunkPlayer
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.chunks import chunk_from_poses
+from spear_policy.geometry.poses import chunk_from_poses
 
 
 def make_player():

@@ -7,9 +7,9 @@ import pytest
 from chunk_factory import DOWN, resting_history, straight_chunk, turned
 
 from spear_bringup.control.command_core import CommandCore
-from spear_bringup.control.limits import Limits, Reason, Timing, Verdict
-from spear_policy.geometry.chunks import chunk_from_poses
-from spear_policy.geometry.poses import Pose
+from spear_bringup.control.gate import Reason, Verdict
+from spear_bringup.control.limits import Limits, Timing
+from spear_policy.geometry.poses import Pose, chunk_from_poses
 
 SLOW = [0.1, 0.0, 0.0]
 
@@ -35,15 +35,15 @@ def tick(core, now_s, pose=DOWN, **kwargs):
 
 
 def assert_verdict(decision, verdict, reason):
-    assert (decision.judgement.verdict, decision.judgement.reason) == (verdict, reason)
-    assert verdict is Verdict.PASS or decision.judgement.text
-    assert (decision.path is not None) == decision.judgement.moves
+    assert (decision.gate.verdict, decision.gate.reason) == (verdict, reason)
+    assert verdict is Verdict.PASS or decision.gate.text
+    assert (decision.path is not None) == decision.gate.moves
 
 
 def test_a_gentle_chunk_passes_unchanged():
     decision = give(make_core(), straight_chunk(SLOW))
     assert_verdict(decision, Verdict.PASS, Reason.NONE)
-    assert decision.judgement.chunk_id == 1 and decision.judgement.source_id == "policy"
+    assert decision.gate.chunk_id == 1 and decision.gate.source_id == "policy"
     assert np.isclose(decision.observation_age_s, 0.05)
 
 
@@ -51,7 +51,7 @@ def test_a_fast_chunk_is_slowed_along_its_own_path():
     asked = give(make_core(max_linear_speed_m_s=1.0), straight_chunk([0.2, 0, 0])).path
     decision = give(make_core(max_linear_speed_m_s=0.1), straight_chunk([0.2, 0, 0]))
     assert_verdict(decision, Verdict.CLAMPED, Reason.LINEAR_SPEED)
-    assert decision.judgement.time_scale > 1.9
+    assert decision.gate.time_scale > 1.9
     assert np.array_equal(decision.path.positions_m, asked.positions_m)
     assert np.sum(decision.path.durations_s) > 1.9 * np.sum(asked.durations_s)
 
@@ -130,7 +130,7 @@ def test_a_second_publisher_is_noticed_at_once_and_the_arm_holds():
     give(core, straight_chunk(SLOW))
     decision = give(core, straight_chunk(SLOW, source_id="intruder"), now_s=10.06)
     assert_verdict(decision, Verdict.HELD, Reason.DUPLICATE_SOURCE)
-    assert decision.stop and "intruder" in decision.judgement.text
+    assert decision.stop and "intruder" in decision.gate.text
 
 
 def test_a_restarted_policy_may_take_over_after_silence():
@@ -138,7 +138,7 @@ def test_a_restarted_policy_may_take_over_after_silence():
     give(core, straight_chunk(SLOW))
     chunk = straight_chunk(SLOW, stamp_s=12.0, source_id="restarted")
     history = resting_history(until_s=12.1)
-    assert give(core, chunk, now_s=12.05, history=history).judgement.verdict is Verdict.PASS
+    assert give(core, chunk, now_s=12.05, history=history).gate.verdict is Verdict.PASS
 
 
 def test_an_anchor_that_is_not_where_the_arm_was_is_rejected():
@@ -172,9 +172,9 @@ def test_leaving_the_reach_sphere_is_rejected():
 
 def test_an_arm_that_is_outside_may_come_back_but_not_go_further():
     inside = {"workspace_max_m": (0.40, 0.4, 0.7)}
-    assert give(make_core(**inside), straight_chunk([-0.1, 0, 0])).judgement.moves
-    assert not give(make_core(**inside), straight_chunk([0.1, 0, 0])).judgement.moves
-    assert not give(make_core(**inside), straight_chunk([0, 0.1, 0])).judgement.moves
+    assert give(make_core(**inside), straight_chunk([-0.1, 0, 0])).gate.moves
+    assert not give(make_core(**inside), straight_chunk([0.1, 0, 0])).gate.moves
+    assert not give(make_core(**inside), straight_chunk([0, 0.1, 0])).gate.moves
 
 
 def test_a_hold_stops_at_once_and_the_next_chunk_resumes():
@@ -201,7 +201,7 @@ def test_a_timeout_never_comes_before_chunk_timeout_s_from_receipt():
     core = make_core()
     give(core, straight_chunk([0.01, 0, 0], stamp_s=9.21), now_s=10.0)  # last step due at 10.21
     assert tick(core, 10.25) is None
-    assert tick(core, 10.31).judgement.reason is Reason.CHUNK_TIMEOUT
+    assert tick(core, 10.31).gate.reason is Reason.CHUNK_TIMEOUT
 
 
 def test_a_latch_refuses_everything_until_released():
@@ -211,7 +211,7 @@ def test_a_latch_refuses_everything_until_released():
     core.latch(Reason.ROBOT_REFLEX, "later", 10.1)
     assert core.latched.reason is Reason.ROBOT_LOST, "the first reason stays"
     core.release()
-    assert give(core, straight_chunk(SLOW)).judgement.moves
+    assert give(core, straight_chunk(SLOW)).gate.moves
 
 
 def test_chunks_are_held_while_the_driver_is_busy():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from spear_bringup.control.limits import Limits, Reason, Verdict
+from spear_bringup.control.gate import Reason, Verdict
+from spear_bringup.control.limits import Limits
 from spear_bringup.drivers.homing import joint_path, judge_joint_path
 from spear_policy.geometry.poses import Pose
 
@@ -28,16 +29,16 @@ def test_no_joint_is_faster_than_the_limit_and_the_goal_is_reached(travel):
 
 def test_a_good_way_passes_as_it_is():
     path = joint_path(START, START + (0.1, 0.1, 0.0), 0.2)
-    judgement, allowed = judge_joint_path(path, place(START), place, Limits())
-    assert judgement.verdict is Verdict.PASS
+    gate, allowed = judge_joint_path(path, place(START), place, Limits())
+    assert gate.verdict is Verdict.PASS
     assert allowed.total_s == pytest.approx(path.total_s)
 
 
 def test_a_way_that_is_too_fast_at_the_end_effector_is_slowed_down_and_not_bent():
     path = joint_path(START, START + (0.2, 0.0, 0.0), 0.5)
     limits = Limits(max_linear_speed_m_s=0.2)
-    judgement, allowed = judge_joint_path(path, place(START), place, limits)
-    assert judgement.verdict is Verdict.CLAMPED
+    gate, allowed = judge_joint_path(path, place(START), place, limits)
+    assert gate.verdict is Verdict.CLAMPED
     assert allowed.total_s > 1.5 * path.total_s
     assert np.array_equal(allowed.positions_rad, path.positions_rad)
 
@@ -48,5 +49,5 @@ def test_a_way_that_leaves_the_workspace_in_between_is_rejected():
         return Pose(joints_rad + (0.0, 0.0, bulge), DOWN)
 
     path = joint_path(START, START + (0.2, 0.0, 0.0), 0.2)
-    judgement, _ = judge_joint_path(path, place(START), over_the_top, Limits())
-    assert (judgement.verdict, judgement.reason) == (Verdict.REJECTED, Reason.OUTSIDE_WORKSPACE)
+    gate, _ = judge_joint_path(path, place(START), over_the_top, Limits())
+    assert (gate.verdict, gate.reason) == (Verdict.REJECTED, Reason.OUTSIDE_WORKSPACE)

@@ -1,6 +1,7 @@
 """The Franka driver as a node: chunks, services and faults over the wire; a simulated robot."""
 
 import gc
+import sys
 import threading
 import time
 
@@ -19,8 +20,7 @@ from spear_bringup.graph import free_loopback_host
 from spear_bringup.nodes.franka_driver import FrankaDriver
 from spear_msgs.msg import ActionChunk, EndEffectorCommand, EndEffectorState, GateStatus
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.chunks import chunk_from_poses
-from spear_policy.geometry.poses import Pose, distance
+from spear_policy.geometry.poses import Pose, chunk_from_poses, distance
 from spear_policy.nodes import messages as qos
 from spear_policy.nodes.messages import chunk_to_msg, pose_from_msg, stamp_to_s
 
@@ -153,6 +153,23 @@ def until(condition, seconds=60.0):
     return value
 
 
+def files_entered(call):
+    """The suite's own files that `call()` enters on this thread, in order."""
+    found = {}
+
+    def note(frame, event, _):
+        name = frame.f_code.co_filename
+        if event == "call" and "/spear_" in name and "/test/" not in name and "/msg/" not in name:
+            found.setdefault(name[name.rindex("/spear_") + 1 :])
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return list(found)
+
+
 @pytest.fixture(scope="module")
 def robot(ros_domain):
     """A simulated robot that also publishes /clock."""
@@ -228,6 +245,17 @@ def test_a_chunk_moves_the_arm_and_the_command_says_what_was_sent(ready, lab):
     )
     assert np.allclose(moved, (0.06, 0.0, 0.0), atol=0.003)
     assert np.allclose(turned, (0.0, 0.0, 0.2), atol=0.02)
+
+
+def test_a_chunk_enters_at_most_nine_files_on_its_way_to_the_robot(ready, lab):
+    entered = []
+    for _ in range(2):  # the first one may still import what it needs
+        lab.fresh()
+        chunk, info = lab.chunk((0.02, 0.0, 0.0)), {"received_timestamp": time.time_ns()}
+        entered = files_entered(lambda: ready._on_chunk(chunk, info))  # noqa: B023
+    print("chunk to robot:", *entered, sep="\n  ")
+    assert any(name.endswith("drivers/franka.py") for name in entered)
+    assert len(entered) <= 9, entered
 
 
 def test_states_carry_frames_rising_stamps_and_joint_names(ready, lab):

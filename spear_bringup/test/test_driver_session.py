@@ -8,10 +8,11 @@ import pytest
 from point_arm import START, Driver, assert_noticed_in_time
 
 from spear_bringup.control.command_core import CommandCore
-from spear_bringup.control.limits import Limits, Reason, Timing, Verdict
+from spear_bringup.control.gate import Reason, Verdict
+from spear_bringup.control.limits import Limits, Timing
 from spear_bringup.drivers.gripper_worker import GripperWorker
-from spear_bringup.drivers.homing import HomingFailed, go_home
-from spear_bringup.drivers.protocol import FaultKind, RobotFault
+from spear_bringup.drivers.homing import HomingError, go_home
+from spear_bringup.drivers.protocol import FaultKind, RobotError
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_good_chunk_moves_the_arm_and_is_told(drive):
     until(lambda: driver.place[0] > START[0] + 0.049)
     decision, about_chunk, sample = next(row for row in driver.decisions if row[1])
     assert about_chunk and decision.path is not None
-    assert decision.judgement.source_id == "test"
+    assert decision.gate.source_id == "test"
     assert np.allclose(sample.state.measured.position_m, START)
 
 
@@ -105,12 +106,12 @@ def test_a_silent_robot_is_lost_within_its_timeout_and_back_only_by_recover(driv
 )
 def test_each_fault_of_the_robot_latches_with_its_own_reason(drive, kind, reason):
     driver = drive()
-    driver.arm.refusal = RobotFault(kind, "the arm is tired")
+    driver.arm.refusal = RobotError(kind, "the arm is tired")
     until(lambda: driver.session.core.latched is not None)
     assert driver.judged() == (Verdict.STOPPED, reason)
-    assert "the arm is tired" in driver.session.judgement.text
-    assert "~/recover" in driver.session.judgement.text
-    with pytest.raises(RobotFault, match="tired"):
+    assert "the arm is tired" in driver.session.gate.text
+    assert "~/recover" in driver.session.gate.text
+    with pytest.raises(RobotError, match="tired"):
         driver.session.recover()
     assert driver.session.core.latched is not None
     driver.arm.refusal = None
@@ -125,7 +126,7 @@ def test_a_person_s_stop_latches_at_once(drive):
     assert driver.arm.stops
     assert driver.judged() == (Verdict.STOPPED, Reason.STOP_REQUESTED)
     assert driver.chunk().verdict is Verdict.STOPPED
-    with pytest.raises(RobotFault, match="recover"):
+    with pytest.raises(RobotError, match="recover"):
         driver.session.activate()
 
 
@@ -133,8 +134,8 @@ def test_a_malformed_message_is_rejected_with_its_ids(drive):
     driver = drive()
     driver.session.refuse("someone", 7, "header.frame_id is 'map'")
     decision, about_chunk, _ = driver.decisions[-1]
-    assert about_chunk and decision.judgement.reason is Reason.MALFORMED
-    assert (decision.judgement.source_id, decision.judgement.chunk_id) == ("someone", 7)
+    assert about_chunk and decision.gate.reason is Reason.MALFORMED
+    assert (decision.gate.source_id, decision.gate.chunk_id) == ("someone", 7)
     assert driver.session.core.counts[Verdict.REJECTED] == 1
 
 
@@ -153,7 +154,7 @@ def test_a_clock_that_stalls_under_simulated_time_holds_the_arm_once(drive):
     until(lambda: driver.judged() == (Verdict.HELD, Reason.CLOCK_FAULT))
     assert driver.arm.stops == 2  # one on activation, one before this was told
     time.sleep(0.3)
-    faults = [row for row in driver.decisions if row[0].judgement.reason is Reason.CLOCK_FAULT]
+    faults = [row for row in driver.decisions if row[0].gate.reason is Reason.CLOCK_FAULT]
     assert len(faults) == 1
     clock["runs"] = True
     until(lambda: driver.chunk((0.01, 0.0, 0.0)).moves)
@@ -168,7 +169,7 @@ def test_a_thread_of_the_driver_that_breaks_latches_the_arm(drive, monkeypatch):
 
     monkeypatch.setattr(driver.session.core, "tick", broken)
     until(lambda: driver.session.core.latched is not None)
-    assert "a bug" in driver.session.judgement.text
+    assert "a bug" in driver.session.gate.text
     until(lambda: driver.arm.stops > 1)
     assert driver.chunk().verdict is Verdict.STOPPED
 
@@ -257,7 +258,7 @@ def test_homing_goes_there_and_holds_chunks_meanwhile(drive):
 
 def test_a_way_home_out_of_the_workspace_is_refused_and_nothing_moves(drive):
     driver = drive()
-    with pytest.raises(HomingFailed, match="workspace"):
+    with pytest.raises(HomingError, match="workspace"):
         go_home(driver.session, np.array([0.45, 0.8, 0.38]), 0.2, open_gripper=False)
     assert driver.arm.sent == []
     assert driver.chunk((0.01, 0.0, 0.0)).moves
@@ -284,7 +285,7 @@ def test_homing_ends_at_once_when_it_is_interrupted(drive, interruption):
             driver.session.deactivate()
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(HomingFailed):
+    with pytest.raises(HomingError):
         go_home(driver.session, HOME, 0.02, open_gripper=False)
     assert driver.place[0] < HOME[0] - 0.02
     assert driver.arm.stops

@@ -7,7 +7,7 @@ import pytest
 
 from spear_bringup.trials.bag_reader import StateSeries
 from spear_bringup.trials.results import ReplayedEpisode, following_errors
-from spear_policy.geometry.chunks import Chunk
+from spear_policy.geometry.poses import Chunk
 from spear_policy.geometry.tracking import TimedPoses
 
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])

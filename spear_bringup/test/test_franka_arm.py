@@ -10,7 +10,7 @@ from franka_fixture import HOST
 from spear_bringup.control.path import path_through
 from spear_bringup.drivers.franka import FrankaArm, FrankaSettings
 from spear_bringup.drivers.homing import joint_path
-from spear_bringup.drivers.protocol import FaultKind, RobotFault
+from spear_bringup.drivers.protocol import FaultKind, RobotError
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.poses import apply_delta, distance
 
@@ -208,7 +208,7 @@ def test_a_path_with_nan_never_reaches_the_robot(arm, part):
     start = arm.read_state().commanded
     path = straight(start, (0.05, 0.0, 0.0))
     getattr(path, part).flat[1] = np.nan
-    with pytest.raises(RobotFault, match="not finite") as refusal:
+    with pytest.raises(RobotError, match="not finite") as refusal:
         arm.send(path)
     assert refusal.value.kind is FaultKind.PLANNER
     end = follow(arm, until_s=0.1)[-1]

@@ -167,7 +167,7 @@ def test_a_silent_address_does_not_keep_the_process_from_ending():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 1
-    assert "RobotFault" in done.stderr and "10.255.255.1" in done.stderr
+    assert "RobotError" in done.stderr and "10.255.255.1" in done.stderr
 
 
 def test_a_kernel_without_real_time_is_refused_with_the_way_out(robot):

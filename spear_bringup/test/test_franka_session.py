@@ -12,7 +12,8 @@ from franka_fixture import HOST, until
 from point_arm import assert_noticed_in_time
 
 from spear_bringup.control.command_core import CommandCore, GripperLogic
-from spear_bringup.control.limits import Limits, Reason, Timing
+from spear_bringup.control.gate import Reason
+from spear_bringup.control.limits import Limits, Timing
 from spear_bringup.drivers.arm_session import ArmSession
 from spear_bringup.drivers.franka import (
     FrankaArm,
@@ -22,7 +23,7 @@ from spear_bringup.drivers.franka import (
 )
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.homing import joint_path
-from spear_bringup.drivers.protocol import FaultKind, RobotFault
+from spear_bringup.drivers.protocol import FaultKind, RobotError
 
 TRIES = 3
 
@@ -47,7 +48,7 @@ def recovered(session):
     """Whether the session came back and stays without a latch for a moment."""
     try:
         session.recover()
-    except RobotFault:
+    except RobotError:
         return False
     before = session.sample
     until(lambda: session.sample is not before)
@@ -115,7 +116,7 @@ def test_a_deaf_hand_is_reported_while_its_width_still_comes(robot, gripper):
 
 
 def test_a_hand_at_a_wrong_address_fails_with_a_sentence():
-    with pytest.raises(RobotFault, match="gripper at 127.42.0.99 refuses") as refusal:
+    with pytest.raises(RobotError, match="gripper at 127.42.0.99 refuses") as refusal:
         FrankaGripper(FrankaGripperSettings("127.42.0.99")).connect()
     assert refusal.value.kind is FaultKind.NETWORK
 

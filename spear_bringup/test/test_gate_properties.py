@@ -85,7 +85,7 @@ def test_ten_thousand_random_chunks_never_make_a_knot_or_segment_break_a_limit(s
         if decision.path is not None:
             assert_within_limits(decision.path, before)
         else:
-            assert not decision.judgement.moves and decision.judgement.text
+            assert not decision.gate.moves and decision.gate.text
         for _ in range(10):
             now_s += 0.02
             pose = core.reference(now_s, pose).pose

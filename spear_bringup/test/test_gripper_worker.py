@@ -8,7 +8,7 @@ import pytest
 
 from spear_bringup.drivers import gripper_worker
 from spear_bringup.drivers.gripper_worker import GripperWorker
-from spear_bringup.drivers.protocol import FaultKind, RobotFault
+from spear_bringup.drivers.protocol import FaultKind, RobotError
 
 
 class SlowGripper:
@@ -188,7 +188,7 @@ def test_the_width_is_followed_during_a_command_where_the_gripper_allows_it(star
 def test_a_refused_command_is_reported_and_not_repeated_until_recover(start):
     gripper = SlowGripper()
     worker = start(gripper)
-    gripper.broken = RobotFault(FaultKind.MODE, "the gripper did not close; home it in Desk")
+    gripper.broken = RobotError(FaultKind.MODE, "the gripper did not close; home it in Desk")
     worker.want(0.0)
     until(lambda: worker.report.fault is not None)
     assert "home it" in worker.report.fault

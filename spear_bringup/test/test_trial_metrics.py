@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spear_bringup.control.limits import Reason, Verdict
+from spear_bringup.control.gate import Reason, Verdict
 from spear_bringup.trials.bag_reader import CommandSeries, GateSeries, StateSeries, TrialSeries
 from spear_bringup.trials.metrics import measure, reason_counts, speeds, spread, verdict_counts
 

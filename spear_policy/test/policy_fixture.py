@@ -21,7 +21,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from spear_msgs.action import RunInstruction
 from spear_msgs.msg import ActionChunk, EndEffectorDelta, EndEffectorState, PolicyStatus
-from spear_policy.geometry.chunks import chunk_from_poses
+from spear_policy.geometry.poses import chunk_from_poses
 from spear_policy.inference.engine import CameraSpec, EngineCard
 from spear_policy.inference.image_codec import CvBridge
 from spear_policy.nodes.messages import COMMAND, EVENT, LATCHED, SENSOR, stamp_to_s

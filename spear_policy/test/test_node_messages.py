@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from spear_msgs.msg import ActionChunk
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.chunks import chunk_from_poses
-from spear_policy.geometry.poses import Pose, apply_delta
+from spear_policy.geometry.poses import Pose, apply_delta, chunk_from_poses
 from spear_policy.nodes import messages
 
 

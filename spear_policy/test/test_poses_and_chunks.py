@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.chunks import chunk_from_poses, entry_step
 from spear_policy.geometry.poses import (
     Pose,
     PoseHistory,
     apply_delta,
+    chunk_from_poses,
     delta_between,
     distance,
+    entry_step,
     interpolate,
 )
 

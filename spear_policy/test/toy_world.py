@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Chunk, Pose
 from spear_policy.inference.engine import Observation, SceneObject
 
 HOME = Pose([0.45, 0.0, 0.40], [1.0, 0.0, 0.0, 0.0])

@@ -8,19 +8,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spear_bringup.control import gate as chunk_gate
-from spear_bringup.control.chunk_player import ChunkPlayer
-from spear_bringup.control.gate import LimitMonitor, Sources, judge_path
-from spear_bringup.control.limits import GateDecision, Limits, Reason, Timing, Verdict
-from spear_bringup.control.path import Path, Start
-from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.poses import Pose, PoseHistory
-
-# Open or close: a policy's wavering opening becomes few, firm gripper commands.
+from spear_bringup.control.gate import (
+    ChunkSources,
+    GateDecision,
+    LimitMonitor,
+    Reason,
+    Verdict,
+    judge_age,
+    judge_anchor,
+    judge_form,
+    judge_jumps,
+    judge_path,
+)
+from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.control.path import ChunkPlayer, Path, Reference
+from spear_policy.geometry.poses import Chunk, Pose, PoseHistory
 
 
 class GripperLogic:
-    """Hysteresis with a least dwell time.
+    """A policy's wavering opening becomes few, firm commands: hysteresis and a least dwell time.
 
     Args:
         close_below, open_above: openings (0 closed .. 1 open) that switch; between them nothing
@@ -57,14 +63,11 @@ class GripperLogic:
         return self.target
 
 
-# The one way from a chunk to the robot: gate, player and latch behind one object.
-
-
 @dataclass(frozen=True, eq=False)
 class Decision:
     """What to do now: send `path`, or command a stop, or neither; and what to publish of it."""
 
-    judgement: GateDecision
+    gate: GateDecision
     path: Path | None = None
     stop: bool = False
     seam_m: float = 0.0
@@ -78,7 +81,7 @@ class CommandCore:
 
     Attributes:
         counts: verdicts since construction, indexed by Verdict.
-        latched: the STOPPED judgement in force, or None.
+        latched: the STOPPED decision in force, or None.
         busy: a word for why chunks are held (such as "homing"), or None.
     """
 
@@ -90,7 +93,7 @@ class CommandCore:
         self.counts = [0] * len(Verdict)
         self.latched: GateDecision | None = None
         self.busy: str | None = None
-        self._sources = Sources(timing.source_release_s)
+        self._sources = ChunkSources(timing.source_release_s)
         self._chunk: Chunk | None = None
         self._received_s = 0.0
         self._timed_out = True
@@ -114,12 +117,12 @@ class CommandCore:
             now_s: node clock. received_age_s: steady time since it was received.
             measured, commanded: the arm now, base frame. history: the arm's last seconds.
         """
-        judgement = self._judge_source(chunk, hold, now_s)
-        if judgement is None:
-            judgement = self._judge_soundness(chunk, now_s, received_age_s, history)
-        if judgement is not None:
-            stop = judgement.verdict is Verdict.HELD and judgement.reason is not Reason.LATE
-            return self._decide(judgement, chunk, now_s, stop=stop)
+        gate = self._judge_source(chunk, hold, now_s)
+        if gate is None:
+            gate = self._judge_soundness(chunk, now_s, received_age_s, history)
+        if gate is not None:
+            stop = gate.verdict is Verdict.HELD and gate.reason is not Reason.LATE
+            return self._decide(gate, chunk, now_s, stop=stop)
         plan = self.player.plan(chunk, now_s, commanded)
         facts = {
             "seam_m": plan.seam_m,
@@ -127,7 +130,7 @@ class CommandCore:
             "observation_age_s": now_s - chunk.stamp_s,
             "time_slip_s": self.player.time_slip_s(now_s, commanded),
         }
-        judgement = chunk_gate.judge_jumps(
+        gate = judge_jumps(
             plan.path.positions_m,
             plan.path.orientations_xyzw,
             plan.skipped,
@@ -135,13 +138,13 @@ class CommandCore:
             self.limits,
         )
         path = plan.path
-        if judgement is None:
-            judgement, path = judge_path(path, plan.start, self.limits, measured.position_m)
-        if not judgement.moves:
-            return self._decide(judgement, chunk, now_s, **facts)
+        if gate is None:
+            gate, path = judge_path(path, plan.start, self.limits, measured.position_m)
+        if not gate.moves:
+            return self._decide(gate, chunk, now_s, **facts)
         self.player.commit(path, plan.start, now_s)
         self._chunk, self._received_s, self._timed_out = chunk, now_s, False
-        return self._decide(judgement, chunk, now_s, path=path, **facts)
+        return self._decide(gate, chunk, now_s, path=path, **facts)
 
     def _judge_source(self, chunk: Chunk, hold: bool, now_s: float) -> GateDecision | None:
         if self.latched is not None:
@@ -149,11 +152,11 @@ class CommandCore:
         if hold:
             text = "the policy asked for a hold"
             return GateDecision(Verdict.HELD, Reason.HOLD_REQUESTED, text)
-        heard = self._sources.hear(chunk.source_id, now_s)
-        if len(heard) > 1:
-            names = " and ".join(source[:8] for source in heard)
-            text = f"{len(heard)} publishers of action_chunk ({names}); stop all but one"
-            return GateDecision(Verdict.HELD, Reason.DUPLICATE_SOURCE, text, len(heard), 1)
+        sources = self._sources.on_chunk(chunk.source_id, now_s)
+        if len(sources) > 1:
+            names = " and ".join(source[:8] for source in sources)
+            text = f"{len(sources)} publishers of action_chunk ({names}); stop all but one"
+            return GateDecision(Verdict.HELD, Reason.DUPLICATE_SOURCE, text, len(sources), 1)
         if not self._sources.in_order(chunk.source_id, chunk.chunk_id):
             text = f"chunk {chunk.chunk_id} came after a newer one"
             return GateDecision(Verdict.REJECTED, Reason.OUT_OF_ORDER, text)
@@ -165,25 +168,25 @@ class CommandCore:
         self, chunk: Chunk, now_s: float, received_age_s: float, history: PoseHistory
     ) -> GateDecision | None:
         return (
-            chunk_gate.judge_form(chunk)
-            or chunk_gate.judge_age(chunk, now_s, received_age_s, self.timing)
-            or chunk_gate.judge_anchor(chunk, history, self.timing)
+            judge_form(chunk)
+            or judge_age(chunk, now_s, received_age_s, self.timing)
+            or judge_anchor(chunk, history, self.timing)
         )
 
-    def _decide(self, judgement: GateDecision, chunk: Chunk, now_s: float, **facts) -> Decision:
+    def _decide(self, gate: GateDecision, chunk: Chunk, now_s: float, **facts) -> Decision:
         age_s = now_s - chunk.stamp_s
-        judgement = replace(
-            judgement,
+        gate = replace(
+            gate,
             source_id=chunk.source_id,
             chunk_id=chunk.chunk_id,
             chunk_age_s=age_s if np.isfinite(age_s) else 0.0,
         )
-        self.counts[judgement.verdict] += 1
+        self.counts[gate.verdict] += 1
         if facts.get("stop"):
             # While busy the motion is the driver's own (homing), not the policy's to stop.
             facts["stop"] = self.busy is None and self.player.running is not None
             self._halt()
-        return Decision(judgement, **facts)
+        return Decision(gate, **facts)
 
     def tick(
         self,
@@ -223,7 +226,7 @@ class CommandCore:
     ) -> Decision:
         """Stop for good: every chunk is refused until `release()`. The first reason stays."""
         if self.latched is None:
-            text = f"{text}; call ~/recover when the cause is mended"
+            text = f"{text}; call ~/recover when the cause is fixed"
             self.latched = GateDecision(Verdict.STOPPED, reason, text, asked, allowed)
         return self._own(self.latched)
 
@@ -233,13 +236,13 @@ class CommandCore:
         self.monitor.reset()
         self._halt()
 
-    def _own(self, judgement: GateDecision) -> Decision:
+    def _own(self, gate: GateDecision) -> Decision:
         chunk = self._chunk
         if chunk is not None:
-            judgement = replace(judgement, source_id=chunk.source_id, chunk_id=chunk.chunk_id)
-        self.counts[judgement.verdict] += 1
+            gate = replace(gate, source_id=chunk.source_id, chunk_id=chunk.chunk_id)
+        self.counts[gate.verdict] += 1
         self._halt()
-        return Decision(judgement, stop=True)
+        return Decision(gate, stop=True)
 
     def _halt(self) -> None:
         self.player.halt()
@@ -254,6 +257,6 @@ class CommandCore:
                 return self.gripper.update(float(self._chunk.gripper_openings[due - 1]), now_s)
         return self.gripper.target
 
-    def reference(self, now_s: float, commanded: Pose) -> Start:
+    def reference(self, now_s: float, commanded: Pose) -> Reference:
         """Pose and velocity of the running reference; rest at `commanded` when there is none."""
         return self.player.reference(now_s, commanded)

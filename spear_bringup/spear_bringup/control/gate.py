@@ -1,141 +1,119 @@
-"""Judge a whole chunk before its first step: is it sound, in time, ours, and near the arm?"""
+"""What may reach the robot: sources, the whole chunk, its path, and the robot's own motion.
+
+`command_core` asks the judges in the order in which they stand here. One that finds something wrong
+answers with a GateDecision; `LimitMonitor` goes on asking while the robot moves.
+"""
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_bringup.control.limits import GateDecision, Limits, Reason, Timing, Verdict
-from spear_bringup.control.path import Path, Peaks, Start, peaks, turns
+from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.control.path import Path, Reference, turns
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.poses import Pose, PoseHistory, distance
+from spear_policy.geometry.poses import Chunk, Pose, PoseHistory, distance
 
-# The box and the reach sphere, and the way back into them.
-
-
-_ROUNDING_M = 1e-9
+# What the gate can say, in the numbers of spear_msgs/msg/GateStatus (a test compares them) --------
 
 
-def box_violation_m(positions_m: NDArray, limits: Limits) -> NDArray:
-    """How far each position (N, 3) lies outside the workspace box [m], 0 inside."""
-    low, high = np.asarray(limits.workspace_min_m), np.asarray(limits.workspace_max_m)
-    outside = np.maximum(np.maximum(low - positions_m, positions_m - high), 0.0)
-    return np.linalg.norm(outside, axis=-1)
+class Verdict(IntEnum):
+    """What became of a chunk."""
+
+    PASS = 0
+    CLAMPED = 1
+    HELD = 2
+    REJECTED = 3
+    STOPPED = 4
 
 
-def reach_violation_m(positions_m: NDArray, limits: Limits) -> NDArray:
-    """How far each position (N, 3) lies outside the reach sphere [m], 0 inside."""
-    radius = np.linalg.norm(positions_m - np.asarray(limits.reach_center_m), axis=-1)
-    return np.maximum(radius - limits.reach_radius_m, 0.0)
+class Reason(IntEnum):
+    """Why; the message file says what each one means."""
+
+    NONE = 0
+    NOT_FINITE = 1
+    NOT_UNIT_QUATERNION = 2
+    MALFORMED = 3
+    STALE = 4
+    FUTURE = 5
+    LATE = 6
+    OUT_OF_ORDER = 7
+    DUPLICATE_SOURCE = 8
+    ANCHOR_MISMATCH = 9
+    JUMP = 10
+    OUTSIDE_WORKSPACE = 11
+    OUTSIDE_REACH = 12
+    LINEAR_SPEED = 13
+    ANGULAR_SPEED = 14
+    LINEAR_ACCELERATION = 15
+    ANGULAR_ACCELERATION = 16
+    LINEAR_JERK = 17
+    ANGULAR_JERK = 18
+    HOLD_REQUESTED = 20
+    CHUNK_TIMEOUT = 21
+    CLOCK_FAULT = 22
+    NOT_ACTIVE = 23
+    ROBOT_LOST = 30
+    ROBOT_REFLEX = 31
+    ROBOT_PLANNER = 32
+    ROBOT_MODE = 33
+    LIMIT_MONITOR = 34
+    STOP_REQUESTED = 35
 
 
-def leaves(positions_m: NDArray, from_m: NDArray, limits: Limits) -> tuple[Reason, float] | None:
-    """The reason and the worst violation [m] when the way from `from_m` through positions leaves.
+@dataclass(frozen=True)
+class GateDecision:
+    """A verdict with its reason and magnitudes.
 
-    Box and ball are convex, so straight segments between points inside stay inside. A way that
-    starts outside may go on as long as no point is further out than the one before it: else an
-    arm that was left outside could never come back.
+    Attributes:
+        asked, allowed: the magnitude that the reason names and its limit, in the reason's unit.
+        time_scale: 1.0, or by how much CLAMPED stretched time.
+        chunk_age_s: header stamp to verdict, node clock.
     """
-    way = np.vstack([from_m, positions_m])
-    for reason, violation in (
-        (Reason.OUTSIDE_WORKSPACE, box_violation_m(way, limits)),
-        (Reason.OUTSIDE_REACH, reach_violation_m(way, limits)),
-    ):
-        outside = violation[1:] > _ROUNDING_M
-        growing = violation[1:] >= violation[:-1] - _ROUNDING_M
-        if np.any(outside & growing):
-            return reason, float(np.max(violation[1:]))
-    return None
+
+    verdict: Verdict
+    reason: Reason = Reason.NONE
+    text: str = ""
+    asked: float = 0.0
+    allowed: float = 0.0
+    time_scale: float = 1.0
+    source_id: str = ""
+    chunk_id: int = 0
+    chunk_age_s: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether the motion may be sent."""
+        return self.verdict in (Verdict.PASS, Verdict.CLAMPED)
 
 
-# Watch what the robot itself says it commands: the last check, behind gate and planner.
+# Sources: one publisher of action_chunk at a time, in order ---------------------------------------
 
 
-WINDOW_S = 0.1
-MARGIN_M = 0.02
+class ChunkSources:
+    """The publishers of the last `release_s` seconds, by their random source_id.
 
-
-class LimitMonitor:
-    """Judges the robot's own commanded poses against the limits, over windows of 0.1 s.
-
-    The robot's planner may pass a knot a little faster than the knot says, so speeds count as
-    broken above `monitor_factor` times the limit, and the box above a margin of 2 cm.
-    """
-
-    def __init__(self, limits: Limits):
-        self.limits = limits
-        self._poses: deque[tuple[float, Pose]] = deque()
-
-    def reset(self) -> None:
-        """Forget the past: after a recovery, or a new connection."""
-        self._poses.clear()
-
-    def observe(self, robot_time_s: float, commanded: Pose) -> tuple[str, float, float] | None:
-        """(sentence, seen, allowed) when a limit is broken, else None."""
-        if self._poses and robot_time_s <= self._poses[-1][0]:
-            if robot_time_s < self._poses[-1][0]:
-                self._poses.clear()
-            else:
-                return None
-        self._poses.append((robot_time_s, commanded))
-        while len(self._poses) > 2 and self._poses[1][0] <= robot_time_s - WINDOW_S:
-            self._poses.popleft()
-        first_s, first = self._poses[0]
-        span_s = robot_time_s - first_s
-        if span_s < WINDOW_S * 0.9:
-            return None
-        translation, rotation = distance(first, commanded)
-        factor = self.limits.monitor_factor
-        for seen, allowed, unit in (
-            (translation / span_s, factor * self.limits.max_linear_speed_m_s, "m/s"),
-            (rotation / span_s, factor * self.limits.max_angular_speed_rad_s, "rad/s"),
-        ):
-            if seen > allowed:
-                text = f"the robot commands itself {seen:.3g} {unit}; {allowed:.3g} is the most"
-                return text, seen, allowed
-        return self._leaving(first, commanded)
-
-    def _leaving(self, first: Pose, commanded: Pose) -> tuple[str, float, float] | None:
-        way = np.vstack([first.position_m, commanded.position_m])
-        for violation in (
-            box_violation_m(way, self.limits),
-            reach_violation_m(way, self.limits),
-        ):
-            if violation[1] > MARGIN_M and violation[1] > violation[0] + 1e-4:
-                text = (
-                    f"the robot commands itself {violation[1] * 1000:.0f} mm out of the workspace"
-                )
-                return text, float(violation[1]), MARGIN_M
-        return None
-
-
-# Who publishes action_chunk: one at a time, in order.
-
-
-class Sources:
-    """The publishers heard lately, told apart by their random source_id.
-
-    Two at once cannot be told into right and wrong, so the arm holds until only one is left for
+    Nobody can know which of two is the right one, so the arm holds until only one is left for
     `release_s`.
     """
 
     def __init__(self, release_s: float):
         self.release_s = release_s
-        self._heard: dict[str, float] = {}
+        self._seen_s: dict[str, float] = {}
         self._last_id: dict[str, int] = {}
 
-    def hear(self, source_id: str, now_s: float) -> list[str]:
-        """Note a chunk; the source ids heard within `release_s`, this one included."""
+    def on_chunk(self, source_id: str, now_s: float) -> list[str]:
+        """Note a chunk; the source ids seen within `release_s`, this one included."""
         # An absolute difference: after a backward clock jump every old entry is of another time.
-        self._heard = {
-            source: heard_s
-            for source, heard_s in self._heard.items()
-            if abs(now_s - heard_s) <= self.release_s
+        self._seen_s = {
+            source: seen_s
+            for source, seen_s in self._seen_s.items()
+            if abs(now_s - seen_s) <= self.release_s
         }
-        self._heard[source_id] = now_s
-        return sorted(self._heard)
+        self._seen_s[source_id] = now_s
+        return sorted(self._seen_s)
 
     def in_order(self, source_id: str, chunk_id: int) -> bool:
         """Whether `chunk_id` is newer than every one of this source before; remembers it."""
@@ -146,86 +124,7 @@ class Sources:
         return True
 
 
-# Judge a timed path: inside, and within every speed limit, slowed down where that mends i.
-
-
-# Time scale at which a peak meets its limit: speed falls with 1/s, acceleration with 1/s^2, ...
-_CHECKS = (
-    ("linear_speed_m_s", Reason.LINEAR_SPEED, 1.0, "m/s"),
-    ("angular_speed_rad_s", Reason.ANGULAR_SPEED, 1.0, "rad/s"),
-    ("linear_acceleration_m_s2", Reason.LINEAR_ACCELERATION, 1 / 2, "m/s^2"),
-    ("angular_acceleration_rad_s2", Reason.ANGULAR_ACCELERATION, 1 / 2, "rad/s^2"),
-    ("linear_jerk_m_s3", Reason.LINEAR_JERK, 1 / 3, "m/s^3"),
-    ("angular_jerk_rad_s3", Reason.ANGULAR_JERK, 1 / 3, "rad/s^3"),
-)
-_ROUNDS = 40
-
-
-def judge_path(path: Path, start: Start, limits: Limits, from_m=None) -> tuple[GateDecision, Path]:
-    """The verdict on a path and the path to send (the same one, or slowed down).
-
-    Args:
-        path: knots to judge, at rest at the end.
-        start: pose and velocity at its beginning.
-        from_m: (3,) measured position from which leaving the workspace is judged; start's by
-            default.
-
-    PASS or CLAMPED: no knot and no segment breaks a limit. Time is stretched by one factor over
-    the whole path, which never bends it. REJECTED when the path leaves the workspace, or would
-    need more than `max_time_scale`.
-    """
-    away = leaves(path.positions_m, start.pose.position_m if from_m is None else from_m, limits)
-    if away is not None:
-        reason, metres = away
-        text = f"the path goes {metres * 1000:.0f} mm outside the {_NAMES[reason]}"
-        return GateDecision(Verdict.REJECTED, reason, text, asked=metres), path
-    if np.any(np.linalg.norm(turns(path, start.pose), axis=-1) > np.pi - 0.1):
-        text = "a step turns by half a turn, so its direction is undefined; send smaller rotations"
-        return GateDecision(Verdict.REJECTED, Reason.JUMP, text, np.pi, np.pi - 0.1), path
-    scale, worst = 1.0, None
-    for _ in range(_ROUNDS):
-        slowed = path.slowed(scale)
-        ratio, reason, asked, allowed, unit = _worst(peaks(slowed, start), limits)
-        if ratio <= 1.0:
-            break
-        worst = worst or (reason, asked, allowed, unit)
-        scale *= ratio * 1.001
-    else:
-        scale = np.inf
-    if worst is None:
-        return GateDecision(Verdict.PASS), path
-    reason, asked, allowed, unit = worst
-    judgement = GateDecision(
-        Verdict.CLAMPED,
-        reason,
-        f"asked for {asked:.3g} {unit}, the limit is {allowed:.3g}; time stretched by {scale:.2f}",
-        asked,
-        allowed,
-        float(scale),
-    )
-    if scale > limits.max_time_scale:
-        text = (
-            f"asked for {asked:.3g} {unit}, the limit is {allowed:.3g}; slowing down by "
-            f"{limits.max_time_scale:g} does not mend it"
-        )
-        judgement = replace(judgement, verdict=Verdict.REJECTED, text=text, time_scale=1.0)
-        return judgement, path
-    return judgement, slowed
-
-
-_NAMES = {Reason.OUTSIDE_WORKSPACE: "workspace box", Reason.OUTSIDE_REACH: "reach sphere"}
-
-
-def _worst(values: Peaks, limits: Limits) -> tuple[float, Reason, float, float, str]:
-    rows = []
-    for name, reason, power, unit in _CHECKS:
-        asked, allowed = getattr(values, name), getattr(limits, f"max_{name}")
-        rows.append(((asked / allowed) ** power, reason, asked, allowed, unit))
-    return max(rows, key=lambda row: row[0])
-
-
-# Judge a whole chunk before its first step: is it sound, in time, ours, and near the arm?.
-
+# The chunk as it came: form, age, anchor ----------------------------------------------------------
 
 MAX_STEPS = 64
 DT_RANGE_S = (0.02, 1.0)
@@ -312,6 +211,13 @@ def judge_anchor(chunk: Chunk, history: PoseHistory, timing: Timing) -> GateDeci
     return None
 
 
+def _refuse(reason: Reason, text: str, asked: float = 0.0, allowed: float = 0.0) -> GateDecision:
+    return GateDecision(Verdict.REJECTED, reason, text, float(asked), float(allowed))
+
+
+# The path planned from it: jumps, place, speeds ---------------------------------------------------
+
+
 def judge_jumps(
     positions_m, orientations_xyzw, skipped: int, measured: Pose, limits: Limits
 ) -> GateDecision | None:
@@ -339,5 +245,212 @@ def judge_jumps(
     return None
 
 
-def _refuse(reason: Reason, text: str, asked: float = 0.0, allowed: float = 0.0) -> GateDecision:
-    return GateDecision(Verdict.REJECTED, reason, text, float(asked), float(allowed))
+_ROUNDING_M = 1e-9
+
+
+def box_violation_m(positions_m: NDArray, limits: Limits) -> NDArray:
+    """How far each position (N, 3) lies outside the workspace box [m], 0 inside."""
+    low, high = np.asarray(limits.workspace_min_m), np.asarray(limits.workspace_max_m)
+    outside = np.maximum(np.maximum(low - positions_m, positions_m - high), 0.0)
+    return np.linalg.norm(outside, axis=-1)
+
+
+def reach_violation_m(positions_m: NDArray, limits: Limits) -> NDArray:
+    """How far each position (N, 3) lies outside the reach sphere [m], 0 inside."""
+    radius = np.linalg.norm(positions_m - np.asarray(limits.reach_center_m), axis=-1)
+    return np.maximum(radius - limits.reach_radius_m, 0.0)
+
+
+def leaves(positions_m: NDArray, from_m: NDArray, limits: Limits) -> tuple[Reason, float] | None:
+    """The reason and the worst violation [m] when the way from `from_m` through positions leaves.
+
+    Box and ball are convex, so straight segments between points inside stay inside. A way that
+    starts outside may go on as long as no point is further out than the one before it: else an
+    arm that was left outside could never come back.
+    """
+    way = np.vstack([from_m, positions_m])
+    for reason, violation in (
+        (Reason.OUTSIDE_WORKSPACE, box_violation_m(way, limits)),
+        (Reason.OUTSIDE_REACH, reach_violation_m(way, limits)),
+    ):
+        outside = violation[1:] > _ROUNDING_M
+        growing = violation[1:] >= violation[:-1] - _ROUNDING_M
+        if np.any(outside & growing):
+            return reason, float(np.max(violation[1:]))
+    return None
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The largest magnitudes on a path: translation (m, s) and rotation (rad, s)."""
+
+    linear_speed_m_s: float
+    angular_speed_rad_s: float
+    linear_acceleration_m_s2: float
+    angular_acceleration_rad_s2: float
+    linear_jerk_m_s3: float
+    angular_jerk_rad_s3: float
+
+
+_SAMPLES = 33
+_U = np.linspace(0.0, 1.0, _SAMPLES)[:, None, None]
+
+
+def peaks(path: Path, start: Reference) -> Peaks:
+    """The largest speed, acceleration and jerk of `path` when it begins with `start`'s velocity."""
+    durations = path.durations_s[:, None]
+    moves = path.positions_m - np.vstack([start.pose.position_m, path.positions_m[:-1]])
+    linear = _extremes(moves, durations, start.linear_m_s, path.linear_m_s)
+    angular = _extremes(turns(path, start.pose), durations, start.angular_rad_s, path.angular_rad_s)
+    return Peaks(linear[0], angular[0], linear[1], angular[1], linear[2], angular[2])
+
+
+def _extremes(moves, durations, first_velocity, velocities) -> tuple[float, float, float]:
+    chord = moves / durations
+    v0 = np.vstack([first_velocity, velocities[:-1]])
+    v1 = velocities
+    # Derivative of the cubic Hermite curve in u = t / T.
+    speed = 6 * _U * (1 - _U) * chord + (1 - _U) * (1 - 3 * _U) * v0 + _U * (3 * _U - 2) * v1
+    a0 = (6 * chord - 4 * v0 - 2 * v1) / durations
+    a1 = (-6 * chord + 2 * v0 + 4 * v1) / durations
+    jerk = 6 * (v0 + v1 - 2 * chord) / durations**2
+    jerks = np.linalg.norm(jerk, axis=-1)
+    between = jerks * (durations[:, 0] / (_SAMPLES - 1)) ** 2 / 8
+    speeds = np.linalg.norm(speed, axis=-1).max(axis=0) + between
+    accelerations = np.maximum(np.linalg.norm(a0, axis=-1), np.linalg.norm(a1, axis=-1))
+    return float(speeds.max()), float(accelerations.max()), float(jerks.max())
+
+
+# Time scale at which a peak meets its limit: speed falls with 1/s, acceleration with 1/s^2, ...
+_CHECKS = (
+    ("linear_speed_m_s", Reason.LINEAR_SPEED, 1.0, "m/s"),
+    ("angular_speed_rad_s", Reason.ANGULAR_SPEED, 1.0, "rad/s"),
+    ("linear_acceleration_m_s2", Reason.LINEAR_ACCELERATION, 1 / 2, "m/s^2"),
+    ("angular_acceleration_rad_s2", Reason.ANGULAR_ACCELERATION, 1 / 2, "rad/s^2"),
+    ("linear_jerk_m_s3", Reason.LINEAR_JERK, 1 / 3, "m/s^3"),
+    ("angular_jerk_rad_s3", Reason.ANGULAR_JERK, 1 / 3, "rad/s^3"),
+)
+_ROUNDS = 40
+_NAMES = {Reason.OUTSIDE_WORKSPACE: "workspace box", Reason.OUTSIDE_REACH: "reach sphere"}
+
+
+def judge_path(
+    path: Path, start: Reference, limits: Limits, from_m=None
+) -> tuple[GateDecision, Path]:
+    """The verdict on a path and the path to send (the same one, or slowed down).
+
+    Args:
+        path: knots to judge, at rest at the end.
+        start: pose and velocity at its beginning.
+        from_m: (3,) measured position from which leaving the workspace is judged; start's by
+            default.
+
+    PASS or CLAMPED: no knot and no segment breaks a limit. Time is stretched by one factor over
+    the whole path, which never bends it. REJECTED when the path leaves the workspace, or would
+    need more than `max_time_scale`.
+    """
+    away = leaves(path.positions_m, start.pose.position_m if from_m is None else from_m, limits)
+    if away is not None:
+        reason, metres = away
+        text = f"the path goes {metres * 1000:.0f} mm outside the {_NAMES[reason]}"
+        return GateDecision(Verdict.REJECTED, reason, text, asked=metres), path
+    if np.any(np.linalg.norm(turns(path, start.pose), axis=-1) > np.pi - 0.1):
+        text = "a step turns by half a turn, so its direction is undefined; send smaller rotations"
+        return GateDecision(Verdict.REJECTED, Reason.JUMP, text, np.pi, np.pi - 0.1), path
+    scale, worst = 1.0, None
+    for _ in range(_ROUNDS):
+        slowed = path.slowed(scale)
+        ratio, reason, asked, allowed, unit = _worst(peaks(slowed, start), limits)
+        if ratio <= 1.0:
+            break
+        worst = worst or (reason, asked, allowed, unit)
+        scale *= ratio * 1.001
+    else:
+        scale = np.inf
+    if worst is None:
+        return GateDecision(Verdict.PASS), path
+    reason, asked, allowed, unit = worst
+    gate = GateDecision(
+        Verdict.CLAMPED,
+        reason,
+        f"asked for {asked:.3g} {unit}, the limit is {allowed:.3g}; time stretched by {scale:.2f}",
+        asked,
+        allowed,
+        float(scale),
+    )
+    if scale > limits.max_time_scale:
+        text = (
+            f"asked for {asked:.3g} {unit}, the limit is {allowed:.3g}; slowing down by "
+            f"{limits.max_time_scale:g} does not help"
+        )
+        gate = replace(gate, verdict=Verdict.REJECTED, text=text, time_scale=1.0)
+        return gate, path
+    return gate, slowed
+
+
+def _worst(values: Peaks, limits: Limits) -> tuple[float, Reason, float, float, str]:
+    rows = []
+    for name, reason, power, unit in _CHECKS:
+        asked, allowed = getattr(values, name), getattr(limits, f"max_{name}")
+        rows.append(((asked / allowed) ** power, reason, asked, allowed, unit))
+    return max(rows, key=lambda row: row[0])
+
+
+# The robot's own motion: the last check, behind gate and planner ----------------------------------
+
+WINDOW_S = 0.1
+MARGIN_M = 0.02
+
+
+class LimitMonitor:
+    """Judges the robot's own commanded poses against the limits, over windows of 0.1 s.
+
+    The robot's planner may pass a knot a little faster than the knot says, so speeds count as
+    broken above `monitor_factor` times the limit, and the box above a margin of 2 cm.
+    """
+
+    def __init__(self, limits: Limits):
+        self.limits = limits
+        self._poses: deque[tuple[float, Pose]] = deque()
+
+    def reset(self) -> None:
+        """Forget the past: after a recovery, or a new connection."""
+        self._poses.clear()
+
+    def observe(self, robot_time_s: float, commanded: Pose) -> tuple[str, float, float] | None:
+        """(sentence, seen, allowed) when a limit is broken, else None."""
+        if self._poses and robot_time_s <= self._poses[-1][0]:
+            if robot_time_s < self._poses[-1][0]:
+                self._poses.clear()
+            else:
+                return None
+        self._poses.append((robot_time_s, commanded))
+        while len(self._poses) > 2 and self._poses[1][0] <= robot_time_s - WINDOW_S:
+            self._poses.popleft()
+        first_s, first = self._poses[0]
+        span_s = robot_time_s - first_s
+        if span_s < WINDOW_S * 0.9:
+            return None
+        translation, rotation = distance(first, commanded)
+        factor = self.limits.monitor_factor
+        for seen, allowed, unit in (
+            (translation / span_s, factor * self.limits.max_linear_speed_m_s, "m/s"),
+            (rotation / span_s, factor * self.limits.max_angular_speed_rad_s, "rad/s"),
+        ):
+            if seen > allowed:
+                text = f"the robot commands itself {seen:.3g} {unit}; {allowed:.3g} is the most"
+                return text, seen, allowed
+        return self._leaving(first, commanded)
+
+    def _leaving(self, first: Pose, commanded: Pose) -> tuple[str, float, float] | None:
+        way = np.vstack([first.position_m, commanded.position_m])
+        for violation in (
+            box_violation_m(way, self.limits),
+            reach_violation_m(way, self.limits),
+        ):
+            if violation[1] > MARGIN_M and violation[1] > violation[0] + 1e-4:
+                text = (
+                    f"the robot commands itself {violation[1] * 1000:.0f} mm out of the workspace"
+                )
+                return text, float(violation[1]), MARGIN_M
+        return None

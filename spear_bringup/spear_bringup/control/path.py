@@ -1,4 +1,9 @@
-"""A timed Cartesian path by its knots: the player plans it, the gate judges it, a robot runs it."""
+"""Timed Cartesian paths, and the player that turns chunks into them.
+
+A path is known by its knots; between two of them the motion is the cubic with the velocities at its
+ends. The player enters a chunk at now, fades out of the running path, and ends at rest. The gate
+judges its paths, and a robot runs them.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -6,7 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Chunk, Pose, distance, entry_step, interpolate
+
+# Beyond this the robot is not doing what the reference says, and fading from it would be a jump.
+RESYNCHRONISE_M = 0.03
+RESYNCHRONISE_RAD = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +49,20 @@ class Path:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Pose and velocities at one time of a path, base frame [m/s, rad/s]."""
+
+    pose: Pose
+    linear_m_s: NDArray
+    angular_rad_s: NDArray
+
+    @classmethod
+    def at_rest(cls, pose: Pose) -> "Reference":
+        """The pose, without motion."""
+        return cls(pose, np.zeros(3), np.zeros(3))
+
+
 def path_through(durations_s, positions_m, orientations_xyzw, start) -> Path:
     """A path through knots with central-difference velocities, at rest at the end.
 
@@ -62,65 +85,158 @@ def path_through(durations_s, positions_m, orientations_xyzw, start) -> Path:
     return Path(durations, positions[1:], orientations[1:], linear, angular)
 
 
-# How fast, how sharp, how far: the motion between knots as a cubic, judged without sampli.
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Where a path starts: a pose and its velocities, base frame [m/s, rad/s]."""
-
-    pose: Pose
-    linear_m_s: NDArray
-    angular_rad_s: NDArray
-
-    @classmethod
-    def at_rest(cls, pose: Pose) -> "Start":
-        """The pose, without motion."""
-        return cls(pose, np.zeros(3), np.zeros(3))
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """The largest magnitudes on a path: translation (m, s) and rotation (rad, s)."""
-
-    linear_speed_m_s: float
-    angular_speed_rad_s: float
-    linear_acceleration_m_s2: float
-    angular_acceleration_rad_s2: float
-    linear_jerk_m_s3: float
-    angular_jerk_rad_s3: float
-
-
-_SAMPLES = 33
-_U = np.linspace(0.0, 1.0, _SAMPLES)[:, None, None]
-
-
 def turns(path: Path, start: Pose) -> NDArray:
     """Rotation vectors (N, 3) [rad] in base axes from each knot's predecessor to the knot."""
     before = np.vstack([start.orientation_xyzw, path.orientations_xyzw[:-1]])
     return quat.rotation_vector(quat.multiply(path.orientations_xyzw, quat.inverse(before)))
 
 
-def peaks(path: Path, start: Start) -> Peaks:
-    """The largest speed, acceleration and jerk of `path` when it begins with `start`'s velocity."""
-    durations = path.durations_s[:, None]
-    moves = path.positions_m - np.vstack([start.pose.position_m, path.positions_m[:-1]])
-    linear = _extremes(moves, durations, start.linear_m_s, path.linear_m_s)
-    angular = _extremes(turns(path, start.pose), durations, start.angular_rad_s, path.angular_rad_s)
-    return Peaks(linear[0], angular[0], linear[1], angular[1], linear[2], angular[2])
+@dataclass(frozen=True, eq=False)
+class RunningPath:
+    """A path under way since `start_s` (node clock), as the cubic between its knots."""
+
+    path: Path
+    start: Reference
+    start_s: float
+
+    @property
+    def end_s(self) -> float:
+        """When the path comes to rest, node clock."""
+        return self.start_s + float(np.sum(self.path.durations_s))
+
+    def at(self, time_s: float) -> Reference:
+        """Pose and velocity of the reference at a time; the rest pose after the end."""
+        ends = self.start_s + np.cumsum(self.path.durations_s)
+        if time_s >= ends[-1]:
+            return Reference.at_rest(
+                Pose(self.path.positions_m[-1], self.path.orientations_xyzw[-1])
+            )
+        i = int(np.searchsorted(ends, time_s, side="right"))
+        before = self.start if i == 0 else self._knot(i - 1)
+        duration = float(self.path.durations_s[i])
+        u = float(np.clip((time_s - (ends[i] - duration)) / duration, 0.0, 1.0))
+        move = self.path.positions_m[i] - before.pose.position_m
+        turn = turns(self.path, self.start.pose)[i]
+        offset, linear = _hermite(move, before.linear_m_s, self.path.linear_m_s[i], duration, u)
+        angle, angular = _hermite(
+            turn, before.angular_rad_s, self.path.angular_rad_s[i], duration, u
+        )
+        orientation = quat.multiply(quat.from_rotation_vector(angle), before.pose.orientation_xyzw)
+        return Reference(Pose(before.pose.position_m + offset, orientation), linear, angular)
+
+    def _knot(self, index: int) -> Reference:
+        path = self.path
+        pose = Pose(path.positions_m[index], path.orientations_xyzw[index])
+        return Reference(pose, path.linear_m_s[index], path.angular_rad_s[index])
 
 
-def _extremes(moves, durations, first_velocity, velocities) -> tuple[float, float, float]:
-    chord = moves / durations
-    v0 = np.vstack([first_velocity, velocities[:-1]])
-    v1 = velocities
-    # Derivative of the cubic Hermite curve in u = t / T.
-    speed = 6 * _U * (1 - _U) * chord + (1 - _U) * (1 - 3 * _U) * v0 + _U * (3 * _U - 2) * v1
-    a0 = (6 * chord - 4 * v0 - 2 * v1) / durations
-    a1 = (-6 * chord + 2 * v0 + 4 * v1) / durations
-    jerk = 6 * (v0 + v1 - 2 * chord) / durations**2
-    jerks = np.linalg.norm(jerk, axis=-1)
-    between = jerks * (durations[:, 0] / (_SAMPLES - 1)) ** 2 / 8
-    speeds = np.linalg.norm(speed, axis=-1).max(axis=0) + between
-    accelerations = np.maximum(np.linalg.norm(a0, axis=-1), np.linalg.norm(a1, axis=-1))
-    return float(speeds.max()), float(accelerations.max()), float(jerks.max())
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a chunk becomes at a given now: the blended path, its start, and the seam before it."""
+
+    path: Path
+    start: Reference
+    skipped: int
+    seam_m: float
+    seam_rad: float
+
+
+class ChunkPlayer:
+    """Holds the running reference and plans the next path from a chunk. Numbers only, no robot."""
+
+    def __init__(self, blend_s: float, min_lead_s: float):
+        self.blend_s, self.min_lead_s = blend_s, min_lead_s
+        self.running: RunningPath | None = None
+
+    def reference(self, now_s: float, commanded: Pose) -> Reference:
+        """The running reference at now, or rest at the robot's own commanded pose."""
+        if self._followed(now_s, commanded):
+            return self.running.at(now_s)
+        return Reference.at_rest(commanded)
+
+    def _followed(self, now_s: float, commanded: Pose) -> bool:
+        """Whether there is a running reference and the robot is on it."""
+        if self.running is None:
+            return False
+        translation, rotation = distance(self.running.at(now_s).pose, commanded)
+        return translation <= RESYNCHRONISE_M and rotation <= RESYNCHRONISE_RAD
+
+    def first_step(self, chunk: Chunk, now_s: float) -> int:
+        """Index of the first step that is due late enough to be gone to."""
+        return entry_step(
+            chunk.stamp_s, chunk.dt_s, len(chunk.translations_m), now_s + self.min_lead_s
+        )
+
+    def plan(self, chunk: Chunk, now_s: float, commanded: Pose) -> Plan:
+        """The path through the steps that are not yet due.
+
+        Each knot stands at its step's due time. Within `blend_s` from now a knot lies between
+        the running reference and the new target: translation linear, rotation by slerp.
+
+        Raises:
+            ValueError: no step is left.
+        """
+        first = self.first_step(chunk, now_s)
+        due_s = chunk.due_times_s()[first:]
+        if not len(due_s):
+            raise ValueError("every step of the chunk is already due")
+        positions, orientations = chunk.targets()
+        orientations = orientations / np.linalg.norm(orientations, axis=-1, keepdims=True)
+        old = self.running if self._followed(now_s, commanded) else None
+        start = old.at(now_s) if old else Reference.at_rest(commanded)
+        seam = distance(start.pose, _target_at(chunk, positions, orientations, now_s))
+        knots = []
+        for time_s, position, orientation in zip(
+            due_s, positions[first:], orientations[first:], strict=True
+        ):
+            target = Pose(position, orientation)
+            weight = min((time_s - now_s) / self.blend_s, 1.0)
+            before = old.at(time_s).pose if old else start.pose
+            knots.append(interpolate(before, target, weight))
+        path = path_through(
+            np.diff(due_s, prepend=now_s),
+            np.array([knot.position_m for knot in knots]),
+            np.array([knot.orientation_xyzw for knot in knots]),
+            start.pose,
+        )
+        return Plan(path, start, first, *seam)
+
+    def commit(self, path: Path, start: Reference, now_s: float) -> None:
+        """The path was sent: it is the running reference from now on."""
+        self.running = RunningPath(path, start, now_s)
+
+    def halt(self) -> None:
+        """The robot was stopped: there is no reference any more."""
+        self.running = None
+
+    def moving(self, now_s: float) -> bool:
+        """Whether the reference is not yet at rest."""
+        return self.running is not None and now_s < self.running.end_s
+
+    def time_slip_s(self, now_s: float, commanded: Pose) -> float:
+        """How long the robot's commanded pose lags behind the reference, along its motion [s]."""
+        if self.running is None:
+            return 0.0
+        reference = self.running.at(now_s)
+        speed = float(np.linalg.norm(reference.linear_m_s))
+        if speed < 0.02:  # too slow to tell a lag from noise
+            return 0.0
+        behind = reference.pose.position_m - commanded.position_m
+        return float(behind @ reference.linear_m_s / speed**2)
+
+
+def _target_at(chunk: Chunk, positions, orientations, now_s: float) -> Pose:
+    """What the chunk asks for at now: between its steps, the anchor being step 0."""
+    places = np.vstack([chunk.anchor[:3], positions])
+    turned = np.vstack([chunk.anchor[3:], orientations])
+    t = float(np.clip((now_s - chunk.stamp_s) / chunk.dt_s, 0.0, len(places) - 1))
+    i = min(int(t), len(places) - 2)
+    return interpolate(Pose(places[i], turned[i]), Pose(places[i + 1], turned[i + 1]), t - i)
+
+
+def _hermite(move, v0, v1, duration_s, u):
+    """Offset and velocity of the cubic with end offset `move` and end velocities v0, v1."""
+    h01, h10, h11 = u * u * (3 - 2 * u), u * (1 - u) ** 2, u * u * (u - 1)
+    offset = h01 * move + duration_s * (h10 * v0 + h11 * v1)
+    velocity = 6 * u * (1 - u) * move / duration_s + (1 - u) * (1 - 3 * u) * v0
+    return offset, velocity + u * (3 * u - 2) * v1

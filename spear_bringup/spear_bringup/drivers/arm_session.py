@@ -1,8 +1,8 @@
 """One arm under one command core: the threads of a driver, without ROS.
 
 Three threads run beside the callers. The reader takes in states. The age thread notices that they
-have stopped coming, and makes no call that may block. The watching thread looks for failed motions
-and for what time alone decides. Nothing reaches the arm but through the command lane.
+have stopped coming, and makes no call that may block. The polling thread finds failed motions
+and what time alone decides. Nothing reaches the arm but through the `CommandSender`.
 """
 
 import logging
@@ -16,16 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_bringup.control.command_core import CommandCore, Decision
-from spear_bringup.control.limits import GateDecision, Reason, Verdict
-from spear_bringup.control.path import Start
+from spear_bringup.control.gate import GateDecision, Reason, Verdict
+from spear_bringup.control.path import Reference
 from spear_bringup.drivers.clocks import ClockMap, ClockWatch, StateWatch
 from spear_bringup.drivers.gripper_worker import GripperWorker
-from spear_bringup.drivers.protocol import Arm, FaultKind, RobotFault, RobotState
-from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.poses import PoseHistory
-
-# From decisions to the arm, one after the other, and told to whoever listens.
-
+from spear_bringup.drivers.protocol import Arm, FaultKind, RobotError, RobotState
+from spear_policy.geometry.poses import Chunk, PoseHistory
 
 INACTIVE = "not active"
 _TURN_TIMEOUT_S = 3.0
@@ -37,18 +33,18 @@ _REASONS = {
 }
 
 
-class CommandLane:
+class CommandSender:
     """The only user of an arm's send and stop, and of a core.
 
     Args:
         arm, core: what to drive, and what decides.
         now_s: the node clock.
-        tell: called with each Decision that was carried out and whether it answers a chunk; `lock`
-            is held.
+        on_decision: called with each Decision that was carried out and whether it answers a chunk;
+            `lock` is held.
 
     Attributes:
         lock: guards the core; re-entrant.
-        judgement: the newest one.
+        gate: the newest decision of the gate.
     """
 
     def __init__(
@@ -56,17 +52,17 @@ class CommandLane:
         arm: Arm,
         core: CommandCore,
         now_s: Callable[[], float],
-        tell: Callable[[Decision, bool], None],
+        on_decision: Callable[[Decision, bool], None],
     ):
         self.arm, self.core = arm, core
         self.lock = threading.RLock()
-        self.judgement = GateDecision(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
-        self._now_s, self._tell = now_s, tell
+        self.gate = GateDecision(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
+        self._now_s, self._on_decision = now_s, on_decision
         self._order = threading.RLock()
         self._stop_wanted = False
 
     def decide(self, judge: Callable[[], Decision | None], about_chunk: bool = False) -> None:
-        """Decide, do it, tell; a robot that refuses turns the decision into a latch."""
+        """Decide, do it, report it; a robot that refuses turns the decision into a latch."""
         with self._in_order() as our_turn:
             if not our_turn:
                 return
@@ -79,10 +75,10 @@ class CommandLane:
                     self.arm.send(decision.path)
                 elif decision.stop:
                     self.arm.stop()
-            except RobotFault as fault:
+            except RobotError as fault:
                 with self.lock:
                     decision = self.core.latch(_REASONS[fault.kind], str(fault), self._now_s())
-            self._told(decision, about_chunk)
+            self._report(decision, about_chunk)
 
     def hold(self, reason: Reason, text: str) -> None:
         """Hold for a reason of the driver's own; a latch in force stays what is said."""
@@ -98,13 +94,13 @@ class CommandLane:
         self.decide(lambda: self.core.latch(reason, text, self._now_s()))
 
     def latch_at_once(self, reason: Reason, text: str) -> None:
-        """Latch and tell without a call into the arm; `look` stops it as soon as it can."""
+        """Latch and report it without a call into the arm; `poll` stops it as soon as it can."""
         with self.lock:
             decision = self.core.latch(reason, text, self._now_s())
             self._stop_wanted = True
-            self._told(decision, about_chunk=False)
+            self._report(decision, about_chunk=False)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Carry out a stop that is due, and latch when a motion has failed; waits for the arm."""
         with self._in_order() as our_turn:
             if not our_turn:
@@ -115,7 +111,7 @@ class CommandLane:
                     self.arm.stop()
                 if self.core.latched is None:
                     self.arm.check()
-            except RobotFault as fault:
+            except RobotError as fault:
                 if self.core.latched is None:
                     self.latch(_REASONS[fault.kind], str(fault))
 
@@ -143,23 +139,20 @@ class CommandLane:
             if our_turn:
                 self._order.release()
 
-    def _told(self, decision: Decision, about_chunk: bool) -> None:
+    def _report(self, decision: Decision, about_chunk: bool) -> None:
         with self.lock:
-            self.judgement = decision.judgement
-            self._tell(decision, about_chunk)
+            self.gate = decision.gate
+            self._on_decision(decision, about_chunk)
 
 
-# One arm under one command core: the threads of a driver, without ROS.
-
-
-TICK_S = 0.01  # of the age and the watching thread
+TICK_S = 0.01  # of the age and the polling thread
 STILL_RAD_S = 0.01  # joint speed below which the arm counts as at rest
 _FIRST_STATE_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ArmSample:
     """A state, and when the robot was in it: `stamp_s`, node clock."""
 
     stamp_s: float
@@ -176,9 +169,9 @@ class ArmSession:
         robot_timeout_s: silence after which the robot counts as lost, steady clock.
         clock_stall_timeout_s: standstill of /clock that counts as a fault, steady clock.
         state_period_s: between two readings of the state.
-        on_sample: called with each new Sample, from the reader thread.
+        on_sample: called with each new ArmSample, from the reader thread.
         on_decision: called with each Decision that was carried out, whether it answers a chunk,
-            and the Sample at that time; the lock is held.
+            and the ArmSample at that time; the lock is held.
     """
 
     def __init__(
@@ -192,16 +185,16 @@ class ArmSession:
         robot_timeout_s: float = 0.1,
         clock_stall_timeout_s: float = 1.0,
         state_period_s: float = 0.01,
-        on_sample: Callable[[Sample], None] = lambda sample: None,
-        on_decision: Callable[[Decision, bool, Sample], None] = lambda *_: None,
+        on_sample: Callable[[ArmSample], None] = lambda sample: None,
+        on_decision: Callable[[Decision, bool, ArmSample], None] = lambda *_: None,
     ):
         self.arm, self.core, self.gripper = arm, core, gripper
         self.watch = StateWatch(robot_timeout_s)
         self.active = False
-        self._lane = CommandLane(arm, core, now_s, self._tell)
-        self.lock = self._lane.lock
+        self._sender = CommandSender(arm, core, now_s, self._publish)
+        self.lock = self._sender.lock
         self._new_sample = threading.Condition(self.lock)
-        self._sample: Sample | None = None
+        self._sample: ArmSample | None = None
         self._now_s, self._state_period_s = now_s, state_period_s
         self._on_sample, self._on_decision = on_sample, on_decision
         self._clock_watch = ClockWatch(simulated_time, clock_stall_timeout_s)
@@ -213,10 +206,10 @@ class ArmSession:
         core.busy = INACTIVE
 
     def open(self) -> None:
-        """Connect and start the threads. Raises RobotFault."""
+        """Connect and start the threads. Raises RobotError."""
         self.arm.connect()
         self._closing.clear()
-        works = (self._keep_reading, self._keep_aging, self._keep_watching)
+        works = (self._keep_reading, self._keep_aging, self._keep_polling)
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
             for work in works
@@ -224,7 +217,7 @@ class ArmSession:
         for thread in self._threads:
             thread.start()
         if not self.wait_for(lambda: self._sample is not None, _FIRST_STATE_TIMEOUT_S):
-            raise RobotFault(FaultKind.NETWORK, "the robot was reached but sends no state")
+            raise RobotError(FaultKind.NETWORK, "the robot was reached but sends no state")
 
     def close(self) -> None:
         """Stop, end the threads, let go of the arm; never raises."""
@@ -236,21 +229,21 @@ class ArmSession:
         self.arm.disconnect()
 
     def activate(self) -> None:
-        """Let chunks through. Raises RobotFault when the robot is not fine."""
+        """Let chunks through. Raises RobotError when the robot is not fine."""
         if latched := self.core.latched:
-            raise RobotFault(FaultKind.MODE, latched.text)
+            raise RobotError(FaultKind.MODE, latched.text)
         self.arm.check()
         with self.lock:
             self.active, self.core.busy = True, None
             self.core.counts[:] = [0] * len(self.core.counts)
-        self._lane.hold(Reason.NONE, "the driver is active and waits for a chunk")
+        self._sender.hold(Reason.NONE, "the driver is active and waits for a chunk")
 
     def deactivate(self) -> None:
         """Stop and hold; chunks are held from now on."""
         with self.lock:
             self.active, self.core.busy = False, INACTIVE
         if self._sample is not None:
-            self._lane.hold(Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
+            self._sender.hold(Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
 
     def on_chunk(self, chunk: Chunk, hold: bool, received_age_s: float) -> None:
         """Judge a chunk and carry out what follows."""
@@ -267,24 +260,24 @@ class ArmSession:
                 history=self._history,
             )
 
-        self._lane.decide(judge, about_chunk=True)
+        self._sender.decide(judge, about_chunk=True)
 
     def refuse(self, source_id: str, chunk_id: int, text: str) -> None:
         """Reject a chunk whose message is malformed, before its numbers are looked at."""
 
         def judge() -> Decision:
-            judgement = self.core.latched or GateDecision(Verdict.REJECTED, Reason.MALFORMED, text)
-            self.core.counts[judgement.verdict] += 1
-            return Decision(replace(judgement, source_id=source_id, chunk_id=chunk_id))
+            gate = self.core.latched or GateDecision(Verdict.REJECTED, Reason.MALFORMED, text)
+            self.core.counts[gate.verdict] += 1
+            return Decision(replace(gate, source_id=source_id, chunk_id=chunk_id))
 
-        self._lane.decide(judge, about_chunk=True)
+        self._sender.decide(judge, about_chunk=True)
 
     def stop(self, text: str) -> None:
         """Stop now and latch: a person asked for it."""
-        self._lane.latch(Reason.STOP_REQUESTED, text)
+        self._sender.latch(Reason.STOP_REQUESTED, text)
 
     def recover(self) -> None:
-        """Clear errors, reconnect if need be, release the latch. Raises RobotFault."""
+        """Clear errors, reconnect if need be, release the latch. Raises RobotError."""
         self.arm.recover()
         if self.gripper is not None and self.gripper.report.fault:
             self.gripper.recover()
@@ -292,26 +285,26 @@ class ArmSession:
             self._clock_map.reset()
             before = self._sample
         if not self.wait_for(lambda: self._sample is not before, _FIRST_STATE_TIMEOUT_S):
-            raise RobotFault(FaultKind.NETWORK, "the robot sends no state; check it and try again")
+            raise RobotError(FaultKind.NETWORK, "the robot sends no state; check it and try again")
         self.arm.check()
         with self.lock:
             self.core.release()
-        self._lane.hold(Reason.NONE, "recovered; the arm rests until a good chunk comes")
+        self._sender.hold(Reason.NONE, "recovered; the arm rests until a good chunk comes")
 
-    def reference(self, sample: Sample) -> Start:
+    def reference(self, sample: ArmSample) -> Reference:
         """Pose and velocity that the running path has at the time of `sample`."""
         with self.lock:
             return self.core.reference(sample.stamp_s, sample.state.commanded)
 
     @property
-    def judgement(self) -> GateDecision:
+    def gate(self) -> GateDecision:
         """What was decided last."""
-        return self._lane.judgement
+        return self._sender.gate
 
     # For homing ----------------------------------------------------------------------------
 
     @property
-    def sample(self) -> Sample | None:
+    def sample(self) -> ArmSample | None:
         """The newest sample."""
         return self._sample
 
@@ -325,14 +318,14 @@ class ArmSession:
         with self.lock:
             self.core.busy = busy or (None if self.active else INACTIVE)
         if busy is not None:
-            self._lane.hold(Reason.NOT_ACTIVE, f"the driver is {busy}")
+            self._sender.hold(Reason.NOT_ACTIVE, f"the driver is {busy}")
 
     def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray, busy: str) -> bool:
         """Run a joint path that was judged; False when something has ended `busy` meanwhile."""
-        return self._lane.send_joints(durations_s, joint_positions_rad, busy)
+        return self._sender.send_joints(durations_s, joint_positions_rad, busy)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Whether `condition()`, looked at with each state, came true in `timeout_s` (steady)."""
+        """Whether `condition()`, asked with each state, came true in `timeout_s` (steady)."""
         deadline_s = time.monotonic() + timeout_s
         with self.lock:
             while not condition():
@@ -349,20 +342,20 @@ class ArmSession:
         except Exception as error:  # a thread that died in silence would leave the arm unwatched
             _log.exception("the driver failed in %s", work.__name__)
             text = f"the driver itself failed ({type(error).__name__}: {error}); restart it"
-            self._lane.latch_at_once(Reason.ROBOT_LOST, text)
-            self._lane.look()
+            self._sender.latch_at_once(Reason.ROBOT_LOST, text)
+            self._sender.poll()
 
     def _keep_reading(self) -> None:
         while not self._closing.is_set():
             try:
                 state = self.arm.read_state()
-            except RobotFault:  # the others tell; only recover() brings the robot back
+            except RobotError:  # the other threads report it; only recover() brings the robot back
                 self._closing.wait(0.05)
                 continue
-            self._take(state)
+            self._on_state(state)
             self._closing.wait(self._state_period_s)
 
-    def _take(self, state: RobotState) -> None:
+    def _on_state(self, state: RobotState) -> None:
         now_s = self._now_s()
         with self.lock:
             old = self._sample
@@ -371,7 +364,7 @@ class ArmSession:
             self.watch.saw(state.robot_time_s)
             stamp_s = self._clock_map.stamp_s(state.robot_time_s, now_s)
             self._history.add(stamp_s, state.measured, state.commanded)
-            self._sample = sample = Sample(stamp_s, state)
+            self._sample = sample = ArmSample(stamp_s, state)
             self._new_sample.notify_all()
         self._on_sample(sample)
 
@@ -380,19 +373,19 @@ class ArmSession:
             silent_s = self.watch.tick(time.monotonic())
             if self._sample is not None and self.watch.lost and self.core.latched is None:
                 text = f"no state from the robot for {silent_s:.2f} s"
-                self._lane.latch_at_once(Reason.ROBOT_LOST, text)
+                self._sender.latch_at_once(Reason.ROBOT_LOST, text)
 
-    def _keep_watching(self) -> None:
+    def _keep_polling(self) -> None:
         while not self._closing.wait(TICK_S):
             if self._sample is not None:
-                self._lane.look()
-                self._look_at_time()
+                self._sender.poll()
+                self._poll_time()
 
-    def _look_at_time(self) -> None:
+    def _poll_time(self) -> None:
         if self.active and self.core.latched is None:
             self._check_clock()
         now_s, state = self._now_s(), self._sample.state
-        self._lane.decide(
+        self._sender.decide(
             lambda: self.core.tick(
                 now_s,
                 measured=state.measured,
@@ -415,10 +408,10 @@ class ArmSession:
         if problem is not None and not self._clock_bad:
             with self.lock:
                 self._clock_map.reset()
-            self._lane.hold(Reason.CLOCK_FAULT, problem)
+            self._sender.hold(Reason.CLOCK_FAULT, problem)
         self._clock_bad = problem is not None
 
-    def _tell(self, decision: Decision, about_chunk: bool) -> None:
+    def _publish(self, decision: Decision, about_chunk: bool) -> None:
         if self._sample is not None:
             self._on_decision(decision, about_chunk, self._sample)
 

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 
-# Faults of the node clock, told by the steady clock.
+# Faults of the node clock, told by the steady clock --------------------------------------------
 
 
 class ClockWatch:
@@ -50,7 +50,7 @@ class ClockWatch:
         return None
 
 
-# Has the robot gone silent? Told by its own clock standing still, on ours.
+# Has the robot gone silent? Told by its own clock standing still -------------------------------
 
 
 class StateWatch:
@@ -101,7 +101,7 @@ class StateWatch:
         return self._silent_s > self.timeout_s
 
 
-# The robot's clock in terms of the node clock, free of the jitter with which states arriv.
+# The robot's clock in terms of the node clock --------------------------------------------------
 
 
 class ClockMap:

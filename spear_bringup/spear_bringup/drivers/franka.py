@@ -24,17 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_bringup.control.path import Path
-from spear_bringup.drivers.protocol import FaultKind, RobotFault, RobotState
+from spear_bringup.drivers.protocol import FaultKind, RobotError, RobotState
 from spear_policy.geometry.poses import Pose
 
-# Every way in which franky says no, classed in one place.
+# Every way in which franky says no, classed in one place ---------------------------------------
 
 
 MOVING_MODES = ("", "Idle", "Move")  # "": not read yet
 PLANNER_TEXT = "Motion planner failed"
 PREEMPTED_TEXT = "Move command preempted!"
 
-_MENDS = {
+_FIXES = {
     "UserStopped": "release the user stop (or the emergency stop)",
     "Guiding": "end hand guiding",
     "Reflex": "look at the robot and clear what it met",
@@ -43,8 +43,8 @@ _MENDS = {
 }
 
 
-def fault_of(error: BaseException, address: str, mode: str = "") -> RobotFault:
-    """The RobotFault that says what `error` means and what a person has to do.
+def fault_of(error: BaseException, address: str, mode: str = "") -> RobotError:
+    """The RobotError that says what `error` means and what a person has to do.
 
     Args:
         error: what franky raised.
@@ -52,73 +52,73 @@ def fault_of(error: BaseException, address: str, mode: str = "") -> RobotFault:
         mode: the robot's last known mode, franky's word ("" when unknown).
     """
     text = _plain(error)
-    if isinstance(error, RobotFault):
+    if isinstance(error, RobotError):
         return error
     if isinstance(error, franky.NetworkException) or "Net Exception" in text:
-        return RobotFault(
+        return RobotError(
             FaultKind.NETWORK,
             f"the connection to the robot at {address} broke ({text}); check cable, power and FCI",
         )
     if isinstance(error, RuntimeError) and PLANNER_TEXT in text:
-        return RobotFault(
+        return RobotError(
             FaultKind.PLANNER,
             f"the robot's planner refused the motion ({text}); send a motion that starts where "
             "the robot is and keeps its limits",
         )
     if isinstance(error, franky.InvalidMotionTypeException | franky.MotionReuseException):
-        return RobotFault(FaultKind.PLANNER, f"the motion does not follow the running one: {text}")
+        return RobotError(FaultKind.PLANNER, f"the motion does not follow the running one: {text}")
     if "reflex" in text.lower() or mode == "Reflex":
-        text = f"the robot stopped itself ({text}); {_MENDS['Reflex']}"
-        return RobotFault(FaultKind.REFLEX, text)
+        text = f"the robot stopped itself ({text}); {_FIXES['Reflex']}"
+        return RobotError(FaultKind.REFLEX, text)
     if isinstance(error, franky.ControlException | franky.CommandException):
-        mend = _MENDS.get(mode, "see the robot's lights and Desk")
-        return RobotFault(FaultKind.MODE, f"the robot does not move ({text}); {mend}")
+        fix = _FIXES.get(mode, "see the robot's lights and Desk")
+        return RobotError(FaultKind.MODE, f"the robot does not move ({text}); {fix}")
     # What is left (I/O errors, broken protocol) comes from a link that cannot be trusted any more.
-    return RobotFault(
+    return RobotError(
         FaultKind.NETWORK,
         f"the connection to the robot at {address} is unusable ({type(error).__name__}: {text})",
     )
 
 
-def fault_of_state(mode: str, errors: tuple[str, ...]) -> RobotFault | None:
+def fault_of_state(mode: str, errors: tuple[str, ...]) -> RobotError | None:
     """The fault that a state reports by itself, without any motion having failed."""
     if mode == "Reflex" or (errors and mode in MOVING_MODES):
         names = ", ".join(errors) or "no error named"
-        return RobotFault(FaultKind.REFLEX, f"the robot is in reflex ({names}); {_MENDS['Reflex']}")
+        return RobotError(FaultKind.REFLEX, f"the robot is in reflex ({names}); {_FIXES['Reflex']}")
     if mode in MOVING_MODES:
         return None
-    mend = _MENDS.get(mode, _MENDS["Other"])
-    return RobotFault(FaultKind.MODE, f"the robot is in mode {mode} and does not move; {mend}")
+    fix = _FIXES.get(mode, _FIXES["Other"])
+    return RobotError(FaultKind.MODE, f"the robot is in mode {mode} and does not move; {fix}")
 
 
-def connect_fault(error: BaseException, what: str, address: str) -> RobotFault:
-    """The RobotFault of a connection that did not come about."""
+def connect_fault(error: BaseException, what: str, address: str) -> RobotError:
+    """The RobotError of a connection that did not come about."""
     text = _plain(error)
     if isinstance(error, TimeoutError):
-        mend = (
+        fix = (
             f"no answer from the {what} at {address} ({text}): check power, cable and the "
             "parameter robot_host; if another program is connected to it, end that one"
         )
     elif isinstance(error, franky.RealtimeException):
-        mend = (
+        fix = (
             f"realtime is 'enforce' and this kernel is not real-time ({text}): boot a PREEMPT_RT "
             "kernel, or set the parameter realtime to 'ignore' for a simulated robot"
         )
     elif isinstance(error, franky.IncompatibleVersionException):
-        mend = (
+        fix = (
             f"the {what} at {address} speaks another protocol version than this franky ({text}): "
             "install the franky wheel built for the robot's firmware"
         )
     elif "refused" in text:
-        mend = (
-            f"the {what} at {address} refuses the connection: activate FCI in Desk, or mend the "
+        fix = (
+            f"the {what} at {address} refuses the connection: activate FCI in Desk, or correct the "
             "parameter robot_host"
         )
     elif "not found" in text.lower():
-        mend = f"there is no host {address}: mend the parameter robot_host ({text})"
+        fix = f"there is no host {address}: correct the parameter robot_host ({text})"
     else:
-        mend = f"no connection to the {what} at {address} ({text}): check cable, power and FCI"
-    return RobotFault(FaultKind.NETWORK, mend)
+        fix = f"no connection to the {what} at {address} ({text}): check cable, power and FCI"
+    return RobotError(FaultKind.NETWORK, fix)
 
 
 def is_planner_failure(error: BaseException) -> bool:
@@ -135,19 +135,19 @@ def _plain(error: BaseException) -> str:
     return " ".join(str(error).removeprefix("libfranka: ").split()) or type(error).__name__
 
 
-def gripper_fault_of(error: BaseException, address: str, what: str) -> RobotFault:
-    """The RobotFault of a gripper call: `what` says what it should have done."""
+def gripper_fault_of(error: BaseException, address: str, what: str) -> RobotError:
+    """The RobotError of a gripper call: `what` says what it should have done."""
     text = _plain(error)
     if isinstance(error, franky.CommandException):
-        mend = "look between the fingers; home the hand in Desk if it was never homed"
-        return RobotFault(FaultKind.MODE, f"the gripper did not {what} ({text}); {mend}")
-    return RobotFault(
+        fix = "look between the fingers; home the hand in Desk if it was never homed"
+        return RobotError(FaultKind.MODE, f"the gripper did not {what} ({text}); {fix}")
+    return RobotError(
         FaultKind.NETWORK,
         f"the connection to the gripper at {address} broke ({text}); call ~/recover",
     )
 
 
-# A connection that closes when its last reference goes, and the one place that holds it.
+# A connection that closes when its last reference goes -----------------------------------------
 
 
 class Link:
@@ -176,7 +176,7 @@ class Link:
         self.end = None
 
 
-# Calls into libraries that may block for minutes, with a bound on how long we wait for th.
+# Calls into libraries that may block for minutes -----------------------------------------------
 
 
 def call_within(timeout_s: float, function: Callable[[], Any], name: str) -> Any:
@@ -215,7 +215,7 @@ def call_within(timeout_s: float, function: Callable[[], Any], name: str) -> Any
     return result
 
 
-# From paths to franky motions: units, whole milliseconds, bounds of the robot's planner.
+# From paths to franky motions ------------------------------------------------------------------
 
 
 KNOT_SPEED_MARGIN = 0.9  # of the planner's limit, which it refuses a knot to stand at exactly
@@ -334,7 +334,7 @@ def _milliseconds(durations_s: NDArray) -> list[int]:
     return [max(1, int(step)) for step in np.diff(ends, prepend=0)]
 
 
-# A Franka (FR3, Panda) behind `protocol.Arm`, over franky 2.0.
+# A Franka (FR3, Panda) behind `protocol.Arm`, over franky 2.0 ----------------------------------
 
 
 _SWITCH_TIMEOUT_S = 0.5  # robot time for the tail of a motion of the other control type
@@ -449,7 +449,7 @@ class FrankaArm:
     def recover(self) -> None:
         try:
             self._clear_errors()
-        except RobotFault as fault:
+        except RobotError as fault:
             if fault.kind is not FaultKind.NETWORK:
                 raise
             self.connect()
@@ -467,7 +467,7 @@ class FrankaArm:
         """One command at a time; a call into franky that never returns is a lost robot."""
         if not self._lock.acquire(timeout=_CALL_TIMEOUT_S):
             text = f"a call into franky has not returned for {_CALL_TIMEOUT_S:g} s"
-            raise RobotFault(FaultKind.NETWORK, f"{text}; restart the driver")
+            raise RobotError(FaultKind.NETWORK, f"{text}; restart the driver")
         try:
             yield
         finally:
@@ -479,8 +479,8 @@ class FrankaArm:
             raise self._unconnected()
         return link
 
-    def _unconnected(self) -> RobotFault:
-        return RobotFault(FaultKind.NETWORK, self._unconnected_why)
+    def _unconnected(self) -> RobotError:
+        return RobotError(FaultKind.NETWORK, self._unconnected_why)
 
     def _start(self, make_motion) -> None:
         """Send a fresh motion now, and once more at once when the planner fails."""
@@ -592,7 +592,7 @@ class FrankaArm:
         except Exception:  # the error at hand says more than a second one
             pass
 
-    def _fault(self, link: Link, error: Exception) -> RobotFault:
+    def _fault(self, link: Link, error: Exception) -> RobotError:
         if link.end is None:  # dropped by another thread in the middle of a call
             return self._unconnected()
         if isinstance(error, franky.ControlException | franky.CommandException):
@@ -609,7 +609,7 @@ class FrankaArm:
 def _refuse_unless_finite(*parts: NDArray) -> None:
     if not all(len(part) and np.all(np.isfinite(part)) for part in parts):
         text = "the path is empty or holds numbers that are not finite; nothing was sent"
-        raise RobotFault(FaultKind.PLANNER, text)
+        raise RobotError(FaultKind.PLANNER, text)
 
 
 def _error_names(errors) -> tuple[str, ...]:
@@ -617,7 +617,7 @@ def _error_names(errors) -> tuple[str, ...]:
     return tuple(name.strip('" ') for name in text.strip("[]").split(",") if name.strip('" '))
 
 
-# The Franka hand behind `protocol.Gripper`, over franky 2.0.
+# The Franka hand behind `protocol.Gripper`, over franky 2.0 ------------------------------------
 
 
 _franka_gripper_DROP_TIMEOUT_S = 3.0
@@ -683,7 +683,7 @@ class FrankaGripper:
         link = self._link
         if link is None:
             text = f"there is no connection to the gripper at {self.settings.address}"
-            raise RobotFault(FaultKind.NETWORK, f"{text}; call ~/recover")
+            raise RobotError(FaultKind.NETWORK, f"{text}; call ~/recover")
         try:
             return call(link)
         except Exception as error:

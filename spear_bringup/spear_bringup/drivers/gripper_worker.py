@@ -4,7 +4,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 
-from spear_bringup.drivers.protocol import Gripper, RobotFault
+from spear_bringup.drivers.protocol import Gripper, RobotError
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class GripperWorker:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Read the width once, then serve. Raises RobotFault when the gripper does not answer."""
+        """Read the width once, then serve. Raises RobotError when the gripper does not answer."""
         self._closing = False
         self._read()
         # A gripper that can be read during a command gets a thread for it, so that the reported
@@ -92,13 +92,13 @@ class GripperWorker:
                 self._condition.notify_all()
 
     def recover(self) -> None:
-        """Reconnect if need be, forget a fault and do what is wanted again: a person mended it.
+        """Reconnect if need be, forget a fault and do what is wanted again: a person has fixed it.
 
-        Raises RobotFault when the gripper still does not answer.
+        Raises RobotError when the gripper still does not answer.
         """
         try:
             self._gripper.width_m()
-        except RobotFault:
+        except RobotError:
             self._gripper.connect()
         with self._condition:
             self._failed = None
@@ -145,7 +145,7 @@ class GripperWorker:
         fault = None
         try:
             (self._gripper.open if wanted else self._gripper.close)()
-        except RobotFault as error:
+        except RobotError as error:
             fault = str(error)
         with self._condition:
             self._began_s = None
@@ -162,7 +162,7 @@ class GripperWorker:
     def _try_read(self) -> None:
         try:
             self._read()
-        except RobotFault as error:
+        except RobotError as error:
             with self._condition:
                 self._report = replace(self._report, fault=str(error))
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_bringup.control.gate import judge_path
-from spear_bringup.control.limits import GateDecision, Limits
-from spear_bringup.control.path import Start, path_through
+from spear_bringup.control.gate import GateDecision, judge_path
+from spear_bringup.control.limits import Limits
+from spear_bringup.control.path import Reference, path_through
 from spear_bringup.drivers.arm_session import ArmSession
-from spear_bringup.drivers.protocol import FaultKind, RobotFault
+from spear_bringup.drivers.protocol import FaultKind, RobotError
 from spear_policy.geometry.poses import Pose
 
 SAMPLE_PERIOD_S = 0.05
@@ -67,11 +67,11 @@ def judge_joint_path(
         np.array([pose.orientation_xyzw for pose in poses]),
         start,
     )
-    judgement, allowed = judge_path(seen, Start.at_rest(start), limits)
-    return judgement, JointPath(allowed.durations_s, path.positions_rad)
+    gate, allowed = judge_path(seen, Reference.at_rest(start), limits)
+    return gate, JointPath(allowed.durations_s, path.positions_rad)
 
 
-class HomingFailed(Exception):
+class HomingError(Exception):
     """The arm did not go home; the text says why and what to do."""
 
 
@@ -84,8 +84,8 @@ def go_home(
     """Take the arm of `session` home and wait until it is there; chunks are held meanwhile.
 
     Raises:
-        HomingFailed: the way is not allowed, or the arm did not arrive.
-        RobotFault: the robot refused.
+        HomingError: the way is not allowed, or the arm did not arrive.
+        RobotError: the robot refused.
     """
     _raise_if_latched(session)
     session.arm.check()
@@ -101,7 +101,7 @@ def go_home(
             try:
                 _travel(session, home_rad, max_speed_rad_s / attempt)
                 return
-            except RobotFault as fault:
+            except RobotError as fault:
                 # Now and then a planner fails on one joint path and not on a slower one.
                 if fault.kind is not FaultKind.PLANNER or attempt == _ATTEMPTS:
                     raise
@@ -115,14 +115,14 @@ def _travel(session: ArmSession, home_rad: NDArray, max_speed_rad_s: float) -> N
     if np.max(np.abs(start.joint_positions_rad - home_rad)) < _NO_WAY_RAD:
         return
     path = joint_path(start.joint_positions_rad, home_rad, max_speed_rad_s)
-    judgement, path = judge_joint_path(
+    gate, path = judge_joint_path(
         path, start.measured, session.arm.forward_kinematics, session.core.limits
     )
-    if not judgement.moves:
-        text = f"the way home is refused: {judgement.text}"
-        raise HomingFailed(f"{text}; move the arm by hand, nearer to home")
+    if not gate.moves:
+        text = f"the way home is refused: {gate.text}"
+        raise HomingError(f"{text}; move the arm by hand, nearer to home")
     if not session.send_joints(path.durations_s, path.positions_rad, HOMING):
-        raise HomingFailed(_INTERRUPTED)
+        raise HomingError(_INTERRUPTED)
     end_s = start.robot_time_s + path.total_s
 
     def there() -> bool:
@@ -145,9 +145,9 @@ def _wait(session: ArmSession, condition, budget_s: float, complaint: str) -> No
     session.wait_for(over, _STEADY_FACTOR * budget_s)
     _raise_if_latched(session)
     if _interrupted(session):
-        raise HomingFailed(_INTERRUPTED)
+        raise HomingError(_INTERRUPTED)
     if not condition():
-        raise HomingFailed(f"{complaint} within {budget_s:.0f} s; look at it and try again")
+        raise HomingError(f"{complaint} within {budget_s:.0f} s; look at it and try again")
 
 
 def _interrupted(session: ArmSession) -> bool:
@@ -156,4 +156,4 @@ def _interrupted(session: ArmSession) -> bool:
 
 def _raise_if_latched(session: ArmSession) -> None:
     if session.core.latched is not None:
-        raise HomingFailed(session.core.latched.text)
+        raise HomingError(session.core.latched.text)

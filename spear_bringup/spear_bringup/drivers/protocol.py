@@ -19,7 +19,7 @@ class FaultKind(Enum):
     MODE = "mode"  # not in a mode that moves (user stop, guiding, other control)
 
 
-class RobotFault(Exception):
+class RobotError(Exception):
     """A robot refused or lost a motion; `kind` classes it, the text says what happened."""
 
     def __init__(self, kind: FaultKind, text: str):
@@ -56,7 +56,7 @@ class Arm(Protocol):
     joint_names: tuple[str, ...]
 
     def connect(self) -> None:
-        """Open a new connection. Raises RobotFault(NETWORK), naming address and mend."""
+        """Open a new connection. Raises RobotError(NETWORK), naming address and fix."""
 
     def disconnect(self) -> None:
         """Let go of the robot; it stops by itself. Never raises."""
@@ -64,17 +64,17 @@ class Arm(Protocol):
     def read_state(self) -> RobotState:
         """The next state; blocks until the robot sends it, from one reader thread only.
 
-        Raises RobotFault(NETWORK) when the connection is dead.
+        Raises RobotError(NETWORK) when the connection is dead.
         """
 
     def send(self, path: Path) -> None:
-        """Replace whatever runs by `path`, starting now. Raises RobotFault."""
+        """Replace whatever runs by `path`, starting now. Raises RobotError."""
 
     def stop(self) -> None:
-        """Come to rest as fast as the robot's dynamics allow. Raises RobotFault when it cannot."""
+        """Come to rest as fast as the robot's dynamics allow. Raises RobotError when it cannot."""
 
     def check(self) -> None:
-        """Raise the RobotFault of a motion that failed since the last call, if there is one."""
+        """Raise the RobotError of a motion that failed since the last call, if there is one."""
 
     def recover(self) -> None:
         """Clear errors, after a person asked for it; reconnect when the connection is dead."""
@@ -92,7 +92,7 @@ class Gripper(Protocol):
     max_width_m: float
 
     def connect(self) -> None:
-        """Open a connection. Raises RobotFault(NETWORK)."""
+        """Open a connection. Raises RobotError(NETWORK)."""
 
     def disconnect(self) -> None:
         """Let go. Never raises."""

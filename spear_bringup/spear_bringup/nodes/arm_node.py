@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -14,17 +15,19 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from spear_bringup.control.command_core import CommandCore, Decision, GripperLogic
-from spear_bringup.control.limits import GateDecision, Limits, Reason, Timing
-from spear_bringup.control.path import Start
-from spear_bringup.drivers.arm_session import ArmSession, Sample
+from spear_bringup.control.gate import GateDecision, Reason
+from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.control.path import Reference
+from spear_bringup.drivers.arm_session import ArmSample, ArmSession
 from spear_bringup.drivers.gripper_worker import GripperReport, GripperWorker
-from spear_bringup.drivers.homing import HomingFailed, go_home
-from spear_bringup.drivers.protocol import Arm, Gripper, RobotFault
+from spear_bringup.drivers.homing import HomingError, go_home
+from spear_bringup.drivers.protocol import Arm, Gripper, RobotError
 from spear_msgs.msg import ActionChunk, EndEffectorCommand, EndEffectorState, GateStatus
 from spear_policy.nodes import messages as qos
 from spear_policy.nodes.lifecycle import ERROR, OK, WARN, RefusedError, SpearNode
 from spear_policy.nodes.messages import (
     chunk_from_msg,
+    clock_s,
     pose_from_array,
     pose_to_msg,
     s_to_duration,
@@ -33,7 +36,7 @@ from spear_policy.nodes.messages import (
 )
 from spear_policy.nodes.parameters import Parameters
 
-# Services that take seconds, on a thread of their own: states and chunks go on meanwhile.
+# Services that take seconds --------------------------------------------------------------------
 
 
 class WaitingServices:
@@ -41,8 +44,8 @@ class WaitingServices:
 
     Args:
         node: the node that they belong to.
-        works: for each name a function that returns the answer's sentence, or raises RobotFault or
-            HomingFailed with the sentence of a failure.
+        works: for each name a function that returns the answer's sentence, or raises RobotError or
+            HomingError with the sentence of a failure.
     """
 
     def __init__(self, node: SpearNode, works: dict[str, Callable[[], str]]):
@@ -74,7 +77,7 @@ class WaitingServices:
         def answer(request, response: Trigger.Response) -> Trigger.Response:
             try:
                 response.message, response.success = work(), True
-            except (RobotFault, HomingFailed) as failure:
+            except (RobotError, HomingError) as failure:
                 response.message = str(failure)
             return response
 
@@ -89,21 +92,21 @@ class WaitingServices:
         executor.shutdown(timeout_sec=1.0)
 
 
-# What an arm driver publishes, made from what its session knows.
+# What an arm driver publishes ------------------------------------------------------------------
 
 
-def gate_status_msg(judgement: GateDecision, core: CommandCore, now_s: float) -> GateStatus:
+def gate_status_msg(gate: GateDecision, core: CommandCore, now_s: float) -> GateStatus:
     """A verdict with the counts so far."""
     message = GateStatus(
-        verdict=int(judgement.verdict),
-        reason=int(judgement.reason),
-        text=judgement.text,
-        source_id=judgement.source_id,
-        chunk_id=int(judgement.chunk_id),
-        asked=float(judgement.asked),
-        allowed=float(judgement.allowed),
-        time_scale=float(judgement.time_scale),
-        chunk_age=float(judgement.chunk_age_s),
+        verdict=int(gate.verdict),
+        reason=int(gate.reason),
+        text=gate.text,
+        source_id=gate.source_id,
+        chunk_id=int(gate.chunk_id),
+        asked=float(gate.asked),
+        allowed=float(gate.allowed),
+        time_scale=float(gate.time_scale),
+        chunk_age=float(gate.chunk_age_s),
         counts=np.array(core.counts, np.uint64),
     )
     message.header.stamp = s_to_stamp(max(now_s, 0.0))
@@ -112,23 +115,22 @@ def gate_status_msg(judgement: GateDecision, core: CommandCore, now_s: float) ->
 
 def command_msg(
     decision: Decision,
-    sample: Sample,
+    sample: ArmSample,
     core: CommandCore,
-    gripper: GripperReport,
+    gripper_opening: float,
     now_s: float,
     base_frame: str,
 ) -> EndEffectorCommand:
     """What was sent for one chunk; no knots when nothing was."""
-    wanted = gripper.opening if core.gripper.target is None else core.gripper.target
     message = EndEffectorCommand(
-        gate=gate_status_msg(decision.judgement, core, now_s),
+        gate=gate_status_msg(decision.gate, core, now_s),
         measured=pose_to_msg(sample.state.measured),
         commanded=pose_to_msg(sample.state.commanded),
         seam_translation=float(decision.seam_m),
         seam_rotation=float(decision.seam_rad),
         observation_age=s_to_duration(decision.observation_age_s),
         time_slip=s_to_duration(decision.time_slip_s),
-        gripper_opening=float(wanted),
+        gripper_opening=float(gripper_opening),
     )
     message.header.stamp, message.header.frame_id = s_to_stamp(max(now_s, 0.0)), base_frame
     path = decision.path
@@ -142,7 +144,7 @@ def command_msg(
 
 
 def ee_state_msg(
-    sample: Sample, reference: Start, gripper: GripperReport, base_frame: str, ee_frame: str
+    sample: ArmSample, reference: Reference, gripper: GripperReport, base_frame: str, ee_frame: str
 ) -> EndEffectorState:
     """Where the end effector is and was told to be, the path under way, and the gripper."""
     message = EndEffectorState(
@@ -159,7 +161,7 @@ def ee_state_msg(
     return message
 
 
-def joint_state_msg(sample: Sample, names: tuple[str, ...], base_frame: str) -> JointState:
+def joint_state_msg(sample: ArmSample, names: tuple[str, ...], base_frame: str) -> JointState:
     """Joint positions [rad], velocities [rad/s] and torques [Nm]."""
     state = sample.state
     message = JointState(
@@ -188,7 +190,7 @@ def chunk_complaint(message: ActionChunk, base_frame: str, ee_frame: str) -> str
     return None
 
 
-# The robot-independent part of a driver node: chunks in, motion, states and verdicts out.
+# The robot-independent part of a driver node ---------------------------------------------------
 
 
 _CLOCK_WAIT_S = 10.0
@@ -204,6 +206,7 @@ class ArmNode(SpearNode, ABC):
     def __init__(self, name: str, arguments: list[str] | None = None):
         super().__init__(name, arguments)
         self.params = Parameters(self, "spear_bringup", name)
+        self._now_s = partial(clock_s, self.io.get_clock())
         self.session: ArmSession | None = None
         self.gripper: GripperWorker | None = None
         self._said: tuple | None = None
@@ -265,7 +268,7 @@ class ArmNode(SpearNode, ABC):
             self.session = ArmSession(
                 self.make_arm(),
                 CommandCore(limits, timing, logic),
-                now_s=self.now_s,
+                now_s=self._now_s,
                 simulated_time=self.simulated_time,
                 gripper=self.gripper,
                 robot_timeout_s=p["robot_timeout_s"],
@@ -275,14 +278,14 @@ class ArmNode(SpearNode, ABC):
                 on_decision=self._publish_decision,
             )
             self.session.open()
-        except RobotFault as fault:
+        except RobotError as fault:
             raise RefusedError(str(fault)) from None
         self._repeat_gate_status()
 
     def activate(self) -> None:
         try:
             self.session.activate()
-        except RobotFault as fault:
+        except RobotError as fault:
             raise RefusedError(str(fault)) from None
 
     def deactivate(self) -> None:
@@ -321,7 +324,7 @@ class ArmNode(SpearNode, ABC):
             response.message = "the driver is not configured; nothing moves"
             return response
         session.stop("a person called ~/stop")
-        response.success, response.message = True, session.judgement.text
+        response.success, response.message = True, session.gate.text
         return response
 
     def _recover(self) -> str:
@@ -336,12 +339,12 @@ class ArmNode(SpearNode, ABC):
 
     def _configured_session(self) -> ArmSession:
         if self.session is None:
-            raise HomingFailed("the driver is not configured; configure it first")
+            raise HomingError("the driver is not configured; configure it first")
         return self.session
 
     # Out ---------------------------------------------------------------------------------
 
-    def _publish_state(self, sample: Sample) -> None:
+    def _publish_state(self, sample: ArmSample) -> None:
         time_s, period_s = sample.state.robot_time_s, self._publish_period_s
         late_s = time_s - self._next_state_s
         if -period_s <= late_s < 0.0:
@@ -356,43 +359,46 @@ class ArmNode(SpearNode, ABC):
     def _gripper_report(self) -> GripperReport:
         return self.gripper.report if self.gripper is not None else GripperReport()
 
-    def _publish_decision(self, decision: Decision, about_chunk: bool, sample: Sample) -> None:
-        judgement, core = decision.judgement, self.session.core
-        self._judged_s = now_s = self.now_s()
+    def _publish_decision(self, decision: Decision, about_chunk: bool, sample: ArmSample) -> None:
+        gate, core = decision.gate, self.session.core
+        self._judged_s = now_s = self._now_s()
         if about_chunk:
-            base_frame, report = self._frames[0], self._gripper_report()
-            command = command_msg(decision, sample, core, report, now_s, base_frame)
+            opening = core.gripper.target
+            if opening is None:  # nothing was asked of the gripper yet
+                opening = self._gripper_report().opening
+            base_frame = self._frames[0]
+            command = command_msg(decision, sample, core, opening, now_s, base_frame)
             self._commands.publish(command)
-        if (judgement.verdict, judgement.reason) == self._said:
+        if (gate.verdict, gate.reason) == self._said:
             return
-        self._said = (judgement.verdict, judgement.reason)
-        self._gate.publish(gate_status_msg(judgement, core, now_s))
-        if judgement.reason is Reason.NONE and judgement.text:
-            self.get_logger().info(judgement.text)
-        elif not judgement.moves:
-            text = f"{judgement.verdict.name} {judgement.reason.name}: {judgement.text}"
+        self._said = (gate.verdict, gate.reason)
+        self._gate.publish(gate_status_msg(gate, core, now_s))
+        if gate.reason is Reason.NONE and gate.text:
+            self.get_logger().info(gate.text)
+        elif not gate.moves:
+            text = f"{gate.verdict.name} {gate.reason.name}: {gate.text}"
             self.get_logger().warning(text)
 
     def _repeat_gate_status(self) -> None:
         session = self.session
         if session is not None:
-            self._gate.publish(gate_status_msg(session.judgement, session.core, self._judged_s))
+            self._gate.publish(gate_status_msg(session.gate, session.core, self._judged_s))
 
     def diagnose(self) -> list:
         session = self.session
         if session is None or session.sample is None:
             return [*super().diagnose(), ("robot", WARN, "not connected", {})]
-        state, judgement = session.sample.state, session.judgement
+        state, gate = session.sample.state, session.gate
         silent = f"{session.watch.silent_s:.3f}"
         fine = not session.watch.lost and not state.errors
         robot = {"mode": state.mode, "errors": ", ".join(state.errors), "silent_s": silent}
-        gate = {verdict.name: session.core.counts[verdict] for verdict in type(judgement.verdict)}
-        text = judgement.text or judgement.verdict.name
+        counts = {verdict.name: session.core.counts[verdict] for verdict in type(gate.verdict)}
+        text = gate.text or gate.verdict.name
         latched = session.core.latched is not None
         rows = [
             *super().diagnose(),
             ("robot", OK if fine else ERROR, state.mode if fine else "lost or in error", robot),
-            ("gate", ERROR if latched else OK, text, gate),
+            ("gate", ERROR if latched else OK, text, counts),
         ]
         if self.gripper is not None:
             report = self.gripper.report

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spear_bringup.control.limits import Reason, Verdict
+from spear_bringup.control.gate import Reason, Verdict
 from spear_bringup.trials.bag_reader import CommandSeries, GateSeries, StateSeries, TrialSeries
 from spear_policy.geometry import quaternions as quat
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spear_bringup.control.limits import Verdict
+from spear_bringup.control.gate import Verdict
 from spear_bringup.trials.bag_reader import TrialSeries
 from spear_bringup.trials.metrics import speeds
 from spear_policy.shared.files import write_atomically

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_bringup.control.limits import Reason, Verdict
+from spear_bringup.control.gate import Reason, Verdict
 from spear_bringup.trials.bag_reader import BagReadError, TrialSeries, cameras, frames, read_trial
 from spear_bringup.trials.metrics import measure
 from spear_bringup.trials.plots import SpeedLimits, write_plots

@@ -10,8 +10,7 @@ from spear_bringup.trials.bag_reader import StateSeries
 from spear_bringup.trials.metrics import Spread, TrialMetrics
 from spear_bringup.trials.plots import SpeedLimits
 from spear_bringup.trials.recording import TrialRow
-from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Chunk, Pose
 from spear_policy.geometry.tracking import (
     TimedPoses,
     TrackingErrors,

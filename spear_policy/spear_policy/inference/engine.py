@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Chunk, Pose
 
 
 @dataclass(frozen=True)

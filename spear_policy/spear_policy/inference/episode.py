@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN
+from spear_policy.geometry.poses import GRIPPER_CLOSED, GRIPPER_OPEN
 from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.shared.files import write_atomically
 

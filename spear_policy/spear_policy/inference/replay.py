@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spear_policy.geometry.chunks import Chunk, chunk_from_poses
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Chunk, Pose, chunk_from_poses
 from spear_policy.geometry.tracking import TimedPoses, replayed_motion
 from spear_policy.inference.engine import EngineCard, Observation
 from spear_policy.inference.episode import Episode, binary_gripper, load_episode

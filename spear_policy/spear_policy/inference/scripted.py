@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN, Chunk, chunk_from_poses
-from spear_policy.geometry.poses import distance
+from spear_policy.geometry.poses import (
+    GRIPPER_CLOSED,
+    GRIPPER_OPEN,
+    Chunk,
+    chunk_from_poses,
+    distance,
+)
 from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
 from spear_policy.inference.scripted_rules import (
     CLOSING_S,

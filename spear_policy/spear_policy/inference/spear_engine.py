@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spear_policy.geometry.chunks import Chunk, as_array
+from spear_policy.geometry.poses import Chunk, as_array
 from spear_policy.inference.chunk_runner import ChunkRunner
 from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
 from spear_policy.inference.image_geometry import fit

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import GRIPPER_CLOSED, GRIPPER_OPEN, Pose
 from spear_policy.shared.config import ConfigError, read_dataclass
 
 AXES = "xyz"

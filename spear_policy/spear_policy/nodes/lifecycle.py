@@ -23,6 +23,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.signals import SignalHandlerOptions
 
+from spear_policy.nodes.messages import clock_s
 from spear_policy.shared.config import params_file_problem
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -86,7 +87,7 @@ class SpearNode(LifecycleNode):
 
     def now_s(self) -> float:
         """Node clock [s]: system time, or /clock under use_sim_time (0.0 before the first one)."""
-        return self.io.get_clock().now().nanoseconds * 1e-9
+        return clock_s(self.io.get_clock())
 
     @property
     def simulated_time(self) -> bool:

@@ -10,11 +10,11 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, Quaternion, Twist, Vector3
 from geometry_msgs.msg import Pose as PoseMsg
+from rclpy.clock import Clock
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from spear_msgs.msg import ActionChunk, EndEffectorDelta
-from spear_policy.geometry.chunks import Chunk
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Chunk, Pose
 
 _ANCHOR_KINDS = {
     ActionChunk.ANCHOR_MEASURED: "measured",
@@ -25,6 +25,11 @@ _ANCHOR_KINDS = {
 def stamp_to_s(stamp: Time | Duration) -> float:
     """Seconds of a Time or a Duration."""
     return stamp.sec + stamp.nanosec * 1e-9
+
+
+def clock_s(clock: Clock) -> float:
+    """Seconds of a clock now; 0.0 under use_sim_time before the first /clock."""
+    return clock.now().nanoseconds * 1e-9
 
 
 def s_to_stamp(seconds: float) -> Time:

@@ -20,7 +20,7 @@ from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
 from spear_msgs.msg import ActionChunk, EndEffectorDelta, EndEffectorState, PolicyStatus
-from spear_policy.geometry.chunks import Chunk
+from spear_policy.geometry.poses import Chunk
 from spear_policy.inference.engine import EngineCard, Observation, SceneObject
 from spear_policy.inference.image_codec import CvBridge
 from spear_policy.inference.instruction_session import Session, StepSchedule

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spear_policy.geometry.chunks import GRIPPER_CLOSED, GRIPPER_OPEN
+from spear_policy.geometry.poses import GRIPPER_CLOSED, GRIPPER_OPEN
 from spear_policy.inference.episode import Episode, EpisodeError, Video
 from spear_training.data.oxe import poses as rotation_order
 from spear_training.data.oxe.poses import Steps, from_euler, pose_keys, read_poses
