@@ -5,8 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-
-from spear_training.data.rlds import encode_example, frame_record
+from oxe_writing import encode_example, frame_record
 
 STEPS, SIDE = 4, 16
 

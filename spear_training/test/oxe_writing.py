@@ -1,12 +1,13 @@
 """Writes small RLDS folders in the layout of any data set of the mixture."""
 
 import json
+import struct
 from functools import cache
 
 import cv2
 import numpy as np
 
-from spear_training.data.rlds import encode_example, frame_record
+from spear_training.data.rlds import Example, masked_crc32c
 
 PACKAGE = "tensorflow_datasets.core.features"
 
@@ -39,6 +40,27 @@ def leaf_json(node):
     shape = {"dimensions": [str(side) for side in sides]} if sides else {}
     tensor = {"shape": shape, "dtype": dtype, "encoding": "none"}
     return {"pythonClassName": f"{PACKAGE}.tensor_feature.Tensor", "tensor": tensor}
+
+
+def frame_record(payload):
+    """Return `payload` as one TFRecord record, ready to be appended to a file."""
+    length = struct.pack("<Q", len(payload))
+    crcs = (struct.pack("<I", masked_crc32c(part)) for part in (length, payload))
+    return length + next(crcs) + payload + next(crcs)
+
+
+def encode_example(features):
+    """Return the Example of floats, integers or booleans (arrays) and bytes (lists)."""
+    example = Example()
+    for key, values in features.items():
+        feature = example.features.feature[key]
+        if isinstance(values, list):
+            feature.bytes_list.value.extend(values)
+        elif np.asarray(values).dtype.kind == "f":
+            feature.float_list.value.extend(np.ravel(values).tolist())
+        else:
+            feature.int64_list.value.extend(np.ravel(values).astype(np.int64).tolist())
+    return example.SerializeToString()
 
 
 @cache

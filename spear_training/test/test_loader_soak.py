@@ -30,7 +30,7 @@ def family_bytes():
 @pytest.mark.timeout(3000)
 def test_an_hour_of_one_gpu_leaves_the_memory_as_it_was(tmp_path):
     stores = [made_store(tmp_path, name=name, episodes=20, length=60) for name in ("a", "b")]
-    readers = {store.facts.name: FrameSampleReader(store) for store in stores}
+    readers = {store.metadata.name: FrameSampleReader(store) for store in stores}
     source = BatchSource(readers, [3, 1], batch_size=BATCH, seed=1)
     held = []
     for batch in batches(source, 0, SAMPLES // BATCH, workers=1, prefetch=2):

@@ -1,12 +1,86 @@
-"""RLDS folders: records to arrays by features.json, and what is said when the two disagree."""
+"""RLDS folders: damaged files, arrays by features.json, and what is said when they disagree."""
 
 import json
 
 import numpy as np
 import pytest
+from oxe_writing import encode_example, frame_record
 
 from spear_training.data.reader import DataFileError
-from spear_training.data.rlds import RldsFolder, decode_example, encode_example, main
+from spear_training.data.rlds import (
+    RldsFolder,
+    TfRecordFile,
+    decode_example,
+    main,
+    masked_crc32c,
+)
+
+PAYLOADS = [b"first", b"", bytes(range(256)) * 40, b"last"]
+STARTS = [0, 21, 37, 37 + 16 + 10240]
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Return a file of four records, one of them empty."""
+    path = tmp_path / "toy.tfrecord"
+    path.write_bytes(b"".join(frame_record(payload) for payload in PAYLOADS))
+    return path
+
+
+def test_records_are_read_in_any_order(path):
+    file = TfRecordFile(path)
+    assert len(file) == 4
+    assert file.offsets == STARTS
+    assert file.damage is None
+    for index in (2, 0, 3, 1, 2):
+        assert file.read(index) == PAYLOADS[index]
+    for index in (4, -1):
+        with pytest.raises(IndexError, match="there are 4"):
+            file.read(index)
+
+
+def test_a_damaged_payload_is_named_by_file_and_byte_and_leaves_the_others_alone(path):
+    data = bytearray(path.read_bytes())
+    data[STARTS[2] + 5000] ^= 1
+    path.write_bytes(data)
+    file = TfRecordFile(path)
+    with pytest.raises(DataFileError, match=f"{path}: record 2 at byte 37 is damaged .*checksum"):
+        file.read(2)
+    assert [file.read(index) for index in (0, 1, 3)] == [PAYLOADS[i] for i in (0, 1, 3)]
+
+
+@pytest.mark.parametrize("kept", [1, 11, 12, 5000, 10255])
+def test_a_file_that_breaks_off_keeps_its_whole_records(path, kept):
+    path.write_bytes(path.read_bytes()[: STARTS[2] + kept])
+    file = TfRecordFile(path)
+    assert [file.read(index) for index in (0, 1)] == PAYLOADS[:2]
+    for index in (2, 3):
+        with pytest.raises(DataFileError, match=f"{path}: record 2 at byte 37 is cut short"):
+            file.read(index)
+
+
+def test_a_damaged_length_ends_the_file_there(path):
+    data = bytearray(path.read_bytes())
+    data[STARTS[1]] ^= 1
+    path.write_bytes(data)
+    file = TfRecordFile(path)
+    assert file.read(0) == b"first"
+    with pytest.raises(DataFileError, match="record 1 at byte 21 has a damaged length"):
+        file.read(1)
+
+
+def test_a_file_of_another_kind_and_a_missing_one_are_said(tmp_path):
+    other = tmp_path / "notes.txt"
+    other.write_text("this is no record file, it is a text")
+    assert "it is no TFRecord file" in TfRecordFile(other).damage
+    with pytest.raises(DataFileError, match="nothing.tfrecord: cannot be read .No such file"):
+        TfRecordFile(tmp_path / "nothing.tfrecord")
+
+
+def test_the_mask_keeps_a_checksum_of_a_checksum_apart():
+    crc = masked_crc32c(b"123456789")
+    turned = (crc - 0xA282EAD8) & 0xFFFFFFFF
+    assert ((turned << 15) | (turned >> 17)) & 0xFFFFFFFF == 0xE3069283
 
 
 def test_features_survive_the_message_both_ways():

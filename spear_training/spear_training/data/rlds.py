@@ -1,4 +1,7 @@
-"""RLDS data sets as TFDS stores them: a folder of TFRecord files, without TensorFlow.
+"""RLDS datasets as TFDS stores them: a folder of TFRecord files, read without TensorFlow.
+
+From the bytes up: `TfRecordFile` finds the records of one file, `decode_example` parses one,
+`FeatureSpec` (out of features.json) says what its values mean, and `RldsFolder` is the dataset.
 
 Run `python3 -m spear_training.data.rlds FOLDER` to see what such a folder holds.
 """
@@ -8,111 +11,20 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import google_crc32c
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from spear_training.data.reader import DataFileError
 
-# CRC-32C (Castagnoli), the checksum of TFRecord files, vectorised with numpy.
-
-
-_POLYNOMIAL = 0x82F63B78  # reversed bit order
-_ROW_BYTES = 512
-# Rows that are processed side by side: about 1 MB, what a processor's cache holds.
-_BLOCK_ROWS = 2048
-_ALL_ONES = np.uint32(0xFFFFFFFF)
-
-
-def _byte_table() -> NDArray:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, (table >> 1) ^ np.uint32(_POLYNOMIAL), table >> 1)
-    return table
-
-
-_TABLE = _byte_table()
-_PLAIN_TABLE = _TABLE.tolist()
-
-
-def _word_table() -> NDArray:
-    """What two bytes at once (little endian) do to a remainder."""
-    words = np.arange(1 << 16, dtype=np.uint32)
-    first = _TABLE[words & 0xFF] ^ (words >> 8)
-    return _TABLE[first & 0xFF] ^ (first >> 8)
-
-
-_WORD_TABLE = _word_table()
-
-
-def _apply(columns: NDArray, remainders: NDArray) -> NDArray:
-    moved = np.zeros_like(remainders)
-    for bit, column in enumerate(columns):
-        moved ^= np.where((remainders >> np.uint32(bit)) & 1, column, np.uint32(0))
-    return moved
-
-
-def _past_one_row() -> NDArray:
-    columns = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    for _ in range(_ROW_BYTES):
-        columns = _TABLE[columns & 0xFF] ^ (columns >> 8)
-    return columns
-
-
-_PAST_ONE_ROW = _past_one_row()
-
-
-def _of_rows(words: NDArray) -> NDArray:
-    """Remainders (rows,) of rows of words, each starting from zero."""
-    remainders = np.zeros(len(words), np.uint32)
-    for column in np.ascontiguousarray(words.T):
-        remainders = _WORD_TABLE.take((remainders ^ column) & 0xFFFF) ^ (remainders >> 16)
-    return remainders
-
-
-def crc32c(data: bytes | bytearray | memoryview) -> int:
-    """CRC-32C of `data`, 0 .. 2**32 - 1."""
-    message = np.frombuffer(data, np.uint8)
-    if len(message) < _ROW_BYTES:
-        remainder = int(_ALL_ONES)
-        for byte in message.tolist():
-            remainder = _PLAIN_TABLE[(remainder ^ byte) & 0xFF] ^ (remainder >> 8)
-        return remainder ^ 0xFFFFFFFF
-    # Starting from all ones is the same as starting from zero with the first 4 bytes inverted,
-    # and from zero on, leading zero bytes change nothing: the first row may be filled with them.
-    count = -(-len(message) // _ROW_BYTES)
-    rows = np.zeros(count * _ROW_BYTES, np.uint8)
-    rows[-len(message) :] = message
-    rows[len(rows) - len(message) :][:4] ^= 0xFF
-    words = rows.view("<u2").reshape(count, _ROW_BYTES // 2)
-    blocks = range(0, count, _BLOCK_ROWS)
-    remainders = np.concatenate([_of_rows(words[at : at + _BLOCK_ROWS]) for at in blocks])
-    past = _PAST_ONE_ROW
-    while len(remainders) > 1:
-        if len(remainders) % 2:
-            remainders = np.concatenate([np.zeros(1, np.uint32), remainders])
-        remainders = _apply(past, remainders[::2]) ^ remainders[1::2]
-        past = _apply(past, past)
-    return int(remainders[0] ^ _ALL_ONES)
-
-
-def masked_crc32c(data: bytes | bytearray | memoryview) -> int:
-    """The form that TFRecord stores: turned right by 15 bits, plus a constant.
-
-    A checksum of data that contain their own checksum says little; this keeps them apart.
-    """
-    crc = crc32c(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-# TFRecord files: their records by number, each checked, without TensorFlow.
-
+# TFRecord files: their records by number, each checked ---------------------------------------
 
 _LENGTH_BYTES, _HEADER_BYTES, _FOOTER_BYTES = 8, 12, 4
 
@@ -196,61 +108,50 @@ class TfRecordFile:
             offset = end
 
 
-def frame_record(payload: bytes) -> bytes:
-    """`payload` as one TFRecord record, ready to be appended to a file."""
-    length = struct.pack("<Q", len(payload))
-    return b"".join(
-        [
-            length,
-            struct.pack("<I", masked_crc32c(length)),
-            payload,
-            struct.pack("<I", masked_crc32c(payload)),
-        ]
-    )
+def masked_crc32c(data: bytes) -> int:
+    """The form that TFRecord stores: turned right by 15 bits, plus a constant.
+
+    A checksum of data that contain their own checksum says little; this keeps them apart.
+    """
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-# tf.train.Example messages, in and out, with protobuf alone.
-
+# tf.train.Example messages, with protobuf alone ----------------------------------------------
 
 Values = NDArray | list[bytes]
 
+_EXAMPLE_PROTO = """
+name: "spear_tf_example.proto" package: "spear_tf_example" syntax: "proto3"
+message_type { name: "BytesList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+message_type { name: "FloatList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
+message_type { name: "Int64List"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+message_type { name: "Feature" oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 oneof_index: 0 label: LABEL_OPTIONAL
+    type: TYPE_MESSAGE type_name: ".spear_tf_example.BytesList" }
+  field { name: "float_list" number: 2 oneof_index: 0 label: LABEL_OPTIONAL
+    type: TYPE_MESSAGE type_name: ".spear_tf_example.FloatList" }
+  field { name: "int64_list" number: 3 oneof_index: 0 label: LABEL_OPTIONAL
+    type: TYPE_MESSAGE type_name: ".spear_tf_example.Int64List" } }
+message_type { name: "Features"
+  nested_type { name: "FeatureEntry" options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL
+      type: TYPE_MESSAGE type_name: ".spear_tf_example.Feature" } }
+  field { name: "feature" number: 1 label: LABEL_REPEATED
+    type: TYPE_MESSAGE type_name: ".spear_tf_example.Features.FeatureEntry" } }
+message_type { name: "Example"
+  field { name: "features" number: 1 label: LABEL_OPTIONAL
+    type: TYPE_MESSAGE type_name: ".spear_tf_example.Features" } }
+"""
+
 
 def _example_class():
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="spear_tf_example.proto", package="spear_tf_example", syntax="proto3"
-    )
-
-    def add_field(message, name, number, kind, repeated=False, **more):
-        label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-        if isinstance(kind, str):
-            more |= {"type": field.TYPE_MESSAGE, "type_name": f".spear_tf_example.{kind}"}
-        else:
-            more["type"] = kind
-        message.field.add(name=name, number=number, label=label, **more)
-
-    lists = (
-        ("BytesList", field.TYPE_BYTES),
-        ("FloatList", field.TYPE_FLOAT),
-        ("Int64List", field.TYPE_INT64),
-    )
-    for name, kind in lists:
-        add_field(file.message_type.add(name=name), "value", 1, kind, repeated=True)
-    feature = file.message_type.add(name="Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, (kind, name) in enumerate(
-        (("BytesList", "bytes_list"), ("FloatList", "float_list"), ("Int64List", "int64_list")), 1
-    ):
-        add_field(feature, name, number, kind, oneof_index=0)
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    add_field(entry, "key", 1, field.TYPE_STRING)
-    add_field(entry, "value", 2, "Feature")
-    add_field(features, "feature", 1, "Features.FeatureEntry", repeated=True)
-    add_field(file.message_type.add(name="Example"), "features", 1, "Features")
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
     # The protobuf of Ubuntu 24.04 (3.21) has only the older of the two names.
     if hasattr(message_factory, "GetMessageClass"):
         make_class = message_factory.GetMessageClass
@@ -259,7 +160,7 @@ def _example_class():
     return make_class(pool.FindMessageTypeByName("spear_tf_example.Example"))
 
 
-_Example = _example_class()
+Example = _example_class()
 
 
 def decode_example(payload: bytes) -> dict[str, Values]:
@@ -269,26 +170,10 @@ def decode_example(payload: bytes) -> dict[str, Values]:
         ValueError: `payload` is no Example.
     """
     try:
-        example = _Example.FromString(payload)
+        example = Example.FromString(payload)
     except DecodeError as error:
         raise ValueError(f"not a tf.train.Example ({error})") from None
     return {key: _values(feature) for key, feature in example.features.feature.items()}
-
-
-def encode_example(features: Mapping[str, Values]) -> bytes:
-    """The Example of `features`: floats, integers or booleans as arrays, bytes as lists."""
-    example = _Example()
-    for key, values in features.items():
-        feature = example.features.feature[key]
-        if isinstance(values, list):
-            feature.bytes_list.value.extend(values)
-            continue
-        flat = np.asarray(values).ravel()
-        if flat.dtype.kind == "f":
-            feature.float_list.value.extend(flat.tolist())
-        else:
-            feature.int64_list.value.extend(flat.astype(np.int64).tolist())
-    return example.SerializeToString()
 
 
 def _values(feature) -> Values:
@@ -300,8 +185,7 @@ def _values(feature) -> Values:
     return list(feature.bytes_list.value)
 
 
-# The features.json of a TFDS folder: what each key of a record holds, and how to decode i.
-
+# features.json: what each key of a record holds, and how it is decoded ------------------------
 
 STEPS = "steps/"
 
@@ -436,7 +320,7 @@ def _shape(node: dict) -> tuple[int | None, ...]:
     return tuple(None if side < 0 else side for side in sides)
 
 
-# RLDS data sets as TFDS stores them: a folder of TFRecord files, without TensorFlow.
+# The folder ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -474,7 +358,7 @@ class RldsFolder:
 
     Attributes:
         path, split: what was asked for.
-        name, version: of the data set.
+        name, version: of the dataset.
         features: by key; see FeatureSpec.
 
     Raises:
