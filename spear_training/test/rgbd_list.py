@@ -11,11 +11,15 @@ from spear_training.annotation.records import (
     Intrinsics,
     Item,
     encode_mask,
-    write_items,
 )
 
 WIDTH, HEIGHT = 160, 120
 CAMERA = Intrinsics(140.0, 140.0, 79.5, 59.5)
+
+
+def write_items(path: Path, items) -> None:
+    """Write a list of items."""
+    path.write_text("".join(item.to_json() + "\n" for item in items))
 
 
 def write_list(folder: Path, count: int) -> Path:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from desk_picture import desk_folder, desk_item
 from inspect_runs import Page
+from rgbd_list import write_items
 
 from spear_training.annotation.annotate import main
 from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.inspection.overlays import project
-from spear_training.annotation.records import GivenDepth, GivenObject, encode_mask, write_items
+from spear_training.annotation.records import GivenDepth, GivenObject, encode_mask
 from spear_training.annotation.run_folder import read_annotations
 
 # Further things in it, by hand: corners (x, y) of the outline in pixels of the stored picture.

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
+from rgbd_list import write_items
 
 from spear_training.annotation.annotate import main
 from spear_training.annotation.frame import read_frame
@@ -70,7 +71,6 @@ def test_names_that_are_no_text_and_empty_folders_are_refused_in_a_sentence(fold
 
 @pytest.mark.parametrize("name", ["new\nline.jpg", "a\u2028b.jpg", 'quo"te.jpg', "a\x85b.jpg"])
 def test_odd_names_survive_a_list(folder, name, tmp_path):
-    from spear_training.annotation.records import write_items
 
     items = photograph_items(folder(name))
     write_items(tmp_path / "items.jsonl", items)

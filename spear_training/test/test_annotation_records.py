@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from rgbd_list import write_items
 
 from spear_training.annotation.records import (
     AnnotatedObject,
@@ -21,7 +22,6 @@ from spear_training.annotation.records import (
     decode_mask,
     encode_mask,
     read_items,
-    write_items,
 )
 
 MASK = np.zeros((630, 840), bool)

@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 import pytest
 from ray_scenes import CAMERA, render, table_scene, truth_of
+from rgbd_list import write_items
 from rich.console import Console
 
 from spear_training.annotation.accuracy.compare import read_truth
 from spear_training.annotation.accuracy.measure import compare_run, measure_world
 from spear_training.annotation.accuracy.report import terminal_tables, write_report
 from spear_training.annotation.annotate import main
-from spear_training.annotation.records import Annotation, GivenDepth, GivenObject, Item, write_items
+from spear_training.annotation.records import Annotation, GivenDepth, GivenObject, Item
 from spear_training.annotation.stages import JobError
 
 

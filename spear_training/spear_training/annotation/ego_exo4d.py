@@ -44,8 +44,6 @@ from spear_training.annotation.stages import JobError
 
 SCENARIOS = ("Cooking", "Bike Repair")
 SPLITS = ("train", "val")
-VIEWS = ("exo", "ego", "both")
-VIDEOS = ("full", "448")
 _STREAMS = {"214-1": "rgb"}
 _MOST_ASPECT_ERROR = 0.01
 

@@ -6,7 +6,7 @@ masks.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,8 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco
-
-from spear_policy.shared.files import write_lines
 
 PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX = 840, 630
 STATUSES = ("ok", "empty", "failed")
@@ -164,11 +162,6 @@ def read_items(path: Path) -> list[Item]:
     if not items:
         raise RecordError(f"{path} has no items: write one line a picture")
     return list(items.values())
-
-
-def write_items(path: Path, items: Iterable[Item]) -> None:
-    """Write a list, whole or not at all. Raises OSError."""
-    write_lines(path, (item.to_json().encode() for item in items))
 
 
 def _given_object(values: dict) -> GivenObject:
