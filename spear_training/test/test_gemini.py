@@ -1,4 +1,4 @@
-"""The detector `gemini` with its real client against a service on this machine."""
+"""The detector gemini: what is asked and how patiently, what answers are read as, what is kept."""
 
 import base64
 import io
@@ -15,7 +15,18 @@ from stage_frames import frame_of, labels
 
 pytest.importorskip("google.genai", reason="the detector gemini needs google-genai")
 
-from spear_training.annotation.gemini import GeminiDetector, GeminiOptions, default_prompt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spear_training.annotation.gemini import (
+    AnswerCache,
+    GeminiDetector,
+    GeminiOptions,
+    answer_key,
+    default_prompt,
+    parse_answer,
+)
 from spear_training.annotation.stages import JobError, StageError
 
 MUG = {"box_2d": [500, 500, 700, 700], "label": "The Red_Mug"}
@@ -284,3 +295,198 @@ def test_several_threads_ask_at_once_and_each_gets_its_own_answer(service, make)
 def test_a_setting_that_cannot_work_is_named(wrong):
     with pytest.raises(JobError, match=next(iter(wrong))):
         replace(GeminiOptions(), **wrong)
+
+
+# What it wrote ------------------------------------------------------------------------------------
+
+
+BOWL_ENTRY = {"box_2d": [100, 200, 300, 400], "label": "bowl"}
+MUG_ENTRY = {"box_2d": [0, 0, 1000, 1000], "label": "mug"}
+
+
+def test_a_list_of_objects_is_read_into_pixels_with_y_first():
+    found, lost = parse_answer(json.dumps([BOWL_ENTRY, MUG_ENTRY]))
+    assert labels(found) == ["bowl", "mug"]
+    assert found[0].box_xyxy_px == pytest.approx((168, 63, 336, 189))
+    assert found[1].box_xyxy_px == pytest.approx((0, 0, 840, 630))
+    assert lost == []
+
+
+def test_an_empty_list_is_an_answer():
+    assert parse_answer("[]") == ([], [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```json\n{}\n```",
+        "```\n{}\n```",
+        "Here they are:\n```JSON\n{}\n```\nAsk me for more!",
+        "```json\n{}",
+        "\n  {}\n",
+    ],
+)
+def test_fences_are_taken_off(text):
+    found, _ = parse_answer(text.replace("{}", json.dumps([BOWL_ENTRY])))
+    assert labels(found) == ["bowl"]
+
+
+@pytest.mark.parametrize("kept", [1, 5, 30, 60, 90, -1])
+def test_an_answer_that_was_cut_off_is_refused_whole(kept):
+    with pytest.raises(StageError, match="cut off"):
+        parse_answer(
+            json.dumps([BOWL_ENTRY, MUG_ENTRY, {**MUG_ENTRY, "label": 'a "[" sign'}])[:kept]
+        )
+    with pytest.raises(StageError, match="cut off"):
+        parse_answer("```json\n" + json.dumps([BOWL_ENTRY, MUG_ENTRY])[:kept])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("I see a bowl and a mug.", "no JSON: 'I see a bowl"),
+        ("", "empty"),
+        ("```json\n```", "empty"),
+        ("[bowl]", "no JSON"),
+        ("[1,]]", "no JSON"),
+        ('{"box_2d": [1, 2, 3, 4], "label": "bowl"}', "no list"),
+        ("null", "no list"),
+        ("[" * 100_000, "cut off"),
+        ("[" * 100_000 + "]" * 100_000, "no JSON"),
+        ("[" + "1" * 5000 + "]", "no JSON"),
+    ],
+)
+def test_what_is_no_list_in_json_is_refused_with_its_beginning(text, said):
+    with pytest.raises(StageError, match=said) as refused:
+        parse_answer(text)
+    assert len(str(refused.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"label": "fork"}, "its box_2d is 'None'"),
+        ({"label": "fork", "box_2d": [1, 2, 3]}, "not four numbers"),
+        ({"label": "fork", "box_2d": [1, 2, 3, 4, 5]}, "not four numbers"),
+        ({"label": "fork", "box_2d": "1 2 3 4"}, "not four numbers"),
+        ({"label": "fork", "box_2d": [1, 2, 3, "4"]}, "not four numbers"),
+        ({"label": "fork", "box_2d": [1, 2, 3, True]}, "not four numbers"),
+        ({"label": "fork", "box_2d": [1, 2, 3, 1200]}, "has 1200, outside 0..1000"),
+        ({"label": "fork", "box_2d": [-1, 2, 3, 4]}, "has -1, outside 0..1000"),
+        ({"label": "fork", "box_2d": [1, 2, 3, float("nan")]}, "has nan, outside"),
+        ({"box_2d": [1, 2, 3, 4]}, "has no label"),
+        ({"box_2d": [1, 2, 3, 4], "label": None}, "has no label"),
+        ("fork", "the entry is no object: 'fork'"),
+    ],
+)
+def test_a_bad_entry_is_dropped_with_its_reason_and_the_good_ones_stay(entry, reason):
+    found, lost = parse_answer(json.dumps([BOWL_ENTRY, entry, MUG_ENTRY]))
+    assert labels(found) == ["bowl", "mug"]
+    assert len(lost) == 1 and reason in lost[0].reason
+    assert lost[0].label in ("fork", "?")
+
+
+@given(st.text(max_size=60) | st.text('[]{}",:`\\ 01abel', max_size=60))
+def test_any_text_is_an_answer_or_is_refused_with_a_reason(text):
+    try:
+        found, lost = parse_answer(text)
+    except StageError as error:
+        assert str(error).startswith("the answer ")
+    else:
+        assert all(lost.reason for lost in lost) and all(len(f.box_xyxy_px) == 4 for f in found)
+
+
+@given(st.lists(st.sampled_from([BOWL_ENTRY, MUG_ENTRY, {"label": "x"}, 3])), st.data())
+def test_a_list_that_is_cut_anywhere_is_never_read_as_a_shorter_one(entries, data):
+    text = json.dumps(entries)
+    kept = data.draw(st.integers(0, len(text) - 1))
+    with pytest.raises(StageError, match="cut off|empty"):
+        parse_answer(text[:kept])
+
+
+# Answers that are kept ----------------------------------------------------------------------------
+
+
+ANSWER_KEY = answer_key(b"picture", {"model": "m", "prompt": "p", "temperature": 0.5})
+
+
+def file_of(cache):
+    (path,) = [path for path in cache.folder.rglob("*") if path.is_file()]
+    return path
+
+
+def test_an_answer_is_found_again(tmp_path):
+    cache = AnswerCache(tmp_path / "answers")
+    assert cache.get(ANSWER_KEY) is None
+    cache.put(ANSWER_KEY, "naïve \ud83e\udd63".encode("utf-16", "surrogatepass").decode("utf-16"))
+    assert AnswerCache(tmp_path / "answers").get(ANSWER_KEY) == "naïve 🥣"
+
+
+@pytest.mark.parametrize(
+    ("image", "asked"),
+    [
+        (b"picturf", {"model": "m", "prompt": "p", "temperature": 0.5}),
+        (b"picture", {"model": "n", "prompt": "p", "temperature": 0.5}),
+        (b"picture", {"model": "m", "prompt": "q", "temperature": 0.5}),
+        (b"picture", {"model": "m", "prompt": "p", "temperature": 0.6}),
+    ],
+)
+def test_whatever_changes_the_answer_changes_its_name(image, asked):
+    assert answer_key(image, asked) != ANSWER_KEY
+
+
+def test_the_order_of_what_was_asked_does_not_change_the_name():
+    assert answer_key(b"picture", {"temperature": 0.5, "prompt": "p", "model": "m"}) == ANSWER_KEY
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:-5],
+        lambda data: data.replace(b"bowl", b"bowk"),
+        lambda data: b"null",
+        lambda data: b"[1]",
+        lambda data: b"\xff\xfe\x00",
+        lambda data: json.dumps({"sha256": 1, "answer": 2}).encode(),
+    ],
+)
+def test_a_damaged_file_is_a_miss_and_is_mended(tmp_path, damage):
+    cache = AnswerCache(tmp_path)
+    cache.put(ANSWER_KEY, "a bowl")
+    path = file_of(cache)
+    path.write_bytes(damage(path.read_bytes()))
+    assert cache.get(ANSWER_KEY) is None
+    cache.put(ANSWER_KEY, "a bowl")
+    assert cache.get(ANSWER_KEY) == "a bowl"
+
+
+def test_many_writers_of_one_answer_leave_one_whole_file(tmp_path):
+    cache = AnswerCache(tmp_path)
+    texts = [str(number) * 20_000 for number in range(8)]
+    threads = [threading.Thread(target=cache.put, args=(ANSWER_KEY, text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache.get(ANSWER_KEY) in texts
+    assert file_of(cache).suffix == ".json"
+
+
+def test_a_folder_that_cannot_be_written_stops_the_job_and_leaves_nothing(tmp_path):
+    (tmp_path / "answers").write_text("a file where the folder should be")
+    with pytest.raises(JobError, match="answers cannot be kept in .*answers.*make room"):
+        AnswerCache(tmp_path / "answers").put(ANSWER_KEY, "a bowl")
+
+
+def test_a_full_disk_stops_the_job_and_leaves_nothing(tmp_path, monkeypatch):
+    cache = AnswerCache(tmp_path)
+    # The disk that fills up is played: /dev/full exists for a single file only.
+    monkeypatch.setattr("os.replace", _no_space)
+    with pytest.raises(JobError, match="No space left"):
+        cache.put(ANSWER_KEY, "a bowl")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def _no_space(source, target):
+    raise OSError(28, "No space left on device")
