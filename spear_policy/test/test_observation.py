@@ -159,7 +159,7 @@ def test_a_slow_simulation_is_judged_by_its_own_clock_alone():
 
 
 @pytest.mark.parametrize("which", ["image", "state"])
-def test_a_stamp_ahead_of_the_clock_is_named_with_the_mend(which):
+def test_a_stamp_ahead_of_the_clock_is_named_with_the_fix(which):
     bench = Bench(EXTERNAL)
     bench.states(1.0, 5.0 if which == "state" else 2.0)
     bench.image("external", 5.0 if which == "image" else 1.99)

@@ -142,7 +142,7 @@ def narrow_range(folder):
         (None, {"cuda_graphs": True}, ("CUDA graphs need a GPU",)),
     ],
 )
-def test_a_checkpoint_that_does_not_do_fails_configure_with_the_mend(
+def test_a_checkpoint_that_does_not_do_fails_configure_with_the_fix(
     copied, damage, parameters, words
 ):
     if damage:
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_does_not_do_fails_configure_with_the_mend(
 
 def test_without_a_checkpoint_it_asks_for_one_and_takes_it(checkpoint):
     with policy_fixture(None, up=False, engine="spear", device="cpu") as bench:
-        refused(bench, "configure", "needs checkpoint, the folder of one; see make_checkpoint")
+        refused(bench, "configure", "needs checkpoint; make_checkpoint makes one")
         bench.node.set_parameters([Parameter("checkpoint", value=str(checkpoint))])
         bench.up()
 
