@@ -1,4 +1,4 @@
-"""Faults that keep the graph from starting: each is told in words that name the mend."""
+"""Faults that keep the graph from starting: each is reported in words that name the fix."""
 
 import socket
 

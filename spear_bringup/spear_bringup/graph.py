@@ -1,4 +1,8 @@
-"""The graphs of SPEAR: which nodes run, with what, in which order."""
+"""The graphs of SPEAR: which nodes run, with what, in which order.
+
+First a node as data and what is made of it, then the graphs, then the addresses of a graph that
+shares its machine with others.
+"""
 
 import contextlib
 import json
@@ -21,7 +25,7 @@ from ament_index_python.packages import (
 from spear_policy.inference.engine import ENGINES
 from spear_policy.shared.config import params_file_problem
 
-# One process of the node graph as data: what is started, and with which parameters.
+# One node -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,8 @@ def check_graph(specs: list[NodeSpec]) -> None:
                 raise ValueError(problem)
 
 
-# The lifecycle manager of a graph, for launch: the supervisor has its own.
-
-
 def manager_spec(specs: list[NodeSpec], autostart: bool = True, **timeouts: float) -> NodeSpec:
-    """The lifecycle manager that brings up the managed nodes of `specs` in their order.
+    """The lifecycle manager for launch, of the managed nodes of `specs` in their order.
 
     It runs on the steady clock, never on /clock: it must notice a simulation that died.
 
@@ -133,14 +134,11 @@ def manager_spec(specs: list[NodeSpec], autostart: bool = True, **timeouts: floa
     )
 
 
-# Where an installed executable is, as `ros2 run` would find it.
-
-
 def find_executable(package: str, name: str) -> Path:
-    """Path of an executable of an installed package.
+    """Path of an executable of an installed package, as `ros2 run` would find it.
 
     Raises:
-        FileNotFoundError: the package or the executable is not installed; names the mend.
+        FileNotFoundError: the package or the executable is not installed; names the fix.
     """
     try:
         prefix = get_package_prefix(package)
@@ -154,7 +152,7 @@ def find_executable(package: str, name: str) -> Path:
     return path
 
 
-# The graphs of SPEAR: which nodes run, with what, in which order.
+# The graphs ---------------------------------------------------------------------------------------
 
 
 def sim_graph(
@@ -313,8 +311,7 @@ def _files(own: str, yours: Path | str | None) -> tuple[Path, ...]:
     return (share / "config" / own, *([Path(yours).absolute()] if yours else []))
 
 
-# A ROS domain and a loopback address that nobody else on this machine uses.
-
+# A ROS domain and a loopback address that nobody else on this machine uses ------------------------
 
 ROBOT_PORTS = (1337, 1338)  # arm and hand, as libfranka has them
 

@@ -8,7 +8,8 @@ from dummy_graph import dummy, install_dummies
 from std_srvs.srv import Trigger
 
 from spear_bringup.graph import manager_spec
-from spear_bringup.nodes.supervisor import RunningGraph
+from spear_bringup.nodes.lifecycle_manager import ManagedNodes, Timeouts
+from spear_bringup.nodes.supervisor import RunningGraph, SpunNode
 
 pytestmark = pytest.mark.kills_processes
 
@@ -106,3 +107,13 @@ def test_a_node_busy_with_a_transition_is_not_taken_for_dead(run_managed):
         client.change("activate", 120.0)
         assert client.state(60.0) == "active"
         assert "died" not in _log(graph)
+
+
+def test_a_node_that_has_not_come_yet_is_not_reported_as_dead(ros_domain):
+    spun = SpunNode("manager", ros_domain)
+    try:
+        managed = ManagedNodes(spun.node, ["/late"], Timeouts(), print)
+        assert managed.probe() == []
+        assert managed.states == {"/late": "not started"} and not managed.dead
+    finally:
+        spun.close()

@@ -36,7 +36,7 @@ from spear_bringup.trials.report import ReportError, write_report
 from spear_bringup.trials.results import COLUMNS, ReplayedEpisode, TrialsSummary, cells
 from spear_policy.nodes.parameters import read_specs
 
-# The checkpoint that the demo of engine spear runs on: yours, or one with random weights.
+# The checkpoint of engine spear: yours, or one with random weights --------------------------------
 
 
 def is_untrained(folder: Path) -> bool:
@@ -79,8 +79,7 @@ def make_untrained(folder: Path) -> Path:
     return folder
 
 
-# The end of a demo: summary.json, report.html and a table on the terminal.
-
+# The end: summary.json, report.html and a table on the terminal -----------------------------------
 
 # The other columns are in the HTML report; these fit 100 columns, the first ones fewer.
 _SHOWN = (
@@ -142,10 +141,9 @@ def as_table(summary: TrialsSummary) -> Table:
     return table
 
 
-# Runs trials in the simulated graph without a screen, and ends with a table and a report.
+# The trials ---------------------------------------------------------------------------------------
 
-
-_START_TIMEOUT_S = 600.0  # a busy machine starts slowly; a broken graph is told at once anyway
+_START_TIMEOUT_S = 600.0  # a busy machine starts slowly; a broken graph is reported at once anyway
 _TIMEOUT_S = 60.0  # per trial, simulated
 _UNTRAINED_TIMEOUT_S = 15.0  # the same for random weights, which never succeed
 _FILE_WIDTH = 120  # columns of an output that is no terminal
@@ -263,9 +261,9 @@ def run_demo(run: DemoRun, console: Console) -> int:
 
 def _run_trials(run: DemoRun, console: Console) -> None:
     with ExitStack() as stack:
-        show = stack.enter_context(Show(console, len(run.seeds)))
+        display = stack.enter_context(TrialDisplay(console, len(run.seeds)))
         if run.engine == "spear" and run.checkpoint is None:
-            show.phase("making an untrained checkpoint")
+            display.phase("making an untrained checkpoint")
             run.checkpoint = make_untrained(run.out_dir / "checkpoint")
             console.print("  random weights: no trial can succeed, the verdicts are the result")
         domain = stack.enter_context(free_domain_id())
@@ -278,19 +276,21 @@ def _run_trials(run: DemoRun, console: Console) -> None:
             seed=run.seeds[0],
         )
         logs = run.out_dir / "logs"
-        graph = stack.enter_context(RunningGraph(specs, logs, domain, say=show.phase))
+        graph = stack.enter_context(RunningGraph(specs, logs, domain, on_progress=display.phase))
         graph.wait_active(_START_TIMEOUT_S)
         judge = _judge(run, graph.node)
-        client = TrialClient(graph, judge, show.phase)
-        graph.node.create_timer(0.5, lambda: show.numbers(client.chunks, client.real_time_factor))
+        client = TrialClient(graph, judge, display.phase)
+        graph.node.create_timer(
+            0.5, lambda: display.numbers(client.chunks, client.real_time_factor)
+        )
         for number, seed in enumerate(run.seeds, start=1):
-            show.trial(number, seed)
+            display.trial(number, seed)
             if run.episode_files and number > 1:
                 graph.reconfigure("policy", episode_file=str(run.episode_files[number - 1]))
             result = client.run(seed, run.timeout_s)
             run.results.append(result)
-            show.result(result)
-        show.phase("ending the graph")
+            display.result(result)
+        display.phase("ending the graph")
 
 
 def _judge(run: DemoRun, node) -> Judge:
@@ -300,7 +300,7 @@ def _judge(run: DemoRun, node) -> Judge:
     return FollowingJudge(node, dict(zip(run.seeds, recordings, strict=True)))
 
 
-class Show:
+class TrialDisplay:
     """What the person at the terminal sees: a line that lives, and one line a finished trial."""
 
     def __init__(self, console: Console, trials: int):
@@ -315,7 +315,7 @@ class Show:
         )
         self._task = self._progress.add_task("starting", trial="start", chunks=0, factor="-")
 
-    def __enter__(self) -> "Show":
+    def __enter__(self) -> "TrialDisplay":
         if self._console.is_terminal:
             self._progress.start()
         return self

@@ -1,7 +1,8 @@
 """Configures and activates the nodes of a graph in order, watches them, deactivates them.
 
 A plain node on the steady clock: it works when /clock stands still. When a managed node dies, it
-first deactivates what commands the robot; the driver holds by itself and stays, to say so.
+first deactivates what commands the robot; the driver holds by itself and stays, to report it.
+First the client of one node, then the managed nodes in their order, then the manager.
 """
 
 import signal
@@ -25,8 +26,7 @@ from std_srvs.srv import Trigger
 from spear_policy.nodes.lifecycle import RefusedError, params_files_problem
 from spear_policy.nodes.parameters import Parameters
 
-# Asks one lifecycle node for its state and for transitions, from a thread that may wait.
-
+# One node -----------------------------------------------------------------------------------------
 
 _TRANSITIONS = {
     "configure": (Transition.TRANSITION_CONFIGURE, "inactive"),
@@ -41,10 +41,11 @@ _LABELS = {
     State.PRIMARY_STATE_FINALIZED: "finalized",
 }
 _ERROR = 40  # Log.ERROR is an int in one distribution and a byte in another
+_NOT_STARTED = "not started"
 _RETRY_S = 2.0  # a reply can be lost while two processes are still discovering each other
 
 
-class TransitionFailed(Exception):
+class TransitionError(Exception):
     """A node did not do what it was asked; the text names it, the transition and the cause."""
 
     def __init__(self, full_name: str, text: str):
@@ -62,14 +63,14 @@ class ErrorLog:
             reliability=ReliabilityPolicy.RELIABLE,
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
         )
-        node.create_subscription(Log, "/rosout", self._take, qos)
+        node.create_subscription(Log, "/rosout", self._on_log, qos)
 
-    def _take(self, message: Log) -> None:
+    def _on_log(self, message: Log) -> None:
         if message.level >= _ERROR:
             self._errors[message.name] = message.msg
 
     def forget(self, full_name: str) -> None:
-        """Drop what a node said so far."""
+        """Drop what a node has logged so far."""
         self._errors.pop(full_name.strip("/").replace("/", "."), None)
 
     def of(self, full_name: str, timeout_s: float = 0.0) -> str | None:
@@ -87,7 +88,7 @@ class LifecycleClient:
     Args:
         node: the ROS node that carries the calls.
         full_name: of the node that is asked, such as "/policy".
-        errors: where its last error is looked up; None when nobody listens to /rosout.
+        errors: where its last error is looked up; None without /rosout.
         check: called often while waiting; raises to give up (a process ended, Ctrl-C).
     """
 
@@ -104,10 +105,10 @@ class LifecycleClient:
         self._change = node.create_client(ChangeState, f"{full_name}/change_state")
         self._goal = State.PRIMARY_STATE_UNKNOWN
         node.create_subscription(
-            TransitionEvent, f"{full_name}/transition_event", self._take_event, 10
+            TransitionEvent, f"{full_name}/transition_event", self._on_transition, 10
         )
 
-    def _take_event(self, event: TransitionEvent) -> None:
+    def _on_transition(self, event: TransitionEvent) -> None:
         self._goal = event.goal_state.id
 
     @property
@@ -119,13 +120,13 @@ class LifecycleClient:
         """Wait until the node offers its lifecycle services.
 
         Raises:
-            TransitionFailed: it does not within `timeout_s`.
+            TransitionError: it does not within `timeout_s`.
         """
         ready = self._wait(
             lambda: self._get.service_is_ready() and self._change.service_is_ready(), timeout_s
         )
         if not ready:
-            raise TransitionFailed(
+            raise TransitionError(
                 self.full_name,
                 f"did not appear within {timeout_s:.0f} s; is its process running, and in the same"
                 " ROS_DOMAIN_ID?",
@@ -152,7 +153,7 @@ class LifecycleClient:
         """Make a transition: "configure", "activate", "deactivate" or "cleanup".
 
         Raises:
-            TransitionFailed: the node refused, ended, or has not answered within `timeout_s`.
+            TransitionError: the node refused, ended, or has not answered within `timeout_s`.
         """
         number, goal = _TRANSITIONS[transition]
         if self._errors:
@@ -177,10 +178,10 @@ class LifecycleClient:
         if not future.result().success:
             raise self._failure(transition, "the node refused")
 
-    def _failure(self, transition: str, cause: str) -> TransitionFailed:
-        said = self._errors.of(self.full_name, 1.0) if self._errors else None
-        look = f'it said: "{said}"' if said else "its own log output tells why"
-        return TransitionFailed(self.full_name, f"did not {transition}: {cause}; {look}")
+    def _failure(self, transition: str, cause: str) -> TransitionError:
+        logged = self._errors.of(self.full_name, 1.0) if self._errors else None
+        why = f'it said: "{logged}"' if logged else "its own log output tells why"
+        return TransitionError(self.full_name, f"did not {transition}: {cause}; {why}")
 
     def _call(self, client, request, timeout_s: float):
         done = threading.Event()
@@ -201,7 +202,7 @@ class LifecycleClient:
         return True
 
 
-# The managed nodes of one graph in their order: brought up, watched, brought down.
+# The nodes of a graph -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class ManagedNodes:
         io: the ROS node that carries the calls; spun by another thread.
         full_names: in order of activation.
         timeouts: how long each step may take.
-        say: takes one sentence about what is happening.
+        on_progress: takes one sentence about what is happening.
         check: called often while waiting; raises to give up.
     """
 
@@ -231,14 +232,14 @@ class ManagedNodes:
         io: Node,
         full_names: Sequence[str],
         timeouts: Timeouts,
-        say: Callable[[str], None],
+        on_progress: Callable[[str], None],
         check: Callable[[], None] = lambda: None,
     ):
         errors = ErrorLog(io)
         self.clients = {name: LifecycleClient(io, name, errors, check) for name in full_names}
-        self.states: dict[str, str] = dict.fromkeys(full_names, "not started")
+        self.states: dict[str, str] = dict.fromkeys(full_names, _NOT_STARTED)
         self.dead: dict[str, str] = {}
-        self._timeouts, self._say = timeouts, say
+        self._timeouts, self._on_progress = timeouts, on_progress
 
     def bring_up(self) -> None:
         """Configure and activate every node, one after the other; an active one is left alone.
@@ -247,26 +248,26 @@ class ManagedNodes:
         driver its robot, the policy its cameras. After a failure the nodes before stay active.
 
         Raises:
-            TransitionFailed: naming the node, the transition and what the node said.
+            TransitionError: naming the node, the transition and what the node logged.
         """
         for name, client in self.clients.items():
             self.states[name] = "waiting for its process"
             client.wait_for_node(self._timeouts.appear_s)
             state = client.state(self._timeouts.appear_s)
             if state not in ("unconfigured", "inactive", "active"):
-                raise TransitionFailed(name, f"is {state or 'silent'}; start its process again")
+                raise TransitionError(name, f"is {state or 'silent'}; start its process again")
             for transition, start, goal, timeout_s in (
                 ("configure", "unconfigured", "inactive", self._timeouts.configure_s),
                 ("activate", "inactive", "active", self._timeouts.activate_s),
             ):
                 if state == start:
-                    self._say(f"{name}: {transition}")
+                    self._on_progress(f"{name}: {transition}")
                     self.states[name] = f"asked to {transition}"
                     client.change(transition, timeout_s)
                     state = goal
             self.states[name] = state
             self.dead.pop(name, None)
-        self._say(f"all {len(self.clients)} nodes are active: {', '.join(self.clients)}")
+        self._on_progress(f"all {len(self.clients)} nodes are active: {', '.join(self.clients)}")
 
     def deactivate(self, names: Sequence[str]) -> list[str]:
         """Deactivate those of `names` that are active. Returns what went wrong, a sentence each."""
@@ -276,10 +277,10 @@ class ManagedNodes:
                 continue
             try:
                 if self.clients[name].state(self._timeouts.watch_s) == "active":
-                    self._say(f"{name}: deactivate")
+                    self._on_progress(f"{name}: deactivate")
                     self.clients[name].change("deactivate", self._timeouts.deactivate_s)
                     self.states[name] = "inactive"
-            except TransitionFailed as failure:
+            except TransitionError as failure:
                 if self.clients[name].present:  # one that has ended is not active either
                     complaints.append(str(failure))
         return complaints
@@ -288,14 +289,16 @@ class ManagedNodes:
         """Deactivate every node in reverse order. Returns what went wrong, a sentence each."""
         return self.deactivate(list(reversed(self.clients)))
 
-    def look(self) -> list[str]:
-        """Ask every node for its state. Returns the names of those that died since the last look.
+    def probe(self) -> list[str]:
+        """Ask every node for its state. Returns those found dead that were not before.
 
-        A node that is busy with a transition does not answer and is not taken for dead.
+        A node that is busy with a transition does not answer and is not taken for dead, nor is one
+        that has not been seen yet: with autostart off its process may come later.
         """
         died = []
         for name, client in self.clients.items():
-            if name in self.dead and not client.present:
+            unseen = name in self.dead or self.states[name] == _NOT_STARTED
+            if unseen and not client.present:
                 continue
             state = client.state(self._timeouts.watch_s) if client.present else None
             if state is None and not (client.present and client.in_transition):
@@ -310,8 +313,7 @@ class ManagedNodes:
         return died
 
 
-# Configures and activates the nodes of a graph in order, watches them, deactivates them.
-
+# The manager --------------------------------------------------------------------------------------
 
 HELP = """usage: lifecycle_manager --ros-args -p node_names:="[franka_driver, policy]" ...
 
@@ -323,7 +325,7 @@ example:
 """
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """SIGINT or SIGTERM came while the manager was waiting for a node."""
 
 
@@ -368,7 +370,7 @@ class LifecycleManager:
 
     def _check(self) -> None:
         if self._stop.is_set():
-            raise Stopped
+            raise StoppedError
 
     def _spin_io(self) -> None:
         executor = SingleThreadedExecutor()
@@ -386,7 +388,7 @@ class LifecycleManager:
             if self.parameters["autostart"]:
                 self.bring_up()
             self._serve(executor)
-        except Stopped:
+        except StoppedError:
             pass
         self._bring_down_once()
         self._ended.set()
@@ -400,31 +402,31 @@ class LifecycleManager:
         try:
             for complaint in self.managed.bring_down():
                 self.node.get_logger().warn(complaint)
-        except Stopped:
+        except StoppedError:
             self.node.get_logger().warn("stopped before every node was deactivated")
 
     def _serve(self, executor) -> None:
-        next_look_s = time.monotonic()
+        next_probe_s = time.monotonic()
         while not self._stop.is_set():
             executor.spin_once(timeout_sec=0.1)
-            if time.monotonic() >= next_look_s:
+            if time.monotonic() >= next_probe_s:
                 self._watch()
-                next_look_s = time.monotonic() + self.parameters["watch_period_s"]
+                next_probe_s = time.monotonic() + self.parameters["watch_period_s"]
 
     def bring_up(self) -> bool:
         """Bring every node up. Whether it worked; `problem` holds the sentence otherwise."""
         try:
             self.managed.bring_up()
             self.problem = ""
-        except TransitionFailed as failure:
+        except TransitionError as failure:
             self.problem = str(failure)
             self.node.get_logger().error(
-                f"{failure}. Mend it, then call {self.node.get_fully_qualified_name()}/activate_all"
+                f"{failure}. Fix it, then call {self.node.get_fully_qualified_name()}/activate_all"
             )
         return not self.problem
 
     def _watch(self) -> None:
-        died = self.managed.look()
+        died = self.managed.probe()
         if not died:
             return
         for name in died:

@@ -1,7 +1,8 @@
 """Starts the processes of a node graph, brings them up, and leaves nothing behind.
 
 For machines without the launch packages, for the demo and for tests. `ros2 launch` does the same
-from the same list of nodes.
+from the same list of nodes. First one process and its shared memory, then the supervisor's own ROS
+node, then the graph.
 """
 
 import fcntl
@@ -23,10 +24,9 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from spear_bringup.graph import NodeSpec, check_graph, find_executable
-from spear_bringup.nodes.lifecycle_manager import ManagedNodes, Timeouts, TransitionFailed
+from spear_bringup.nodes.lifecycle_manager import ManagedNodes, Timeouts, TransitionError
 
-# Operating system processes of the node graph: started apart, watched, ended without a tr.
-
+# Processes ----------------------------------------------------------------------------------------
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -161,7 +161,7 @@ def _locked(path: Path) -> bool:
     return False
 
 
-# A ROS node with a context and a thread of its own, for programs that talk to a graph.
+# The supervisor's own node --------------------------------------------------------------------
 
 
 class SpunNode:
@@ -170,10 +170,10 @@ class SpunNode:
     Args:
         name: of the node.
         domain_id: ROS domain.
-        say: takes a sentence when a callback failed; the node lives on.
+        on_error: takes a sentence when a callback failed; the node lives on.
     """
 
-    def __init__(self, name: str, domain_id: int, say: Callable[[str], None] = print):
+    def __init__(self, name: str, domain_id: int, on_error: Callable[[str], None] = print):
         self.context = Context()
         rclpy.init(
             args=[],
@@ -182,7 +182,7 @@ class SpunNode:
             signal_handler_options=SignalHandlerOptions.NO,
         )
         self.node = Node(name, context=self.context, enable_rosout=False)
-        self._say = say
+        self._on_error = on_error
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._ended = threading.Event()
@@ -194,7 +194,7 @@ class SpunNode:
             try:
                 self._executor.spin_once(timeout_sec=0.1)
             except Exception as error:  # one bad callback must not silence the others
-                self._say(f"callback failed: {type(error).__name__}: {error}")
+                self._on_error(f"callback failed: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """End the thread, the node and the context."""
@@ -208,7 +208,7 @@ class SpunNode:
         self.context.destroy()  # or its shared memory would stay mapped here
 
 
-# Starts the processes of a node graph, brings them up, and leaves nothing behind.
+# The graph ----------------------------------------------------------------------------------------
 
 
 class GraphError(Exception):
@@ -227,7 +227,7 @@ class RunningGraph:
         domain_id: ROS domain of the processes and of `node`.
         environment: added to this program's environment.
         timeouts: of the lifecycle transitions.
-        say: takes one sentence about what is happening.
+        on_progress: takes one sentence about what is happening.
 
     `node` is a ROS node in that domain, spun by a thread of its own: subscribe and call with it.
     """
@@ -239,7 +239,7 @@ class RunningGraph:
         domain_id: int,
         environment: Mapping[str, str] | None = None,
         timeouts: Timeouts | None = None,
-        say=lambda sentence: None,
+        on_progress: Callable[[str], None] = lambda sentence: None,
     ):
         self.specs = list(specs)
         check_graph(self.specs)
@@ -248,7 +248,7 @@ class RunningGraph:
         self.processes: dict[str, NodeProcess] = {}
         self.shared_memory: set[Path] = set()
         self._environment = dict(environment or {})
-        self._timeouts, self._say = timeouts or Timeouts(), say
+        self._timeouts, self._on_progress = timeouts or Timeouts(), on_progress
 
     def __enter__(self) -> "RunningGraph":
         commands = [self._command(spec) for spec in self.specs]
@@ -275,7 +275,7 @@ class RunningGraph:
         self._deadline_s = time.monotonic() + timeout_s
         try:
             self.managed.bring_up()
-        except TransitionFailed as failure:
+        except TransitionError as failure:
             name = next(s.name for s in self.specs if s.full_name == failure.full_name)
             raise GraphError(self._with_log(str(failure), name)) from failure
         finally:
@@ -339,7 +339,7 @@ class RunningGraph:
                 if not result.successful:
                     raise GraphError(f"{full_name} refused a parameter: {result.reason}")
             self.managed.bring_up()
-        except TransitionFailed as failure:
+        except TransitionError as failure:
             raise GraphError(self._with_log(str(failure), name)) from failure
 
     def states(self) -> dict[str, str]:
@@ -374,10 +374,10 @@ class RunningGraph:
             for name, process in reversed(self.processes.items()):
                 if self.managed.states.get(process.name) == "active":
                     for complaint in self.managed.deactivate([process.name]):
-                        self._say(complaint)
+                        self._on_progress(complaint)
                 took = process.end()
                 if took not in ("SIGINT", "already ended"):
-                    self._say(f"{name} ended only on {took}")
+                    self._on_progress(f"{name} ended only on {took}")
         finally:  # a second Ctrl-C while ending must not leave a process behind either
             for process in self.processes.values():
                 process.end(0.0, 0.0)
@@ -391,13 +391,13 @@ class RunningGraph:
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self._killed: set[str] = set()
         self._deadline_s: float | None = None
-        self._spun = SpunNode("supervisor", self.domain_id, self._say)
+        self._spun = SpunNode("supervisor", self.domain_id, self._on_progress)
         self.node = self._spun.node
         self.managed = ManagedNodes(
             self.node,
             [spec.full_name for spec in self.specs if spec.managed],
             self._timeouts,
-            self._say,
+            self._on_progress,
             self.check,
         )
 
