@@ -40,7 +40,7 @@ class Nursery:
         largest_file: int | None = None,
         **options,
     ) -> "Job":
-        """Begin to annotate a folder; `options` are those of `Paint`."""
+        """Begin to annotate a folder; `options` are those of `ColourStage`."""
         options["num_shards"] = num_shards
         asked = {"folder": str(folder), "out": str(out), "options": options}
         return self._begin(asked | {"largest_file": largest_file})
@@ -92,7 +92,7 @@ def annotate(folder: Path, out: Path, num_shards: int, **options) -> int:
     """Annotate a folder, as the command does it."""
     from functools import partial
 
-    from annotate_stages import Paint
+    from annotate_stages import ColourStage
     from rich.console import Console
 
     from spear_policy.shared.progress import ProgressDisplay
@@ -105,7 +105,7 @@ def annotate(folder: Path, out: Path, num_shards: int, **options) -> int:
     job = AnnotationJob(out, photograph_items(folder), num_shards)
     try:
         with ProgressDisplay(Console(), "annotate", "pictures") as progress:
-            pipeline = Pipeline(folder, [Paint(**options)])
+            pipeline = Pipeline(folder, [ColourStage(**options)])
             counts = run_job(job, partial(annotate_here, pipeline), progress)
     except JobError as error:
         print(error)

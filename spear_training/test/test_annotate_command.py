@@ -48,8 +48,8 @@ def test_a_list_becomes_records_whose_boxes_have_the_objects_sizes(annotate, tmp
             edges_m = np.linalg.norm(thing.vertices[[4, 2, 1]] - thing.vertices[0], axis=1)
             # A dome of 20 cm, 25 pixels wide to each side in 1.2 m and 0.8 times as wide as high.
             assert np.sort(edges_m) == pytest.approx([0.2, 0.43, 0.54], rel=0.1)
-    card = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert [stage["stage"] for stage in card["settings"]] == [
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [stage["stage"] for stage in run["settings"]] == [
         "given",
         "unique",
         "given",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from annotate_stages import Paint, write_pictures
+from annotate_stages import ColourStage, write_pictures
 from rich.console import Console
 
 from spear_policy.shared import files
@@ -29,7 +29,9 @@ def job(tmp_path):
 
     def run(names, stages=None, num_shards=1, **options):
         items = write_pictures(tmp_path / "pictures", names)
-        annotate = partial(annotate_here, Pipeline(tmp_path / "pictures", stages or [Paint()]))
+        annotate = partial(
+            annotate_here, Pipeline(tmp_path / "pictures", stages or [ColourStage()])
+        )
         with ProgressDisplay(Console(), "annotate", "pictures") as progress:
             return run_job(AnnotationJob(out, items, num_shards, **options), annotate, progress)
 
@@ -98,14 +100,14 @@ def test_what_goes_wrong_with_a_picture_is_its_record_and_nothing_more(job, tmp_
     items = write_pictures(tmp_path / "pictures", names)
     (tmp_path / "pictures" / "e damaged.png").write_bytes(b"\x89PNG, or so")
     (tmp_path / "pictures" / "f missing.png").unlink()
-    annotate = partial(annotate_here, Pipeline(tmp_path / "pictures", [Paint()]))
+    annotate = partial(annotate_here, Pipeline(tmp_path / "pictures", [ColourStage()]))
     display = ProgressDisplay(Console(), "annotate", "pictures")
     with caplog.at_level(logging.ERROR), display as progress:
         counts = run_job(AnnotationJob(job.out, items, 1), annotate, progress)
     assert counts == {"ok": 1, "empty": 1, "failed": 5}
     reasons = {record.id: (record.status, record.reason) for record in records(job.out)}
     assert reasons["a"] == ("ok", None)
-    assert reasons["b unusable"] == ("failed", "paint: the test does not like it")
+    assert reasons["b unusable"] == ("failed", "colour: the test does not like it")
     assert reasons["c broken"] == ("failed", "IndexError: list index out of range")
     assert reasons["d nobody"] == ("empty", "nothing was detected")
     assert reasons["e damaged"][1] == "read: e damaged.png is no picture, or it is empty"
@@ -115,9 +117,9 @@ def test_what_goes_wrong_with_a_picture_is_its_record_and_nothing_more(job, tmp_
 
 
 def test_a_record_that_cannot_be_stored_is_a_failed_one(job):
-    class Wrong(Paint):
-        def painted(self, frame):
-            frame = super().painted(frame)
+    class Wrong(ColourStage):
+        def with_objects(self, frame):
+            frame = super().with_objects(frame)
             camera = replace(frame.points.intrinsics, fx=float("nan"))
             return replace(frame, points=replace(frame.points, intrinsics=camera))
 
@@ -131,9 +133,9 @@ def test_finished_shards_are_left_alone_and_missing_ones_are_made(job, capsys):
     written_ns = first.stat().st_mtime_ns
     missing.unlink()
     capsys.readouterr()
-    paint = Paint()
-    assert job(GOOD, stages=[paint], num_shards=3) == {"ok": 12}
-    assert paint.calls == 4
+    stage = ColourStage()
+    assert job(GOOD, stages=[stage], num_shards=3) == {"ok": 12}
+    assert stage.calls == 4
     assert first.stat().st_mtime_ns == written_ns
     assert "annotate: 8 of 12 pictures are there already" in capsys.readouterr().out
     assert [record.id for record in records(job.out, 3)] == GOOD
@@ -145,15 +147,15 @@ def test_a_shard_that_was_finished_meanwhile_is_not_made_again(job, tmp_path):
     hidden = second.rename(tmp_path / "second.jsonl")
     Shard(0, 2).file(job.out).unlink()
 
-    class Meanwhile(Paint):
-        def painted(self, frame):
+    class Meanwhile(ColourStage):
+        def with_objects(self, frame):
             if not second.exists():
                 shutil.copy(hidden, second)
-            return super().painted(frame)
+            return super().with_objects(frame)
 
-    paint = Meanwhile()
-    assert job(["0", "1"], stages=[paint], num_shards=2) == {"ok": 2}
-    assert paint.calls == 1
+    stage = Meanwhile()
+    assert job(["0", "1"], stages=[stage], num_shards=2) == {"ok": 2}
+    assert stage.calls == 1
 
 
 def test_a_shard_that_another_process_makes_is_left_to_it(job):
@@ -184,7 +186,7 @@ def test_threads_make_the_same_file_and_overlap_only_where_it_helps(job):
     job(names)
     alone = records(job.out)
     WHOLE.file(job.out).unlink()
-    service, network = Paint(seconds=0.05, parallel=4), Paint(seconds=0.005)
+    service, network = ColourStage(seconds=0.05, parallel=4), ColourStage(seconds=0.005)
     network.name = "network"
     assert job(names, stages=[service, network]) == {"ok": 12, "failed": 2}
     assert records(job.out) == alone
@@ -196,7 +198,7 @@ def test_threads_make_the_same_file_and_overlap_only_where_it_helps(job):
 def test_a_job_that_cannot_go_on_stops_and_keeps_finished_shards(job, parallel):
     names = ["0", "1", "2", "3 hopeless", "4", "5"]
     with pytest.raises(JobError, match="key is missing"):
-        job(names, stages=[Paint(seconds=0.01, parallel=parallel)], num_shards=3)
+        job(names, stages=[ColourStage(seconds=0.01, parallel=parallel)], num_shards=3)
     assert names_in(job.out) == ["annotations-00000-of-00003.jsonl"]
 
 
@@ -218,9 +220,9 @@ def test_failed_pictures_of_finished_shards_are_annotated_again(job, capsys):
     job(names, num_shards=3)
     before = records(job.out, 3)
     capsys.readouterr()
-    mended = Paint(mended=["broken"])
-    assert job(names, stages=[mended], num_shards=3, retry_failed=True) == {"ok": 5, "failed": 1}
-    assert mended.calls == 3
+    fixed = ColourStage(fixed=["broken"])
+    assert job(names, stages=[fixed], num_shards=3, retry_failed=True) == {"ok": 5, "failed": 1}
+    assert fixed.calls == 3
     assert "annotate: 3 of 6 pictures are there already" in capsys.readouterr().out
     after = records(job.out, 3)
     assert [record.id for record in after] == names
@@ -231,13 +233,15 @@ def test_failed_pictures_of_finished_shards_are_annotated_again(job, capsys):
 
 def test_a_retry_that_was_stopped_leaves_the_finished_file_alone(job):
     names = ["0 broken", "1 broken hopeless"]
-    job(names, stages=[Paint(mended=["hopeless"])])
+    job(names, stages=[ColourStage(fixed=["hopeless"])])
     finished = WHOLE.file(job.out).read_bytes()
     with pytest.raises(JobError, match="key is missing"):
-        job(names, stages=[Paint(mended=["broken"])], retry_failed=True)
+        job(names, stages=[ColourStage(fixed=["broken"])], retry_failed=True)
     assert WHOLE.file(job.out).read_bytes() == finished
     assert names_in(job.out) == [WHOLE.file(job.out).name]
-    assert job(names, stages=[Paint(mended=["broken", "hopeless"])], retry_failed=True) == {"ok": 2}
+    assert job(names, stages=[ColourStage(fixed=["broken", "hopeless"])], retry_failed=True) == {
+        "ok": 2
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from annotate_stages import PaintSpec, write_pictures
+from annotate_stages import ColourSpec, write_pictures
 from rgbd_list import write_list
 from rich.console import Console
 
@@ -81,7 +81,7 @@ def test_ray_makes_the_same_records_as_one_process(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_job_that_cannot_go_on_stops_with_the_workers_sentence(job, tmp_path):
     with pytest.raises(JobError, match="the test's key is missing: set it"):
-        job(PaintSpec(tmp_path / "pictures"), ["0", "1 hopeless", "2"])
+        job(ColourSpec(tmp_path / "pictures"), ["0", "1 hopeless", "2"])
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def test_a_worker_that_cannot_build_the_stages_says_why(error, words):
 
 def test_workers_that_find_no_room_are_refused_in_place_of_waiting(job, tmp_path):
     with pytest.raises(JobError, match="2 workers with 0.5 GPU each do not fit: the cluster has 0"):
-        job(PaintSpec(tmp_path), ["0"], replace(OPTIONS, gpus_per_worker=0.5))
+        job(ColourSpec(tmp_path), ["0"], replace(OPTIONS, gpus_per_worker=0.5))
     with pytest.raises(JobError, match="--workers is 0"):
         replace(OPTIONS, workers=0)
 
@@ -116,4 +116,4 @@ def test_workers_that_find_no_room_are_refused_in_place_of_waiting(job, tmp_path
 def test_without_ray_the_sentence_says_how_to_install_it(job, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(JobError, match="pip install ray"):
-        job(PaintSpec(tmp_path), ["0"])
+        job(ColourSpec(tmp_path), ["0"])
