@@ -89,14 +89,14 @@ class PointArm:
 def assert_noticed_in_time(session):
     """The age thread itself latched a lost robot within its timeout and one tick of its own.
 
-    Told by the silence that it wrote down when it latched: the clock of a test would also count
+    Judged by the silence that it wrote down when it latched: the clock of a test would also count
     the time in which a busy machine did not run the driver at all.
     """
-    told = re.match(r"no state from the robot for ([\d.]+) s", session.core.latched.text)
-    assert told, f"it was not the age thread that noticed: {session.core.latched.text}"
-    watch, rounding_s = session.watch, 0.005
-    least_s, most_s = watch.timeout_s, watch.timeout_s + watch.longest_tick_s
-    assert least_s - rounding_s <= float(told[1]) <= most_s + rounding_s
+    reported = re.match(r"no state from the robot for ([\d.]+) s", session.core.latched.text)
+    assert reported, f"it was not the age thread that noticed: {session.core.latched.text}"
+    watchdog, rounding_s = session.watchdog, 0.005
+    least_s, most_s = watchdog.timeout_s, watchdog.timeout_s + watchdog.longest_tick_s
+    assert least_s - rounding_s <= float(reported[1]) <= most_s + rounding_s
 
 
 class Driver:

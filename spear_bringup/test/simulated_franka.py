@@ -49,8 +49,8 @@ class SimulatedFranka:
         )
         self._expect("ready")
 
-    def tell(self, order: str) -> None:
-        """One of: reflex, mode <franka mode>, gripper_deaf, gripper_hears, clock_off, clock_on."""
+    def inject(self, order: str) -> None:
+        """One of: reflex, mode MODE, gripper_silent, gripper_answers, clock_off, clock_on."""
         self._process.stdin.write(order + "\n")
         self._process.stdin.flush()
         self._expect(order)
@@ -86,19 +86,18 @@ def _serve(host: str, publish_clock) -> None:
     from franky_sim import franka_robot_protocol as protocol
     from franky_sim.mujoco_simulator import MujocoSimulator
 
-    from spear_bringup.sim import franka_server as arm_server
-    from spear_bringup.sim import franka_server as franky_server
+    from spear_bringup.sim import franka_server
     from spear_bringup.sim.franka_robot import TICK_S, add_franka
     from spear_bringup.sim.world import Pacer
 
     orders: list[str] = []
 
-    def listen() -> None:
+    def read_orders() -> None:
         for line in sys.stdin:
             orders.append(line.strip())
         mode["ends"] = True  # the test that owns this process is through, or gone
 
-    def obey(order: str) -> None:
+    def carry_out(order: str) -> None:
         name, _, argument = order.partition(" ")
         if name == "reflex":
             arm.trigger_reflex()
@@ -110,19 +109,19 @@ def _serve(host: str, publish_clock) -> None:
                 command, aborted = protocol.RobotCommand.kMove, protocol.MoveStatus.kAborted
                 protocol.MoveCommand.send_response(arm._tcp_socket, command, motion, aborted)
         elif name.startswith("gripper"):
-            mode["deaf"] = name == "gripper_deaf"
+            mode["hand_silent"] = name == "gripper_silent"
         else:
             mode["clock"] = name == "clock_on"
 
     # No tick without the client's answer to the one before: on a busy machine motions take longer
     # in wall time and are the same in robot time. After 1 s the client gives up.
-    franky_server.LAG_LIMIT_TICKS, arm_server.PATIENCE_S = 0, 0.9
+    franka_server.LAG_LIMIT_TICKS, franka_server.PATIENCE_S = 0, 0.9
     simulator = MujocoSimulator()
     simulator.init()
     robot = add_franka(simulator)
-    server = franky_server.FrankaWorldServer(simulator, robot, host)
+    server = franka_server.FrankaWorldServer(simulator, robot, host)
     arm, hand = server.robot, server.robot.gripper_server
-    mode = {"now": None, "deaf": False, "clock": True, "ends": False}
+    mode = {"now": None, "hand_silent": False, "clock": True, "ends": False}
     true_modes, check_motion = type(arm).modes.fget, hand._check_motion_state
 
     def modes(self) -> tuple[int, int, int]:
@@ -130,9 +129,9 @@ def _serve(host: str, publish_clock) -> None:
         return generator, controller, robot_mode if mode["now"] is None else mode["now"]
 
     type(arm).modes = property(modes)
-    hand._check_motion_state = lambda: None if mode["deaf"] else check_motion()
+    hand._check_motion_state = lambda: None if mode["hand_silent"] else check_motion()
     simulator.start()
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=read_orders, daemon=True).start()
     print("ready", flush=True)
     pacer = Pacer(1.0, TICK_S)
     for tick in itertools.count():
@@ -140,7 +139,7 @@ def _serve(host: str, publish_clock) -> None:
             return
         if orders:
             order = orders.pop(0)
-            obey(order)
+            carry_out(order)
             print(order, flush=True)
         if mode["clock"] and tick % 10 == 0:
             publish_clock(100.0 + tick * TICK_S)

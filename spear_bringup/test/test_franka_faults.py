@@ -1,4 +1,4 @@
-"""Each way in which a Franka stops moving is told apart, and only `recover` brings it back."""
+"""Each way in which a Franka stops moving is classed, and only `recover` brings it back."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ def moves(arm):
 def test_a_reflex_is_named_and_cleared_by_recover(robot, arm):
     arm.send(along_y(arm, 0.1, 4.0))
     until(lambda: arm.read_state().mode == "Move")
-    robot.tell("reflex")
+    robot.inject("reflex")
     seen = until(lambda: fault(arm.check))
     assert seen.kind is FaultKind.REFLEX
     assert "clear what it met" in str(seen)
@@ -59,20 +59,22 @@ def test_a_reflex_is_named_and_cleared_by_recover(robot, arm):
     assert state.errors == ("cartesian_reflex",)
     refused = fault(arm.send, along_y(arm))
     assert refused.kind is FaultKind.REFLEX
-    assert fault(arm.check).kind is FaultKind.REFLEX, "an unmended reflex stays a fault"
+    assert fault(arm.check).kind is FaultKind.REFLEX, (
+        "a reflex stays a fault until a person clears it"
+    )
     arm.recover()
     arm.check()
     assert moves(arm)
 
 
 def test_a_pressed_user_stop_is_a_fault_of_mode_until_it_is_released(robot, arm):
-    robot.tell("mode UserStopped")
+    robot.inject("mode UserStopped")
     until(lambda: arm.read_state().mode == "UserStopped")
     seen = fault(arm.check)
     assert seen.kind is FaultKind.MODE
     assert "user stop" in str(seen)
     assert fault(arm.recover).kind is FaultKind.MODE
-    robot.tell("mode Idle")
+    robot.inject("mode Idle")
     arm.recover()
     assert moves(arm)
 

@@ -67,7 +67,7 @@ def test_a_frozen_robot_is_noticed_within_0_14_s_though_franky_needs_1_s(robot, 
             until(lambda: not session.still or session.core.latched)
         robot.freeze()
         try:
-            # On a busy machine the robot may have been silent before; that is told alike.
+            # On a busy machine the robot may have been silent before; that is reported alike.
             until(lambda: session.core.latched is not None)
         finally:
             robot.thaw()
@@ -88,9 +88,9 @@ def gripper(robot):
 def test_the_hand_closes_and_opens_and_its_width_is_read_on_the_way(gripper):
     worker = GripperWorker(gripper, min_dwell_s=0.0, read_period_s=0.01)
     worker.start()
-    worker.want(1.0)
+    worker.request(1.0)
     until(lambda: worker.report.opening > 0.95)
-    worker.want(0.0)
+    worker.request(0.0)
     widths = []
     until(lambda: widths.append(worker.report.width_m) or widths[-1] < 0.002)
     between = {round(width, 4) for width in widths if 0.01 < width < 0.07}
@@ -100,17 +100,17 @@ def test_the_hand_closes_and_opens_and_its_width_is_read_on_the_way(gripper):
     worker.close()
 
 
-def test_a_deaf_hand_is_reported_while_its_width_still_comes(robot, gripper):
+def test_a_silent_hand_is_reported_while_its_width_still_comes(robot, gripper):
     worker = GripperWorker(gripper, min_dwell_s=0.0, stuck_after_s=1.0)
     worker.start()
-    robot.tell("gripper_deaf")
+    robot.inject("gripper_silent")
     try:
-        worker.want(1.0)
+        worker.request(1.0)
         until(lambda: worker.report.fault is not None)
         assert "has not answered" in worker.report.fault
         until(lambda: worker.report.opening > 0.95)
     finally:
-        robot.tell("gripper_hears")
+        robot.inject("gripper_answers")
     until(lambda: worker.report.fault is None)
     worker.close()
 
@@ -143,9 +143,9 @@ def test_the_yaml_has_the_defaults_of_the_classes_that_it_fills():
 
 def test_the_planner_of_the_robot_can_do_what_the_gate_lets_through(session):
     settings = FrankaSettings(HOST)
-    link = session.arm._link.end
-    linear = settings.velocity_factor * link.translation_velocity_limit.get()
-    angular = settings.velocity_factor * link.rotation_velocity_limit.get()
+    robot = session.arm._connection.client
+    linear = settings.velocity_factor * robot.translation_velocity_limit.get()
+    angular = settings.velocity_factor * robot.rotation_velocity_limit.get()
     limits = Limits()
     for planner, gate in (
         (linear, limits.max_linear_speed_m_s),
@@ -153,7 +153,7 @@ def test_the_planner_of_the_robot_can_do_what_the_gate_lets_through(session):
     ):
         # Room for its own profile between knots, and below where the monitor stops the arm.
         assert 1.1 * gate < planner < limits.monitor_factor * gate
-    acceleration = settings.acceleration_factor * link.translation_acceleration_limit.get()
+    acceleration = settings.acceleration_factor * robot.translation_acceleration_limit.get()
     assert acceleration > limits.max_linear_acceleration_m_s2
 
 

@@ -12,7 +12,7 @@ from spear_bringup.drivers.protocol import FaultKind, RobotError
 
 
 class SlowGripper:
-    """Fingers that move when told to, and block while `gate` is closed."""
+    """Fingers that move when commanded, and block while `gate` is closed."""
 
     max_width_m = 0.08
 
@@ -82,10 +82,10 @@ def test_a_blocked_gripper_never_blocks_its_caller(start):
     gripper = SlowGripper()
     worker = start(gripper, stuck_after_s=0.2)
     gripper.gate.clear()
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: gripper.calls == ["close"])
     for i in range(200):
-        worker.want(i % 2)
+        worker.request(i % 2)
         assert worker.report.busy_s > 0.0
         time.sleep(0.001)
     assert gripper.calls == ["close"] and gripper.ended == 0, "the caller waited for the gripper"
@@ -95,7 +95,7 @@ def test_a_stuck_command_is_reported_as_a_fault_and_the_fault_goes_when_it_ends(
     gripper = SlowGripper()
     worker = start(gripper, stuck_after_s=0.1)
     gripper.gate.clear()
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: worker.report.fault is not None)
     assert "has not answered" in worker.report.fault
     assert worker.report.busy_s > 0.1
@@ -103,39 +103,39 @@ def test_a_stuck_command_is_reported_as_a_fault_and_the_fault_goes_when_it_ends(
     until(lambda: worker.report.fault is None and worker.report.busy_s == 0.0)
 
 
-def test_the_newest_wish_wins_and_older_ones_are_dropped(start):
+def test_the_newest_request_wins_and_older_ones_are_dropped(start):
     gripper = SlowGripper()
     worker = start(gripper)
     gripper.gate.clear()
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: gripper.calls == ["close"])
     for opening in (1.0, 0.0, 1.0, 0.0, 1.0):
-        worker.want(opening)
+        worker.request(opening)
     gripper.gate.set()
     until(lambda: len(gripper.calls) > 1)
     until(lambda: worker.report.width_m == gripper.max_width_m and worker.report.busy_s == 0.0)
     assert gripper.calls == ["close", "open"]
 
 
-def test_a_wish_taken_back_during_a_command_is_not_carried_out(start):
+def test_a_request_taken_back_during_a_command_is_not_carried_out(start):
     gripper = SlowGripper()
     worker = start(gripper)
     gripper.gate.clear()
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: gripper.calls == ["close"])
-    worker.want(1.0)
-    worker.want(0.0)
+    worker.request(1.0)
+    worker.request(0.0)
     gripper.gate.set()
     until(lambda: worker.report.busy_s == 0.0 and worker.report.width_m == 0.0)
     time.sleep(0.05)
     assert gripper.calls == ["close"]
 
 
-def test_repeating_a_wish_gives_one_command(start):
+def test_repeating_a_request_gives_one_command(start):
     gripper = SlowGripper()
     worker = start(gripper)
     for _ in range(50):
-        worker.want(0.0)
+        worker.request(0.0)
         time.sleep(0.001)
     until(lambda: worker.report.width_m == 0.0)
     assert gripper.calls == ["close"]
@@ -147,9 +147,9 @@ def test_two_commands_start_at_least_the_dwell_time_apart(start, monkeypatch):
     monkeypatch.setattr(gripper_worker, "time", clock)
     gripper = SlowGripper()
     worker = start(gripper, min_dwell_s=0.15)
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: gripper.calls == ["close"])
-    worker.want(1.0)
+    worker.request(1.0)
     clock.now_s = 100.149
     time.sleep(0.05)  # the worker looks several times
     assert gripper.calls == ["close"]
@@ -158,17 +158,17 @@ def test_two_commands_start_at_least_the_dwell_time_apart(start, monkeypatch):
 
 
 @pytest.mark.parametrize(("object_m", "holding"), [(0.04, True), (0.0, False), (0.003, False)])
-def test_holding_is_told_by_the_width_after_closing(start, object_m, holding):
+def test_holding_follows_from_the_width_after_closing(start, object_m, holding):
     gripper = SlowGripper()
     gripper.object_m = object_m
     worker = start(gripper)
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: worker.report.width_m == object_m)
     assert worker.report.holding is holding
     gripper.width = 0.0  # what was held slips out
     until(lambda: worker.report.width_m == 0.0)
     assert worker.report.holding is False
-    worker.want(1.0)
+    worker.request(1.0)
     until(lambda: worker.report.opening == 1.0)
     assert worker.report.holding is False
 
@@ -177,7 +177,7 @@ def test_the_width_is_followed_during_a_command_where_the_gripper_allows_it(star
     gripper = SlowGripper(reads_while_moving=True)
     worker = start(gripper)
     gripper.gate.clear()
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: gripper.calls == ["close"])
     gripper.width = 0.05
     until(lambda: worker.report.width_m == 0.05)
@@ -189,7 +189,7 @@ def test_a_refused_command_is_reported_and_not_repeated_until_recover(start):
     gripper = SlowGripper()
     worker = start(gripper)
     gripper.broken = RobotError(FaultKind.MODE, "the gripper did not close; home it in Desk")
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: worker.report.fault is not None)
     assert "home it" in worker.report.fault
     until(lambda: gripper.ended == 1)  # the fault may have come from reading the width
@@ -206,7 +206,7 @@ def test_closing_the_worker_does_not_wait_for_a_stuck_gripper(start):
     gripper = SlowGripper()
     worker = start(gripper)
     gripper.gate.clear()
-    worker.want(0.0)
+    worker.request(0.0)
     until(lambda: gripper.calls == ["close"])
     worker.close(timeout_s=0.2)
     assert gripper.ended == 0

@@ -124,7 +124,7 @@ class CommandCore:
             stop = gate.verdict is Verdict.HELD and gate.reason is not Reason.LATE
             return self._decide(gate, chunk, now_s, stop=stop)
         plan = self.player.plan(chunk, now_s, commanded)
-        facts = {
+        magnitudes = {
             "seam_m": plan.seam_m,
             "seam_rad": plan.seam_rad,
             "observation_age_s": now_s - chunk.stamp_s,
@@ -141,10 +141,16 @@ class CommandCore:
         if gate is None:
             gate, path = judge_path(path, plan.start, self.limits, measured.position_m)
         if not gate.moves:
-            return self._decide(gate, chunk, now_s, **facts)
+            return self._decide(gate, chunk, now_s, **magnitudes)
         self.player.commit(path, plan.start, now_s)
         self._chunk, self._received_s, self._timed_out = chunk, now_s, False
-        return self._decide(gate, chunk, now_s, path=path, **facts)
+        return self._decide(gate, chunk, now_s, path=path, **magnitudes)
+
+    def refuse(self, source_id: str, chunk_id: int, text: str) -> Decision:
+        """Reject a chunk whose message is malformed, before its numbers are judged."""
+        gate = self.latched or GateDecision(Verdict.REJECTED, Reason.MALFORMED, text)
+        self.counts[gate.verdict] += 1
+        return Decision(replace(gate, source_id=source_id, chunk_id=chunk_id))
 
     def _judge_source(self, chunk: Chunk, hold: bool, now_s: float) -> GateDecision | None:
         if self.latched is not None:
@@ -173,7 +179,7 @@ class CommandCore:
             or judge_anchor(chunk, history, self.timing)
         )
 
-    def _decide(self, gate: GateDecision, chunk: Chunk, now_s: float, **facts) -> Decision:
+    def _decide(self, gate: GateDecision, chunk: Chunk, now_s: float, **magnitudes) -> Decision:
         age_s = now_s - chunk.stamp_s
         gate = replace(
             gate,
@@ -182,11 +188,11 @@ class CommandCore:
             chunk_age_s=age_s if np.isfinite(age_s) else 0.0,
         )
         self.counts[gate.verdict] += 1
-        if facts.get("stop"):
+        if magnitudes.get("stop"):
             # While busy the motion is the driver's own (homing), not the policy's to stop.
-            facts["stop"] = self.busy is None and self.player.running is not None
+            magnitudes["stop"] = self.busy is None and self.player.running is not None
             self._halt()
-        return Decision(gate, **facts)
+        return Decision(gate, **magnitudes)
 
     def tick(
         self,
@@ -219,7 +225,7 @@ class CommandCore:
 
     def hold(self, reason: Reason, text: str, now_s: float) -> Decision:
         """Stop and rest until a good chunk comes; resumes by itself."""
-        return self._own(GateDecision(Verdict.HELD, reason, text))
+        return self._decide_alone(GateDecision(Verdict.HELD, reason, text))
 
     def latch(
         self, reason: Reason, text: str, now_s: float, asked: float = 0.0, allowed: float = 0.0
@@ -228,7 +234,7 @@ class CommandCore:
         if self.latched is None:
             text = f"{text}; call ~/recover when the cause is fixed"
             self.latched = GateDecision(Verdict.STOPPED, reason, text, asked, allowed)
-        return self._own(self.latched)
+        return self._decide_alone(self.latched)
 
     def release(self) -> None:
         """A person called ~/recover and the robot is fine."""
@@ -236,7 +242,7 @@ class CommandCore:
         self.monitor.reset()
         self._halt()
 
-    def _own(self, gate: GateDecision) -> Decision:
+    def _decide_alone(self, gate: GateDecision) -> Decision:
         chunk = self._chunk
         if chunk is not None:
             gate = replace(gate, source_id=chunk.source_id, chunk_id=chunk.chunk_id)

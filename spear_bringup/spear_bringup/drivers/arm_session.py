@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from spear_bringup.control.command_core import CommandCore, Decision
 from spear_bringup.control.gate import GateDecision, Reason, Verdict
 from spear_bringup.control.path import Reference
-from spear_bringup.drivers.clocks import ClockMap, ClockWatch, StateWatch
+from spear_bringup.drivers.clocks import ClockMap, ClockMonitor, StateWatchdog
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.protocol import Arm, FaultKind, RobotError, RobotState
 from spear_policy.geometry.poses import Chunk, PoseHistory
@@ -58,12 +58,12 @@ class CommandSender:
         self.lock = threading.RLock()
         self.gate = GateDecision(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {INACTIVE}")
         self._now_s, self._on_decision = now_s, on_decision
-        self._order = threading.RLock()
-        self._stop_wanted = False
+        self._arm_lock = threading.RLock()
+        self._stop_due = False
 
     def decide(self, judge: Callable[[], Decision | None], about_chunk: bool = False) -> None:
         """Decide, do it, report it; a robot that refuses turns the decision into a latch."""
-        with self._in_order() as our_turn:
+        with self._arm_turn() as our_turn:
             if not our_turn:
                 return
             with self.lock:
@@ -81,7 +81,7 @@ class CommandSender:
             self._report(decision, about_chunk)
 
     def hold(self, reason: Reason, text: str) -> None:
-        """Hold for a reason of the driver's own; a latch in force stays what is said."""
+        """Hold for a reason of the driver's own; a latch in force stays."""
 
         def judge() -> Decision | None:
             latched = self.core.latched is not None
@@ -97,17 +97,17 @@ class CommandSender:
         """Latch and report it without a call into the arm; `poll` stops it as soon as it can."""
         with self.lock:
             decision = self.core.latch(reason, text, self._now_s())
-            self._stop_wanted = True
+            self._stop_due = True
             self._report(decision, about_chunk=False)
 
     def poll(self) -> None:
         """Carry out a stop that is due, and latch when a motion has failed; waits for the arm."""
-        with self._in_order() as our_turn:
+        with self._arm_turn() as our_turn:
             if not our_turn:
                 return
             try:
-                if self._stop_wanted:
-                    self._stop_wanted = False
+                if self._stop_due:
+                    self._stop_due = False
                     self.arm.stop()
                 if self.core.latched is None:
                     self.arm.check()
@@ -117,7 +117,7 @@ class CommandSender:
 
     def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray, busy: str) -> bool:
         """Run a joint path that was judged; False when something has ended `busy` meanwhile."""
-        with self._in_order() as our_turn:
+        with self._arm_turn() as our_turn:
             if not our_turn:
                 return False
             with self.lock:
@@ -127,9 +127,9 @@ class CommandSender:
         return True
 
     @contextmanager
-    def _in_order(self) -> Iterator[bool]:
+    def _arm_turn(self) -> Iterator[bool]:
         """Our turn to call the arm; False, with a latch, when the call before does not return."""
-        our_turn = self._order.acquire(timeout=_TURN_TIMEOUT_S)
+        our_turn = self._arm_lock.acquire(timeout=_TURN_TIMEOUT_S)
         if not our_turn and self.core.latched is None:
             text = f"a call into the arm has not returned for {_TURN_TIMEOUT_S:g} s"
             self.latch_at_once(Reason.ROBOT_LOST, text)
@@ -137,7 +137,7 @@ class CommandSender:
             yield our_turn
         finally:
             if our_turn:
-                self._order.release()
+                self._arm_lock.release()
 
     def _report(self, decision: Decision, about_chunk: bool) -> None:
         with self.lock:
@@ -189,7 +189,7 @@ class ArmSession:
         on_decision: Callable[[Decision, bool, ArmSample], None] = lambda *_: None,
     ):
         self.arm, self.core, self.gripper = arm, core, gripper
-        self.watch = StateWatch(robot_timeout_s)
+        self.watchdog = StateWatchdog(robot_timeout_s)
         self.active = False
         self._sender = CommandSender(arm, core, now_s, self._publish)
         self.lock = self._sender.lock
@@ -197,7 +197,7 @@ class ArmSession:
         self._sample: ArmSample | None = None
         self._now_s, self._state_period_s = now_s, state_period_s
         self._on_sample, self._on_decision = on_sample, on_decision
-        self._clock_watch = ClockWatch(simulated_time, clock_stall_timeout_s)
+        self._clock_monitor = ClockMonitor(simulated_time, clock_stall_timeout_s)
         self._clock_bad = False
         self._clock_map = ClockMap(simulated_time)
         self._history = PoseHistory()
@@ -209,10 +209,10 @@ class ArmSession:
         """Connect and start the threads. Raises RobotError."""
         self.arm.connect()
         self._closing.clear()
-        works = (self._keep_reading, self._keep_aging, self._keep_polling)
+        loops = (self._keep_reading, self._keep_aging, self._keep_polling)
         self._threads = [
-            threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
-            for work in works
+            threading.Thread(target=self._run, args=(loop,), name=loop.__name__, daemon=True)
+            for loop in loops
         ]
         for thread in self._threads:
             thread.start()
@@ -263,14 +263,9 @@ class ArmSession:
         self._sender.decide(judge, about_chunk=True)
 
     def refuse(self, source_id: str, chunk_id: int, text: str) -> None:
-        """Reject a chunk whose message is malformed, before its numbers are looked at."""
+        """Reject a chunk whose message is malformed, before its numbers are judged."""
 
-        def judge() -> Decision:
-            gate = self.core.latched or GateDecision(Verdict.REJECTED, Reason.MALFORMED, text)
-            self.core.counts[gate.verdict] += 1
-            return Decision(replace(gate, source_id=source_id, chunk_id=chunk_id))
-
-        self._sender.decide(judge, about_chunk=True)
+        self._sender.decide(lambda: self.core.refuse(source_id, chunk_id, text), about_chunk=True)
 
     def stop(self, text: str) -> None:
         """Stop now and latch: a person asked for it."""
@@ -301,7 +296,7 @@ class ArmSession:
         """What was decided last."""
         return self._sender.gate
 
-    # For homing ----------------------------------------------------------------------------
+    # For homing -----------------------------------------------------------------------------
 
     @property
     def sample(self) -> ArmSample | None:
@@ -336,11 +331,11 @@ class ArmSession:
 
     # Threads -------------------------------------------------------------------------------
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self, loop: Callable[[], None]) -> None:
         try:
-            work()
+            loop()
         except Exception as error:  # a thread that died in silence would leave the arm unwatched
-            _log.exception("the driver failed in %s", work.__name__)
+            _log.exception("the driver failed in %s", loop.__name__)
             text = f"the driver itself failed ({type(error).__name__}: {error}); restart it"
             self._sender.latch_at_once(Reason.ROBOT_LOST, text)
             self._sender.poll()
@@ -361,7 +356,7 @@ class ArmSession:
             old = self._sample
             if old is not None and state.robot_time_s == old.state.robot_time_s:
                 return  # nothing new: the robot is silent, or we were too fast
-            self.watch.saw(state.robot_time_s)
+            self.watchdog.on_state(state.robot_time_s)
             stamp_s = self._clock_map.stamp_s(state.robot_time_s, now_s)
             self._history.add(stamp_s, state.measured, state.commanded)
             self._sample = sample = ArmSample(stamp_s, state)
@@ -370,8 +365,8 @@ class ArmSession:
 
     def _keep_aging(self) -> None:
         while not self._closing.wait(TICK_S):
-            silent_s = self.watch.tick(time.monotonic())
-            if self._sample is not None and self.watch.lost and self.core.latched is None:
+            silent_s = self.watchdog.tick(time.monotonic())
+            if self._sample is not None and self.watchdog.lost and self.core.latched is None:
                 text = f"no state from the robot for {silent_s:.2f} s"
                 self._sender.latch_at_once(Reason.ROBOT_LOST, text)
 
@@ -398,13 +393,13 @@ class ArmSession:
             with self.lock:
                 opening = self.core.gripper_opening(now_s)
             if opening is not None:
-                self.gripper.want(opening)
+                self.gripper.request(opening)
 
     def _check_clock(self) -> None:
         before_s, now_s, steady_s = time.monotonic(), self._now_s(), time.monotonic()
         if steady_s - before_s > 0.01:
             return  # we were put to sleep between the two readings: they cannot be compared
-        problem = self._clock_watch.check(now_s, steady_s)
+        problem = self._clock_monitor.check(now_s, steady_s)
         if problem is not None and not self._clock_bad:
             with self.lock:
                 self._clock_map.reset()

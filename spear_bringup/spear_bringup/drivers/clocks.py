@@ -1,12 +1,16 @@
-"""The robot's clock in terms of the node clock, free of the jitter with which states arrive."""
+"""Three questions about time that a driver asks.
+
+Does the node clock run? Has the robot gone silent? When, on the node clock, was the robot in the
+state that arrives now?
+"""
 
 import threading
 from collections import deque
 
-# Faults of the node clock, told by the steady clock --------------------------------------------
+# Faults of the node clock, judged by the steady clock -------------------------------------------
 
 
-class ClockWatch:
+class ClockMonitor:
     """Under simulated time: a /clock that stalls or goes back; else a system clock that jumps.
 
     Args:
@@ -50,10 +54,10 @@ class ClockWatch:
         return None
 
 
-# Has the robot gone silent? Told by its own clock standing still -------------------------------
+# Silence of the robot: its own clock stands still on ours ---------------------------------------
 
 
-class StateWatch:
+class StateWatchdog:
     """Counts the steady time for which the robot's clock has not moved.
 
     A state that is handed out again and again is no sign of life: during a motion franky returns
@@ -74,7 +78,7 @@ class StateWatch:
         self._ticked_s: float | None = None
         self._silent_s = 0.0
 
-    def saw(self, robot_time_s: float) -> None:
+    def on_state(self, robot_time_s: float) -> None:
         """A state with this robot time was read (reader thread)."""
         with self._lock:
             if robot_time_s != self._robot_time_s:
@@ -101,7 +105,7 @@ class StateWatch:
         return self._silent_s > self.timeout_s
 
 
-# The robot's clock in terms of the node clock --------------------------------------------------
+# The robot's clock as node time, free of the jitter with which states arrive --------------------
 
 
 class ClockMap:

@@ -1,4 +1,4 @@
-"""A Franka (FR3, Panda) behind `protocol.Arm`, over franky 2.0.
+"""A Franka (FR3, Panda) and its hand as `protocol.Arm` and `protocol.Gripper`, over franky 2.0.
 
 Motions are Cartesian waypoint motions with a velocity at every knot and rest at the last one,
 each sent preemptively over the one before: smooth while chunks come, and at rest by itself at the
@@ -9,7 +9,8 @@ bundles libfranka 0.21.2, which speaks robot server version 10 (the simulated ro
 Wheels for older firmware are published by franky's authors at their code hosting, one for each
 libfranka version; a wrong one fails `connect` with a sentence that says so.
 
-Never `from franky import *`: see franka_faults.
+Never `from franky import *`: franky has its own `Exception`, and `except Exception` would then miss
+the bare RuntimeErrors that it raises when a plan fails.
 """
 
 import threading
@@ -27,8 +28,7 @@ from spear_bringup.control.path import Path
 from spear_bringup.drivers.protocol import FaultKind, RobotError, RobotState
 from spear_policy.geometry.poses import Pose
 
-# Every way in which franky says no, classed in one place ---------------------------------------
-
+# What the errors of franky mean ------------------------------------------------------------------
 
 MOVING_MODES = ("", "Idle", "Move")  # "": not read yet
 PLANNER_TEXT = "Motion planner failed"
@@ -73,7 +73,7 @@ def fault_of(error: BaseException, address: str, mode: str = "") -> RobotError:
     if isinstance(error, franky.ControlException | franky.CommandException):
         fix = _FIXES.get(mode, "see the robot's lights and Desk")
         return RobotError(FaultKind.MODE, f"the robot does not move ({text}); {fix}")
-    # What is left (I/O errors, broken protocol) comes from a link that cannot be trusted any more.
+    # What is left (I/O errors, broken protocol) comes from a connection that is not to be trusted.
     return RobotError(
         FaultKind.NETWORK,
         f"the connection to the robot at {address} is unusable ({type(error).__name__}: {text})",
@@ -147,36 +147,37 @@ def gripper_fault_of(error: BaseException, address: str, what: str) -> RobotErro
     )
 
 
-# A connection that closes when its last reference goes -----------------------------------------
+# Connections that close when their last reference goes -------------------------------------------
 
 
-class Link:
-    """Holds a library's connection object; `drop` closes it.
+class Connection:
+    """Holds franky's client object; `drop` closes it.
 
-    A robot takes no second client while the first object lives, and an exception keeps the local
+    A robot takes no second client while the first one lives, and an exception keeps the local
     variables of every frame it went through alive, for as long as anyone keeps the exception. So
-    functions pass the link on and write `link.end.call()`, never `end = link.end`.
+    functions pass the connection on and write `connection.client.call()`; none keeps the client in
+    a variable of its own.
     """
 
-    __slots__ = ("end",)
+    __slots__ = ("client",)
 
-    def __init__(self, end):
-        self.end = end
+    def __init__(self, client):
+        self.client = client
 
     def drop(self, wait_s: float = 0.0) -> None:
         """Let go of the connection, waiting `wait_s` at most for it to close.
 
         franky's destructor waits for its control loop, which may wait for the robot for ever.
         """
-        thread = threading.Thread(target=self._let_go, name="letting_go", daemon=True)
+        thread = threading.Thread(target=self._close, name="closing_connection", daemon=True)
         thread.start()
         thread.join(wait_s)
 
-    def _let_go(self) -> None:
-        self.end = None
+    def _close(self) -> None:
+        self.client = None
 
 
-# Calls into libraries that may block for minutes -----------------------------------------------
+# Calls with a bound on their time: franky may block for minutes ----------------------------------
 
 
 def call_within(timeout_s: float, function: Callable[[], Any], name: str) -> Any:
@@ -215,8 +216,7 @@ def call_within(timeout_s: float, function: Callable[[], Any], name: str) -> Any
     return result
 
 
-# From paths to franky motions ------------------------------------------------------------------
-
+# Motions made from paths: units, whole milliseconds, bounds of the robot's planner ---------------
 
 KNOT_SPEED_MARGIN = 0.9  # of the planner's limit, which it refuses a knot to stand at exactly
 PLANNER_SPEED_MARGIN = 1.25  # between two knots the robot's own profile is faster than their chord
@@ -334,8 +334,7 @@ def _milliseconds(durations_s: NDArray) -> list[int]:
     return [max(1, int(step)) for step in np.diff(ends, prepend=0)]
 
 
-# A Franka (FR3, Panda) behind `protocol.Arm`, over franky 2.0 ----------------------------------
-
+# The arm -----------------------------------------------------------------------------------------
 
 _SWITCH_TIMEOUT_S = 0.5  # robot time for the tail of a motion of the other control type
 _JOIN_TIMEOUT_S = 0.5
@@ -354,12 +353,12 @@ class FrankaArm:
     def __init__(self, settings: FrankaSettings):
         self.settings = settings
         self._lock = threading.RLock()  # commands; reading states does not take it
-        self._link: Link | None = None
+        self._connection: Connection | None = None
         self._model_lock = threading.Lock()
         self._tool: tuple[franky.Affine, franky.Affine] | None = None
         self._mode, self._errors = "", ()  # of the newest state
         self._unconnected_why = f"there is no connection to the robot at {settings.address}"
-        self._again = None  # makes the last motion afresh, for one retry
+        self._retry = None  # makes the last motion afresh, for one retry
         self._ending = False  # the newest order was a stop
         self._preempting = False  # franky will report, later, a motion that we ended by force
 
@@ -381,26 +380,26 @@ class FrankaArm:
         self.disconnect()
         try:
             what = f"connecting to {s.address}"
-            link = Link(call_within(s.connect_timeout_s, open_robot, what))
-            limit_planner(link.end, s)
+            connection = Connection(call_within(s.connect_timeout_s, open_robot, what))
+            limit_planner(connection.client, s)
         except Exception as error:
             raise connect_fault(error, "robot", s.address) from None
         with self._commanding():
-            self._link = link
+            self._connection = connection
             self._mode, self._errors = "", ()
-            self._again, self._ending, self._preempting = None, False, False
+            self._retry, self._ending, self._preempting = None, False, False
 
     def disconnect(self) -> None:
-        link, self._link, self._again = self._link, None, None
-        if link is not None:
-            link.drop(_DROP_TIMEOUT_S)
+        connection, self._connection, self._retry = self._connection, None, None
+        if connection is not None:
+            connection.drop(_DROP_TIMEOUT_S)
 
     def read_state(self) -> RobotState:
-        link = self._connected()
+        connection = self._connected()
         try:
-            return self._converted(link, link.end.state)
+            return self._converted(connection, connection.client.state)
         except Exception as error:
-            raise self._fault(link, error) from None
+            raise self._fault(connection, error) from None
 
     def send(self, path: Path) -> None:
         _refuse_unless_finite(
@@ -420,29 +419,28 @@ class FrankaArm:
 
     def stop(self) -> None:
         with self._commanding():
-            link = self._connected()
-            self._again, self._ending = None, True
+            connection = self._connected()
+            self._retry, self._ending = None, True
             try:
-                if not link.end.is_in_control:
+                if not connection.client.is_in_control:
                     return
-                joint = (
-                    link.end.current_control_signal_type == franky.ControlSignalType.JointPositions
-                )
+                signal = connection.client.current_control_signal_type
+                joint = signal == franky.ControlSignalType.JointPositions
                 make_stop = joint_stop if joint else cartesian_stop
-                link.end.move(make_stop(self.settings), asynchronous=True)
+                connection.client.move(make_stop(self.settings), asynchronous=True)
             except Exception as error:
-                if link.end is not None and link.end.is_in_control:
-                    self._stop_hard(link)
+                if connection.client is not None and connection.client.is_in_control:
+                    self._stop_hard(connection)
                 elif not isinstance(error, franky.InvalidMotionTypeException):
-                    self._after_failure(link, error)
+                    self._after_failure(connection, error)
 
     def check(self) -> None:
         with self._commanding():
-            link = self._connected()
+            connection = self._connected()
             try:
-                link.end.poll_motion()
+                connection.client.poll_motion()
             except Exception as error:
-                self._after_failure(link, error)
+                self._after_failure(connection, error)
         if fault := fault_of_state(self._mode, self._errors):
             raise fault
 
@@ -473,11 +471,11 @@ class FrankaArm:
         finally:
             self._lock.release()
 
-    def _connected(self) -> Link:
-        link = self._link
-        if link is None:
+    def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is None:
             raise self._unconnected()
-        return link
+        return connection
 
     def _unconnected(self) -> RobotError:
         return RobotError(FaultKind.NETWORK, self._unconnected_why)
@@ -485,85 +483,85 @@ class FrankaArm:
     def _start(self, make_motion) -> None:
         """Send a fresh motion now, and once more at once when the planner fails."""
         with self._commanding():
-            link = self._connected()
+            connection = self._connected()
             if fault := fault_of_state(self._mode, self._errors):
                 raise fault
-            self._again, self._ending = make_motion, False
+            self._retry, self._ending = make_motion, False
             try:
-                self._launch(link, make_motion)
+                self._launch(connection, make_motion)
             except franky.InvalidMotionTypeException as error:
                 # The tail of the other control type (homing, or its stop) is still running.
-                self._end_of_motion(link, error)
-                self._relaunch(link, make_motion)
+                self._end_of_motion(connection, error)
+                self._relaunch(connection, make_motion)
             except Exception as error:
-                self._after_failure(link, error)
+                self._after_failure(connection, error)
 
-    def _launch(self, link: Link, make_motion) -> None:
-        link.end.move(make_motion(link.end), asynchronous=True)
-        link.end.join_motion(timeout=_START_CHECK_S)
+    def _launch(self, connection: Connection, make_motion) -> None:
+        connection.client.move(make_motion(connection.client), asynchronous=True)
+        connection.client.join_motion(timeout=_START_CHECK_S)
 
-    def _relaunch(self, link: Link, make_motion) -> None:
+    def _relaunch(self, connection: Connection, make_motion) -> None:
         try:
-            self._launch(link, make_motion)
+            self._launch(connection, make_motion)
         except Exception as error:
-            raise self._fault(link, error) from None
+            raise self._fault(connection, error) from None
 
-    def _end_of_motion(self, link: Link, error: Exception) -> None:
+    def _end_of_motion(self, connection: Connection, error: Exception) -> None:
         steady_end_s = time.monotonic() + _SLOWEST_STEADY_S
         try:
-            robot_end_s = link.end.state.time.to_sec() + _SWITCH_TIMEOUT_S
-            while not link.end.join_motion(timeout=0.02):
-                over = link.end.state.time.to_sec() > robot_end_s
+            robot_end_s = connection.client.state.time.to_sec() + _SWITCH_TIMEOUT_S
+            while not connection.client.join_motion(timeout=0.02):
+                over = connection.client.state.time.to_sec() > robot_end_s
                 if over or time.monotonic() > steady_end_s:
                     raise error
         except Exception as failure:
-            raise self._fault(link, failure) from None
+            raise self._fault(connection, failure) from None
 
-    def _after_failure(self, link: Link, error: Exception) -> None:
+    def _after_failure(self, connection: Connection, error: Exception) -> None:
         """Send the last motion once more after a planner failure; raise every other fault."""
-        again, self._again = self._again, None
+        again, self._retry = self._retry, None
         ours = is_preemption(error) and self._preempting
         self._preempting = self._preempting and not ours
         if self._ending and (ours or is_planner_failure(error)):
             return  # the motion is over, which is what stop() wants
         if again is None or not (ours or is_planner_failure(error)):
-            raise self._fault(link, error) from None
-        self._relaunch(link, again)
+            raise self._fault(connection, error) from None
+        self._relaunch(connection, again)
 
-    def _stop_hard(self, link: Link) -> None:
+    def _stop_hard(self, connection: Connection) -> None:
         """End the control loop itself, when the clean stop cannot be sent."""
         self._ending = self._preempting = True
         try:
-            link.end.stop()
+            connection.client.stop()
         except Exception as error:
-            raise self._fault(link, error) from None
+            raise self._fault(connection, error) from None
 
     def _clear_errors(self) -> None:
         with self._commanding():
-            link = self._connected()
-            if link.end.is_in_control:
-                self._stop_hard(link)
+            connection = self._connected()
+            if connection.client.is_in_control:
+                self._stop_hard(connection)
             try:
-                link.end.join_motion(timeout=_JOIN_TIMEOUT_S)
+                connection.client.join_motion(timeout=_JOIN_TIMEOUT_S)
             except Exception as error:  # the old failure: a person has just dealt with it
                 if isinstance(error, franky.NetworkException):
-                    raise self._fault(link, error) from None
+                    raise self._fault(connection, error) from None
             try:
-                if link.end.has_errors:
-                    link.end.recover_from_errors()
+                if connection.client.has_errors:
+                    connection.client.recover_from_errors()
                 deadline_s = time.monotonic() + _CLEAR_TIMEOUT_S
                 while True:  # the state that shows it comes a little after the robot's answer
-                    self._converted(link, link.end.state)
+                    self._converted(connection, connection.client.state)
                     fault = fault_of_state(self._mode, self._errors)
                     if fault is None or time.monotonic() > deadline_s:
                         break
                     time.sleep(0.005)
             except Exception as error:
-                raise self._fault(link, error) from None
+                raise self._fault(connection, error) from None
         if fault is not None:
             raise fault
 
-    def _converted(self, link: Link, state: franky.RobotState) -> RobotState:
+    def _converted(self, connection: Connection, state: franky.RobotState) -> RobotState:
         # The poses follow from the joints: what the controller reports as measured pose may be
         # the commanded one (the stock simulator does that), and its commanded pose is only
         # kept up to date in Cartesian motions.
@@ -574,35 +572,36 @@ class FrankaArm:
             joint_positions_rad=state.q,
             joint_velocities_rad_s=state.dq,
             joint_torques_nm=state.tau_J,
-            measured=self._forward(link, state.q),
-            commanded=self._forward(link, state.q_d),
+            measured=self._forward(connection, state.q),
+            commanded=self._forward(connection, state.q_d),
             mode=self._mode,
             errors=self._errors,
         )
 
-    def _forward(self, link: Link, joints_rad: NDArray) -> Pose:
+    def _forward(self, connection: Connection, joints_rad: NDArray) -> Pose:
         joints = np.asarray(joints_rad, float)
         with self._model_lock:
-            affine = link.end.model.pose(franky.Frame.EndEffector, joints, *self._tool)
+            affine = connection.client.model.pose(franky.Frame.EndEffector, joints, *self._tool)
         return Pose(np.ravel(affine.translation), np.ravel(affine.quaternion))
 
-    def _look_again(self, link: Link) -> None:
+    def _refresh_mode(self, connection: Connection) -> None:
+        """The robot may have changed its mode since the last state."""
         try:
-            self._converted(link, link.end.state)
+            self._converted(connection, connection.client.state)
         except Exception:  # the error at hand says more than a second one
             pass
 
-    def _fault(self, link: Link, error: Exception) -> RobotError:
-        if link.end is None:  # dropped by another thread in the middle of a call
+    def _fault(self, connection: Connection, error: Exception) -> RobotError:
+        if connection.client is None:  # dropped by another thread in the middle of a call
             return self._unconnected()
         if isinstance(error, franky.ControlException | franky.CommandException):
-            self._look_again(link)  # the robot may have changed its mode since the last state
+            self._refresh_mode(connection)
         fault = fault_of(error, self.settings.address, self._mode)
         if fault.kind is FaultKind.NETWORK:
-            link.drop()  # dead for good, even when the network comes back
+            connection.drop()  # dead for good, even when the network comes back
             self._unconnected_why = str(fault)
-            if self._link is link:
-                self._link = None
+            if self._connection is connection:
+                self._connection = None
         return fault
 
 
@@ -617,10 +616,8 @@ def _error_names(errors) -> tuple[str, ...]:
     return tuple(name.strip('" ') for name in text.strip("[]").split(",") if name.strip('" '))
 
 
-# The Franka hand behind `protocol.Gripper`, over franky 2.0 ------------------------------------
+# The hand ----------------------------------------------------------------------------------------
 
-
-_franka_gripper_DROP_TIMEOUT_S = 3.0
 _ANY_WIDTH_M = 0.08  # grasp's outer tolerance: the hand's whole stroke
 
 
@@ -648,48 +645,50 @@ class FrankaGripper:
 
     def __init__(self, settings: FrankaGripperSettings):
         self.settings = settings
-        self._link: Link | None = None
+        self._connection: Connection | None = None
 
     def connect(self) -> None:
         s = self.settings
         self.disconnect()
         try:
             what = f"connecting to {s.address}"
-            link = Link(call_within(s.connect_timeout_s, lambda: franky.Gripper(s.address), what))
-            width_m = link.end.max_width
+            connection = Connection(
+                call_within(s.connect_timeout_s, lambda: franky.Gripper(s.address), what)
+            )
+            width_m = connection.client.max_width
         except Exception as error:
             raise connect_fault(error, "gripper", s.address) from None
-        self._link = link
+        self._connection = connection
         if width_m > 0.0:  # 0 before the hand was homed in Desk
             self.max_width_m = float(width_m)
 
     def disconnect(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.drop(_franka_gripper_DROP_TIMEOUT_S)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop(_DROP_TIMEOUT_S)
 
     def open(self) -> None:
         speed_m_s = self.settings.speed_m_s
-        self._call(lambda link: link.end.open(speed_m_s), "open")
+        self._call(lambda connection: connection.client.open(speed_m_s), "open")
 
     def close(self) -> None:
         grasp = 0.0, self.settings.speed_m_s, self.settings.force_n, 0.01, _ANY_WIDTH_M
-        self._call(lambda link: link.end.grasp(*grasp), "close")
+        self._call(lambda connection: connection.client.grasp(*grasp), "close")
 
     def width_m(self) -> float:
-        return float(self._call(lambda link: link.end.width, "read its width"))
+        return float(self._call(lambda connection: connection.client.width, "read its width"))
 
     def _call(self, call, what: str):
-        link = self._link
-        if link is None:
+        connection = self._connection
+        if connection is None:
             text = f"there is no connection to the gripper at {self.settings.address}"
             raise RobotError(FaultKind.NETWORK, f"{text}; call ~/recover")
         try:
-            return call(link)
+            return call(connection)
         except Exception as error:
             fault = gripper_fault_of(error, self.settings.address, what)
             if fault.kind is FaultKind.NETWORK:
-                link.drop()
-                if self._link is link:
-                    self._link = None
+                connection.drop()
+                if self._connection is connection:
+                    self._connection = None
             raise fault from None

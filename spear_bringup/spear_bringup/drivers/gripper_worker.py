@@ -26,7 +26,7 @@ class GripperReport:
 
 
 class GripperWorker:
-    """Runs the newest wanted opening; a wish that comes during a command replaces older ones.
+    """Runs the newest requested opening; one that comes during a command replaces older ones.
 
     Args:
         gripper: what to drive; connected by the caller.
@@ -48,9 +48,10 @@ class GripperWorker:
         self._min_dwell_s, self._holding_width_m = min_dwell_s, holding_width_m
         self._read_period_s, self._stuck_after_s = read_period_s, stuck_after_s
         self._condition = threading.Condition()
-        self._wanted: bool | None = None  # open?
-        self._done: bool | None = None
-        self._failed: bool | None = None
+        # Openings as bools, True is open: asked for, reached by the last command, refused by it.
+        self._requested: bool | None = None
+        self._reached: bool | None = None
+        self._refused: bool | None = None
         self._began_s: float | None = None
         self._next_s = 0.0
         self._report = GripperReport()
@@ -64,11 +65,11 @@ class GripperWorker:
         # A gripper that can be read during a command gets a thread for it, so that the reported
         # width follows the fingers; others are read between commands.
         reads_while_moving = getattr(self._gripper, "reads_while_moving", False)
-        works = [lambda: self._work(reads=not reads_while_moving)]
+        loops = [lambda: self._work(reads=not reads_while_moving)]
         if reads_while_moving:
-            works.append(self._keep_reading)
+            loops.append(self._keep_reading)
         self._threads = [
-            threading.Thread(target=work, name="gripper", daemon=True) for work in works
+            threading.Thread(target=loop, name="gripper", daemon=True) for loop in loops
         ]
         for thread in self._threads:
             thread.start()
@@ -83,16 +84,16 @@ class GripperWorker:
         self._threads = []
         self._gripper.disconnect()
 
-    def want(self, opening: float) -> None:
-        """Open (>= 0.5) or close; returns at once. Repeating a wish costs nothing."""
-        wanted = opening >= 0.5
+    def request(self, opening: float) -> None:
+        """Open (>= 0.5) or close; returns at once. Repeating a request costs nothing."""
+        requested = opening >= 0.5
         with self._condition:
-            if wanted != self._wanted:
-                self._wanted, self._failed = wanted, None
+            if requested != self._requested:
+                self._requested, self._refused = requested, None
                 self._condition.notify_all()
 
     def recover(self) -> None:
-        """Reconnect if need be, forget a fault and do what is wanted again: a person has fixed it.
+        """Reconnect if need be, forget a fault and try the request again: a person has fixed it.
 
         Raises RobotError when the gripper still does not answer.
         """
@@ -101,7 +102,7 @@ class GripperWorker:
         except RobotError:
             self._gripper.connect()
         with self._condition:
-            self._failed = None
+            self._refused = None
             self._report = replace(self._report, fault=None)
             self._condition.notify_all()
 
@@ -125,32 +126,32 @@ class GripperWorker:
                     self._condition.wait(self._read_period_s)
                 if self._closing:
                     return
-                wanted = self._wanted if self._due() else None
-                if wanted is not None:
+                requested = self._requested if self._due() else None
+                if requested is not None:
                     self._began_s = time.monotonic()
                     self._next_s = self._began_s + self._min_dwell_s
-                    self._done = None
-            if wanted is not None:
-                self._command(wanted)
+                    self._reached = None
+            if requested is not None:
+                self._command(requested)
             elif reads:
                 self._try_read()
 
     def _due(self) -> bool:
         """Whether a command waits for its time. Hold the condition."""
-        if self._wanted is None or self._wanted == self._done or self._wanted == self._failed:
+        if self._requested is None or self._requested in (self._reached, self._refused):
             return False
         return time.monotonic() >= self._next_s
 
-    def _command(self, wanted: bool) -> None:
+    def _command(self, requested: bool) -> None:
         fault = None
         try:
-            (self._gripper.open if wanted else self._gripper.close)()
+            (self._gripper.open if requested else self._gripper.close)()
         except RobotError as error:
             fault = str(error)
         with self._condition:
             self._began_s = None
-            self._done = wanted if fault is None else None
-            self._failed = wanted if fault is not None else None
+            self._reached = requested if fault is None else None
+            self._refused = requested if fault is not None else None
             self._report = replace(self._report, fault=fault)
         self._try_read()
 
@@ -170,6 +171,6 @@ class GripperWorker:
         width_m = self._gripper.width_m()
         opening = min(max(width_m / self._gripper.max_width_m, 0.0), 1.0)
         with self._condition:
-            closed = self._done is False
+            closed = self._reached is False
             holding = closed and width_m > self._holding_width_m
             self._report = replace(self._report, width_m=width_m, opening=opening, holding=holding)

@@ -93,7 +93,7 @@ def go_home(
     try:
         if open_gripper and session.gripper is not None:
             session.core.gripper.target = 1.0
-            session.gripper.want(1.0)
+            session.gripper.request(1.0)
             # A gripper that does not open keeps nobody from going home.
             session.wait_for(lambda: session.gripper.report.opening > 0.9, _OPENING_TIMEOUT_S)
         _wait(session, lambda: session.still, _REST_TIMEOUT_S, "the arm did not come to rest")
@@ -134,7 +134,7 @@ def _travel(session: ArmSession, home_rad: NDArray, max_speed_rad_s: float) -> N
     _wait(session, there, budget_s, "the arm did not arrive at its home position")
 
 
-def _wait(session: ArmSession, condition, budget_s: float, complaint: str) -> None:
+def _wait(session: ArmSession, condition, budget_s: float, problem: str) -> None:
     """Wait for `condition()` for `budget_s` of the robot's time: a slow simulation may be slow."""
     began_s = session.sample.state.robot_time_s
 
@@ -147,7 +147,7 @@ def _wait(session: ArmSession, condition, budget_s: float, complaint: str) -> No
     if _interrupted(session):
         raise HomingError(_INTERRUPTED)
     if not condition():
-        raise HomingError(f"{complaint} within {budget_s:.0f} s; look at it and try again")
+        raise HomingError(f"{problem} within {budget_s:.0f} s; look at it and try again")
 
 
 def _interrupted(session: ArmSession) -> bool:

@@ -1,4 +1,7 @@
-"""The robot-independent part of a driver node: chunks in, motion, states and verdicts out."""
+"""The robot-independent part of a driver node: chunks in, motion, states and verdicts out.
+
+First the services that take seconds, then the messages that a driver publishes, then the node.
+"""
 
 import threading
 import time
@@ -36,7 +39,7 @@ from spear_policy.nodes.messages import (
 )
 from spear_policy.nodes.parameters import Parameters
 
-# Services that take seconds --------------------------------------------------------------------
+# Services that take seconds: states and chunks go on meanwhile ----------------------------------
 
 
 class WaitingServices:
@@ -44,11 +47,11 @@ class WaitingServices:
 
     Args:
         node: the node that they belong to.
-        works: for each name a function that returns the answer's sentence, or raises RobotError or
-            HomingError with the sentence of a failure.
+        handlers: for each name a function that returns the answer's sentence, or raises RobotError
+            or HomingError with the sentence of a failure.
     """
 
-    def __init__(self, node: SpearNode, works: dict[str, Callable[[], str]]):
+    def __init__(self, node: SpearNode, handlers: dict[str, Callable[[], str]]):
         self._node = Node(
             f"{node.get_name()}_services",
             namespace=node.get_namespace(),
@@ -58,9 +61,9 @@ class WaitingServices:
         )
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, name="waiting_services", daemon=True)
-        for name, work in works.items():
+        for name, handler in handlers.items():
             service = f"{node.get_fully_qualified_name()}/{name}"
-            self._node.create_service(Trigger, service, self._answering(work))
+            self._node.create_service(Trigger, service, self._callback(handler))
 
     def start(self) -> None:
         """Begin to serve."""
@@ -73,15 +76,15 @@ class WaitingServices:
             self._thread.join(timeout=5.0)
         self._node.destroy_node()
 
-    def _answering(self, work):
-        def answer(request, response: Trigger.Response) -> Trigger.Response:
+    def _callback(self, handler):
+        def callback(request, response: Trigger.Response) -> Trigger.Response:
             try:
-                response.message, response.success = work(), True
+                response.message, response.success = handler(), True
             except (RobotError, HomingError) as failure:
                 response.message = str(failure)
             return response
 
-        return answer
+        return callback
 
     def _spin(self) -> None:
         executor = SingleThreadedExecutor(context=self._node.context)
@@ -92,7 +95,7 @@ class WaitingServices:
         executor.shutdown(timeout_sec=1.0)
 
 
-# What an arm driver publishes ------------------------------------------------------------------
+# What an arm driver publishes, made from what its session knows ---------------------------------
 
 
 def gate_status_msg(gate: GateDecision, core: CommandCore, now_s: float) -> GateStatus:
@@ -146,7 +149,7 @@ def command_msg(
 def ee_state_msg(
     sample: ArmSample, reference: Reference, gripper: GripperReport, base_frame: str, ee_frame: str
 ) -> EndEffectorState:
-    """Where the end effector is and was told to be, the path under way, and the gripper."""
+    """Where the end effector is and is commanded to be, the path under way, and the gripper."""
     message = EndEffectorState(
         ee_frame_id=ee_frame,
         measured=pose_to_msg(sample.state.measured),
@@ -175,7 +178,7 @@ def joint_state_msg(sample: ArmSample, names: tuple[str, ...], base_frame: str) 
     return message
 
 
-def chunk_complaint(message: ActionChunk, base_frame: str, ee_frame: str) -> str | None:
+def chunk_problem(message: ActionChunk, base_frame: str, ee_frame: str) -> str | None:
     """What is wrong with the frames or the kind of a chunk, in a sentence; None when nothing is."""
     if message.kind != ActionChunk.KIND_STEPS:
         return f"kind {message.kind} is unknown; use a KIND_ constant of ActionChunk"
@@ -190,8 +193,7 @@ def chunk_complaint(message: ActionChunk, base_frame: str, ee_frame: str) -> str
     return None
 
 
-# The robot-independent part of a driver node ---------------------------------------------------
-
+# The node ---------------------------------------------------------------------------------------
 
 _CLOCK_WAIT_S = 10.0
 
@@ -209,7 +211,7 @@ class ArmNode(SpearNode, ABC):
         self._now_s = partial(clock_s, self.io.get_clock())
         self.session: ArmSession | None = None
         self.gripper: GripperWorker | None = None
-        self._said: tuple | None = None
+        self._published: tuple | None = None
         self._judged_s = self._next_state_s = 0.0
         create = self.io.create_publisher
         self._states = create(EndEffectorState, "ee_state", qos.SENSOR)
@@ -246,7 +248,7 @@ class ArmNode(SpearNode, ABC):
         p = self.params
         self._frames = p["base_frame"], p["ee_frame"]
         self._publish_period_s = 1.0 / p["publish_rate_hz"]
-        self._said, self._next_state_s = None, 0.0
+        self._published, self._next_state_s = None, 0.0
         try:
             limits = Limits(**{field.name: p[field.name] for field in fields(Limits)})
             timing = Timing(**{field.name: p[field.name] for field in fields(Timing)})
@@ -308,15 +310,15 @@ class ArmNode(SpearNode, ABC):
             return
         hold = message.kind == ActionChunk.KIND_HOLD
         try:
-            complaint = None if hold else chunk_complaint(message, *self._frames)
+            problem = None if hold else chunk_problem(message, *self._frames)
             chunk = chunk_from_msg(message)
         except ValueError as error:
-            complaint = str(error)
-        if complaint is not None:
-            session.refuse(message.source_id, message.chunk_id, complaint)
+            problem = str(error)
+        if problem is not None:
+            session.refuse(message.source_id, message.chunk_id, problem)
             return
-        lay_s = (time.time_ns() - info["received_timestamp"]) * 1e-9
-        session.on_chunk(chunk, hold, received_age_s=max(lay_s, 0.0))
+        waited_s = (time.time_ns() - info["received_timestamp"]) * 1e-9
+        session.on_chunk(chunk, hold, received_age_s=max(waited_s, 0.0))
 
     def _stop(self, request, response: Trigger.Response) -> Trigger.Response:
         session = self.session
@@ -369,9 +371,9 @@ class ArmNode(SpearNode, ABC):
             base_frame = self._frames[0]
             command = command_msg(decision, sample, core, opening, now_s, base_frame)
             self._commands.publish(command)
-        if (gate.verdict, gate.reason) == self._said:
+        if (gate.verdict, gate.reason) == self._published:
             return
-        self._said = (gate.verdict, gate.reason)
+        self._published = (gate.verdict, gate.reason)
         self._gate.publish(gate_status_msg(gate, core, now_s))
         if gate.reason is Reason.NONE and gate.text:
             self.get_logger().info(gate.text)
@@ -389,8 +391,8 @@ class ArmNode(SpearNode, ABC):
         if session is None or session.sample is None:
             return [*super().diagnose(), ("robot", WARN, "not connected", {})]
         state, gate = session.sample.state, session.gate
-        silent = f"{session.watch.silent_s:.3f}"
-        fine = not session.watch.lost and not state.errors
+        silent = f"{session.watchdog.silent_s:.3f}"
+        fine = not session.watchdog.lost and not state.errors
         robot = {"mode": state.mode, "errors": ", ".join(state.errors), "silent_s": silent}
         counts = {verdict.name: session.core.counts[verdict] for verdict in type(gate.verdict)}
         text = gate.text or gate.verdict.name

@@ -39,7 +39,7 @@ def until(condition, seconds=60.0):
         time.sleep(0.002)
 
 
-def test_a_good_chunk_moves_the_arm_and_is_told(drive):
+def test_a_good_chunk_moves_the_arm_and_is_reported(drive):
     driver = drive()
     assert driver.chunk((0.05, 0.0, 0.0)).moves
     until(lambda: driver.place[0] > START[0] + 0.049)
@@ -87,7 +87,7 @@ def test_a_silent_robot_is_lost_within_its_timeout_and_back_only_by_recover(driv
     assert driver.judged() == (Verdict.STOPPED, Reason.ROBOT_LOST)
     assert_noticed_in_time(driver.session)
     driver.arm.silent = False
-    driver.session.watch.timeout_s = 20.0  # from here on a starved machine is no lost robot
+    driver.session.watchdog.timeout_s = 20.0  # from here on a starved machine is no lost robot
     seen = len(driver.samples)
     until(lambda: len(driver.samples) > seen + 5)
     assert driver.chunk().verdict is Verdict.STOPPED, "it came back without a person"
@@ -152,7 +152,7 @@ def test_a_clock_that_stalls_under_simulated_time_holds_the_arm_once(drive):
     driver.chunk((0.08, 0.0, 0.0), dt_s=0.5)
     clock["runs"] = False
     until(lambda: driver.judged() == (Verdict.HELD, Reason.CLOCK_FAULT))
-    assert driver.arm.stops == 2  # one on activation, one before this was told
+    assert driver.arm.stops == 2  # one on activation, one before this was reported
     time.sleep(0.3)
     faults = [row for row in driver.decisions if row[0].gate.reason is Reason.CLOCK_FAULT]
     assert len(faults) == 1

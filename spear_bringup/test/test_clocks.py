@@ -1,9 +1,90 @@
-"""The robot's clock becomes node time without the jitter of its arrival."""
+"""A clock that lies is noticed, silence is the robot's own, and its clock maps to node time."""
 
 import numpy as np
 import pytest
 
-from spear_bringup.drivers.clocks import ClockMap
+from spear_bringup.drivers.clocks import ClockMap, ClockMonitor, StateWatchdog
+
+# ClockMonitor
+
+
+def test_a_simulated_clock_that_runs_is_fine_at_any_speed():
+    monitor = ClockMonitor(simulated=True)
+    assert all(monitor.check(0.01 * k, 0.2 * k) is None for k in range(100))
+
+
+def test_a_simulated_clock_that_stands_still_is_a_fault():
+    monitor = ClockMonitor(simulated=True, stall_timeout_s=1.0)
+    monitor.check(5.0, 0.0)
+    assert monitor.check(5.0, 0.9) is None
+    assert "stood still" in monitor.check(5.0, 1.2)
+    assert monitor.check(5.1, 1.3) is None
+
+
+def test_a_simulated_clock_that_goes_back_is_a_fault():
+    monitor = ClockMonitor(simulated=True)
+    monitor.check(5.0, 0.0)
+    assert "went back" in monitor.check(4.0, 0.1)
+
+
+def test_a_system_clock_that_jumps_is_a_fault_once():
+    monitor = ClockMonitor(simulated=False)
+    monitor.check(100.0, 0.0)
+    assert monitor.check(100.1, 0.1) is None
+    assert "jumped" in monitor.check(102.2, 0.2)
+    assert monitor.check(102.3, 0.3) is None
+
+
+# StateWatchdog
+
+TICK_S = 0.01
+
+
+def test_a_robot_that_answers_is_never_lost():
+    watchdog = StateWatchdog(timeout_s=0.1)
+    for i in range(500):
+        watchdog.on_state(i * TICK_S)
+        assert watchdog.tick(100.0 + i * TICK_S) < 0.02
+    assert not watchdog.lost
+
+
+def test_silence_is_noticed_at_its_timeout():
+    watchdog = StateWatchdog(timeout_s=0.1)
+    watchdog.on_state(1.0)
+    watchdog.tick(100.0)
+    noticed = next(i for i in range(1, 100) if watchdog.tick(100.0 + i * TICK_S) and watchdog.lost)
+    assert 0.1 < noticed * TICK_S <= 0.13
+
+
+def test_the_same_state_again_and_again_is_silence():
+    watchdog = StateWatchdog(timeout_s=0.1)
+    for i in range(50):
+        watchdog.on_state(1.0)
+        watchdog.tick(100.0 + i * TICK_S)
+    assert watchdog.lost
+
+
+def test_one_new_state_ends_the_silence():
+    watchdog = StateWatchdog(timeout_s=0.1)
+    for i in range(50):
+        watchdog.tick(100.0 + i * TICK_S)
+    assert watchdog.lost
+    watchdog.on_state(2.0)
+    watchdog.tick(101.0)
+    assert not watchdog.lost
+
+
+def test_time_in_which_this_process_slept_is_not_the_robot_s_silence():
+    watchdog = StateWatchdog(timeout_s=0.1, longest_tick_s=0.04)
+    watchdog.on_state(1.0)
+    watchdog.tick(100.0)
+    assert watchdog.tick(103.0) <= 0.04  # three seconds without processor time
+    assert not watchdog.lost
+    watchdog.on_state(4.0)
+    assert watchdog.tick(103.01) == 0.0
+
+
+# ClockMap
 
 OFFSET_S = 1000.0
 

@@ -351,7 +351,7 @@ def test_a_stop_is_latched_told_to_late_joiners_and_released_by_recover(ready, l
 
 def test_a_reflex_latches_and_diagnostics_say_so(robot, ready, lab):
     lab.send(lab.chunk((0.1, 0.0, 0.0), dt_s=0.8))
-    robot.tell("reflex")
+    robot.inject("reflex")
     gate = until(lambda: lab.gates[-1] if lab.gates[-1].verdict == STOPPED else None)
     assert gate.reason == GateStatus.REASON_ROBOT_REFLEX
     assert "~/recover" in gate.text
@@ -362,7 +362,7 @@ def test_a_reflex_latches_and_diagnostics_say_so(robot, ready, lab):
 
 def test_a_stalled_clock_holds_and_the_status_is_repeated_without_it(robot, ready, lab):
     lab.send(lab.chunk((0.15, 0.0, 0.0), dt_s=0.9))
-    robot.tell("clock_off")
+    robot.inject("clock_off")
     try:
         until(lambda: lab.gates[-1].reason == GateStatus.REASON_CLOCK_FAULT)
         assert lab.gates[-1].verdict == HELD
@@ -370,7 +370,7 @@ def test_a_stalled_clock_holds_and_the_status_is_repeated_without_it(robot, read
         until(lambda: len(lab.gates) > count + 1)
         assert lab.gates[-1].reason == GateStatus.REASON_CLOCK_FAULT
     finally:
-        robot.tell("clock_on")
+        robot.inject("clock_on")
 
 
 def test_a_lost_robot_latches_and_recover_brings_it_back(robot, ready, lab):
