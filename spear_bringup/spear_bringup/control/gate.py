@@ -16,7 +16,7 @@ from spear_bringup.control.path import Path, Reference, turns
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.poses import Chunk, Pose, PoseHistory, distance
 
-# Verdicts and reasons, in the numbers of spear_msgs/msg/GateStatus (a test compares them) ----------
+# Verdicts and reasons, in the numbers of spear_msgs/msg/GateStatus (a test compares them) ---------
 
 
 class Verdict(IntEnum):
