@@ -66,7 +66,7 @@ class TryingSource:
 def import_quietly(source, root, episodes="all", workers=1, lines=None):
     """Import to a store; what is said goes to a list."""
     progress = ImportProgress(Console(quiet=True))
-    progress.say = (lines if lines is not None else []).append
+    progress.print = (lines if lines is not None else []).append
     with progress:
         return import_to_store(source, Path(root), episodes, workers, progress)
 

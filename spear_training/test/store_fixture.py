@@ -5,7 +5,7 @@ import numpy as np
 from spear_policy.inference.episode import Episode
 from spear_training.data.store.format import CameraMetadata, StoreMetadata
 from spear_training.data.store.reader import FrameStore
-from spear_training.data.store.writer import begin_store, finish_store, write_group
+from spear_training.data.store.writer import StoreWriter, begin_store, encode_episode
 
 
 class MadeUp:
@@ -63,6 +63,18 @@ class MadeUp:
         pictures = np.zeros((len(shades), *size, 3), np.uint8)
         pictures[:] = shades[:, None, None, None]
         return pictures
+
+
+def write_group(root, group, reader, indices):
+    """Write the next group of a begun store, as an import without other processes does."""
+    writer = StoreWriter(root)
+    assert len(writer.records) == group
+    return writer.add_group(indices, (encode_episode(reader, i, writer.metadata) for i in indices))
+
+
+def finish_store(root, groups):
+    """Finish a store whose groups are written."""
+    return StoreWriter(root).finish(groups)
 
 
 def made_store(root, **options):

@@ -1,7 +1,9 @@
 """Stores written group by group by the tests, and their bytes."""
 
+from store_fixture import finish_store, write_group
+
 from spear_training.data.store.format import CameraMetadata, StoreMetadata
-from spear_training.data.store.writer import begin_store, finish_store, write_group
+from spear_training.data.store.writer import StoreWriter, begin_store
 
 # What a store of the real Bridge episodes says about itself.
 BRIDGE = StoreMetadata(
@@ -19,11 +21,11 @@ def groups_of(count, size):
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def write_store(root, reader, size=2, order=None, metadata=None):
-    """Write a store in groups of `size` episodes, in some order."""
+def write_store(root, reader, size=2, metadata=None):
+    """Write a store in groups of `size` episodes, or go on with it."""
     begin_store(root, metadata or reader.metadata())
     groups = groups_of(len(reader), size)
-    for group in order or range(len(groups)):
+    for group in range(len(StoreWriter(root).records), len(groups)):
         write_group(root, group, reader, groups[group])
     return finish_store(root, len(groups))
 

@@ -20,6 +20,7 @@ from spear_training.data.sources import (
     selection_words,
     spread,
 )
+from spear_training.data.store.format import Reject
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store_import import LEAST_GROUPS, MOST_REJECTS, Forecast, ImportProgress
 
@@ -212,32 +213,13 @@ def test_files_stay_below_100_mb_and_are_several():
     assert Forecast(episode_bytes=None, reason="dark").group_episodes(3) == 1
 
 
-def test_progress_is_plain_lines_without_a_terminal():
-    out, now = io.StringIO(), [0.0]
-    progress = ImportProgress(Console(file=out, width=200), clock=lambda: now[0])
-    with progress:
-        progress.begin(total=100, done=20)
-        now[0] += 60.0  # processes start; that is no part of the rate
-        for _ in range(30):
-            now[0] += 0.5
-            progress.add(frames=10)
-        for number in range(MOST_REJECTS + 5):
-            progress.rejected(number, "dark")
-    lines = out.getvalue().splitlines()
-    assert lines[0] == "20 of 100 episodes were looked at already"
-    assert lines[1] == "41 of 100 episodes, 20 frames/s, 0:00:30 left"
-    assert len([line for line in lines if "REJECTED, dark" in line]) == MOST_REJECTS
-    assert lines[-1] == "further rejects are not shown here; the report names them all"
-
-
-def test_progress_is_a_bar_on_a_terminal():
+def test_only_the_first_rejects_are_named():
     out = io.StringIO()
-    console = Console(file=out, width=120, force_terminal=True, color_system=None)
-    with ImportProgress(console) as progress:
-        progress.begin(total=3, done=0)
-        for _ in range(3):
-            progress.add(frames=10)
-        progress.rejected(1, "dark [red]")
-    assert "3/3" in out.getvalue()
-    assert "frames/s" in out.getvalue()
-    assert "episode 1: REJECTED, dark [red]" in out.getvalue()
+    with ImportProgress(Console(file=out, width=200)) as progress:
+        progress.begin(total=100)
+        for number in range(MOST_REJECTS + 5):
+            progress.rejected([Reject(number, True, "dark [red]"), Reject(number, False, "other")])
+    lines = out.getvalue().splitlines()
+    assert lines[1] == "episode 1: REJECTED, dark [red]"
+    assert len(lines) == MOST_REJECTS + 1
+    assert lines[-1] == "further rejects are not shown here; the report names them all"

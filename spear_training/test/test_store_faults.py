@@ -7,42 +7,29 @@ import resource
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from store_fixture import MadeUp
+from store_fixture import MadeUp, finish_store, write_group
 from store_writing import content, groups_of, write_store
 
 from spear_policy.inference.episode import EpisodeError
 from spear_training.data.oxe.reader import NotSelected
 from spear_training.data.reader import DataFileError, EncodedVideo
-from spear_training.data.store.parquet import open_writer
 from spear_training.data.store.reader import FrameStore
-from spear_training.data.store.writer import (
-    begin_store,
-    encode_jpeg,
-    finish_store,
-    is_finished,
-    write_group,
-)
+from spear_training.data.store.writer import begin_store, encode_jpeg, is_finished
 
 
-def test_a_file_that_was_changed_is_not_numbered(tmp_path):
+def test_a_file_that_was_changed_meanwhile_is_no_part_of_a_store(tmp_path):
     reader = MadeUp(episodes=4)
     root = tmp_path / "changed"
     begin_store(root, reader.metadata())
     for group, part in enumerate(groups_of(4, 2)):
         write_group(root, group, reader, part)
     path = root / "data/chunk-000/file-001.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.take(list(range(len(table)))[::-1]), path)
-    before = path.read_bytes()
-    with pytest.raises(DataFileError, match="file-001.parquet: column episode_index is SNAPPY"):
+    pq.write_table(pq.read_table(path), path)
+    with pytest.raises(DataFileError, match="file-001.parquet: is missing or was changed after"):
         finish_store(root, 2)
-    assert path.read_bytes() == before
-    with open_writer(path, table.schema) as writer:
-        writer.write_table(table.take(list(range(len(table)))[::-1]), row_group_size=32)
-    before = path.read_bytes()
-    with pytest.raises(DataFileError, match="does not hold the numbers that were written there"):
+    path.unlink()
+    with pytest.raises(DataFileError, match="file-001.parquet: is missing or was changed after"):
         finish_store(root, 2)
-    assert path.read_bytes() == before
 
 
 class Faulty(MadeUp):
@@ -153,12 +140,10 @@ def test_a_folder_of_something_else_or_of_other_settings_is_refused(tmp_path):
     with pytest.raises(DataFileError, match="control_hz is 10.0, not 5.0"):
         begin_store(root, dataclasses.replace(metadata, control_hz=5.0))
     write_group(root, 0, reader, [0])
-    with pytest.raises(DataFileError, match="group 0 holds other episodes"):
-        write_group(root, 0, reader, [0, 1])
     finish_store(root, 1)
     (root / "building").mkdir()
     (root / "building/blueprint.txt").write_text("of the new lab")
-    with pytest.raises(DataFileError, match="finished data set; delete it"):
+    with pytest.raises(DataFileError, match="finished dataset; delete it"):
         begin_store(root, metadata)
     assert (root / "building/blueprint.txt").exists()  # a folder that only bears our name
     (tmp_path / "thesis.pdf").write_text("six years of work")

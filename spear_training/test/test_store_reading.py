@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_fixture import MadeUp
+from store_fixture import MadeUp, finish_store, write_group
 
 from spear_policy.shared.config import ConfigError
 from spear_training.data.reader import DataFileError
@@ -23,11 +23,9 @@ from spear_training.data.store.format import CameraMetadata, StoreMetadata, read
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import (
     begin_store,
-    finish_store,
     picture_histogram,
     picture_statistics,
     vector_statistics,
-    write_group,
 )
 
 
@@ -172,7 +170,7 @@ def test_a_damaged_picture_is_named_with_its_frame(root):
 
 def test_the_lookup_can_be_made_again_from_the_data_files(root, written, capsys):
     shutil.rmtree(root / "lookup")
-    with pytest.raises(DataFileError, match="data.store.lookup .*store`"):
+    with pytest.raises(DataFileError, match="data.store.reader .*store`"):
         FrameStore(root)
     assert lookup.main([str(root)]) == 0
     assert "3 data files, 195 frames" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 from page_reading import Page, decoded
-from store_fixture import MadeUp, made_store
+from store_fixture import MadeUp, finish_store, made_store, write_group
 
 from spear_policy.inference.episode import EpisodeError
 from spear_policy.inference.image_geometry import plan_fit
@@ -28,7 +28,7 @@ from spear_training.data.statistics.motion import Oddity
 from spear_training.data.statistics.normalisation import normalisation
 from spear_training.data.store.format import Reject
 from spear_training.data.store.reader import FrameStore, episode_motion
-from spear_training.data.store.writer import begin_store, finish_store, write_group
+from spear_training.data.store.writer import begin_store
 
 NASTY = 'put <b>salt</b> & "pepper" on $5 of $6 {{ 7 * 7 }}'
 

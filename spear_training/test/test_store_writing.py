@@ -1,7 +1,6 @@
 """The canonical store as it is written: what is in it, who may write it, and what goes wrong."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,22 +10,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from store_fixture import MadeUp
-from store_writing import BRIDGE, content, groups_of, write_store
+from store_fixture import MadeUp, finish_store
+from store_writing import BRIDGE, content, write_store
 
 from spear_policy.inference.image_geometry import fit
 from spear_training.data.oxe.reader import BridgeReader
 from spear_training.data.reader import DataFileError
-from spear_training.data.store import parquet as pages
 from spear_training.data.store.format import read_group
 from spear_training.data.store.reader import FrameStore
-from spear_training.data.store.writer import (
-    Numbering,
-    begin_store,
-    finish_store,
-    is_finished,
-    write_group,
-)
+from spear_training.data.store.writer import is_finished
 
 
 @pytest.fixture(scope="module")
@@ -135,25 +127,10 @@ def test_true_stamps_are_kept_from_0_on_beside_those_that_lerobot_wants(tmp_path
     assert np.allclose(timestamps, [0, 0.1, 0.2, 0.3, 0.4])
 
 
-def test_groups_may_be_written_in_any_order_and_by_any_process(tmp_path):
-    reader = MadeUp(episodes=7, length=6)
-    write_store(tmp_path / "one", reader)
-    write_store(tmp_path / "two", reader, order=[3, 0, 2, 1])
-    other = tmp_path / "three"
-    begin_store(other, reader.metadata())
-    work = [(other, number, reader, part) for number, part in enumerate(groups_of(7, 2))]
-    with multiprocessing.get_context("forkserver").Pool(2) as pool:
-        pool.starmap(write_group, work, chunksize=1)
-    finish_store(other, 4)
-    assert content(tmp_path / "one") == content(tmp_path / "two") == content(other)
-
-
 KILLED = """
 import sys
 sys.path.insert(0, {here!r})
-from store_fixture import MadeUp
-from store_writing import BRIDGE, content, groups_of, write_store
-from spear_training.data.store.writer import write_group
+from store_fixture import MadeUp, write_group
 from spear_training.data.store.writer import begin_store
 
 class Slow(MadeUp):
@@ -187,10 +164,10 @@ def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert not is_finished(root)
     with pytest.raises(DataFileError, match="begun import"):
         FrameStore(root)
+    left = [path.name for path in root.rglob(".*.part.*")]
+    assert len(left) == 1  # what the killed process was writing
     with pytest.raises(DataFileError, match="group 1 of 3 is not written; run the import again"):
         finish_store(root, 3)
-    left = [path.name for path in root.rglob(".*.part")]
-    assert len(left) == 1  # what the killed process was writing
     written = read_group(root, 0)
 
     class Watched(MadeUp):
@@ -203,42 +180,6 @@ def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(tmp_path):
     write_store(root, Watched(episodes=6))
     assert Watched.seen == [2, 3, 4, 5]
     assert written.episodes[1].length == 21
-    assert content(root) == content(tmp_path / "whole")
-
-
-def test_an_interrupted_numbering_is_made_again(tmp_path, monkeypatch):
-    reader = MadeUp(episodes=6)
-    write_store(tmp_path / "whole", reader)
-    root = tmp_path / "interrupted"
-    begin_store(root, reader.metadata())
-    for group, part in enumerate(groups_of(6, 2)):
-        write_group(root, group, reader, part)
-    calls, write = [], os.pwrite
-
-    def failing(*arguments):
-        calls.append(arguments)
-        if len(calls) == 5:
-            raise OSError(28, "No space left on device")
-        return write(*arguments)
-
-    monkeypatch.setattr(pages.os, "pwrite", failing)
-    with pytest.raises(OSError, match="No space left"):
-        finish_store(root, 3)
-    monkeypatch.undo()
-    finish_store(root, 3)
-    assert content(root) == content(tmp_path / "whole")
-
-
-def test_groups_can_be_numbered_while_others_are_being_written(tmp_path):
-    reader = MadeUp(episodes=6)
-    write_store(tmp_path / "whole", reader)
-    root = tmp_path / "meanwhile"
-    begin_store(root, reader.metadata())
-    numbering, parts = Numbering(root), groups_of(6, 2)
-    for group, numbered in ((1, 0), (0, 2), (2, 3)):
-        write_group(root, group, reader, parts[group])
-        assert numbering.advance() == numbered
-    finish_store(root, 3, numbering)
     assert content(root) == content(tmp_path / "whole")
 
 

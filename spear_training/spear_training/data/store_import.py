@@ -1,41 +1,31 @@
-"""A whole import to a store: begun or gone on with, written, finished."""
+"""A whole import to a store: many processes read and encode, one writer takes episodes in order.
+
+The store is the same, to the last byte, for any number of processes and whatever stopped the import
+in between: a group of episodes is written whole, and the next run goes on after the last one.
+"""
 
 import dataclasses
 import fcntl
 import json
 import logging
 import math
-import multiprocessing
 import os
-import shutil
-import signal
-import threading
-import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from multiprocessing import connection, resource_tracker
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from spear_policy.inference.episode import Episode, EpisodeError
 from spear_policy.shared.config import read_dataclass
-from spear_policy.shared.files import write_atomically
+from spear_policy.shared.files import disk_space_warning, write_atomically
+from spear_policy.shared.progress import ProgressDisplay
+from spear_policy.shared.workers import process_pool
 from spear_training.data.oxe.reader import NotSelected
 from spear_training.data.reader import DataFileError, EpisodeReader
 from spear_training.data.sources import EpisodeSource, parse_selection, selection_words, spread
@@ -43,129 +33,169 @@ from spear_training.data.store.format import (
     BUILDING,
     METADATA_PATH,
     V3_DATA_FILE_MB,
+    Reject,
     StoreMetadata,
     as_written,
-    group_record_path,
-    read_group,
     read_rejects,
     read_store_metadata,
 )
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import (
-    Numbering,
+    EncodedEpisode,
+    StoreWriter,
     begin_store,
-    finish_store,
+    encode_episode,
     is_finished,
     store_pictures,
-    write_group,
 )
-
-# How far an import is --------------------------------------------------------------------------
-
-
-LINE_EVERY_S = 10.0
-MOST_REJECTS = 20  # that are said one by one
-
-
-class ImportProgress:
-    """Shows an import on a console.
-
-    Use it as a context, so that the bar is taken away whatever happens.
-    """
-
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic):
-        """Take the console."""
-        self._console, self._clock = console, clock
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        self._total = self._done = self._begun_with = self._frames = self._rejects = 0
-        self._begun_at = self._line_at = clock()
-
-    def begin(self, total: int, done: int) -> None:
-        """Start, with the episodes that an earlier run has looked at already."""
-        self._total, self._done, self._begun_with = total, done, done
-        self._begun_at = self._line_at = self._clock()
-        if done:
-            self.say(f"{done} of {total} episodes were looked at already")
-        if self._console.is_terminal and total > done:
-            self._bar = Progress(
-                TextColumn("episodes"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=total, completed=done, rate="")
-
-    def add(self, frames: int) -> None:
-        """Count an episode."""
-        if self._done == self._begun_with:
-            # What starting took says nothing about the rest.
-            self._begun_at = self._line_at = self._clock()
-        else:
-            self._frames += frames
-        self._done += 1
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, rate=self._rate())
-        elif self._clock() - self._line_at >= LINE_EVERY_S:
-            self._line_at = self._clock()
-            left_s = self._seconds() * (self._total - self._done)
-            left_s /= max(1, self._done - self._begun_with - 1)
-            left = timedelta(seconds=round(left_s))
-            self.say(f"{self._done} of {self._total} episodes, {self._rate()}, {left} left")
-
-    def rejected(self, episode: int, reason: str) -> None:
-        """Name an episode that is of no use, as long as there are few."""
-        self._rejects += 1
-        if self._rejects <= MOST_REJECTS:
-            self.say(f"episode {episode}: REJECTED, {reason}")
-        elif self._rejects == MOST_REJECTS + 1:
-            self.say("further rejects are not shown here; the report names them all")
-
-    def say(self, words: str) -> None:
-        """Print a line, above the bar if there is one."""
-        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
-
-    def end(self) -> None:
-        """Take the bar away."""
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
-
-    def __enter__(self) -> "ImportProgress":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.end()
-
-    def _seconds(self) -> float:
-        return max(self._clock() - self._begun_at, 1e-9)
-
-    def _rate(self) -> str:
-        return f"{self._frames / self._seconds():.0f} frames/s"
-
-
-# A reader that tells how far it is -------------------------------------------------------------
-
 
 log = logging.getLogger(__name__)
 
 
-class WatchedReader:
-    """Another reader, watched; see EpisodeReader."""
+class WorkerError(RuntimeError):
+    """A process that read episodes was killed; says which episodes."""
 
-    def __init__(self, reader: EpisodeReader, robot: str, told: Callable[[int], None]):
-        """Watch a reader.
 
-        Args:
-            reader: to be watched.
-            robot: that moves in every episode of the store.
-            told: gets the frames of each episode that was looked at; 0 of one that is of no use.
-        """
-        self._reader, self._robot, self._told = reader, robot, told
+def import_to_store(
+    source: EpisodeSource, root: Path, episodes: str, workers: int, progress: "ImportProgress"
+) -> StoreMetadata:
+    """Make a store of the chosen episodes, or go on where an earlier call was stopped.
+
+    Args:
+        source: of the episodes.
+        root: the store's folder.
+        episodes: which, in the words of `sources.parse_selection`.
+        workers: processes that read and encode; the store is the same for any number.
+        progress: shows how far it is.
+
+    Returns:
+        What the store says about itself.
+
+    Raises:
+        ValueError: a selection of episodes that are not there.
+        DataFileError: the source or the folder cannot be used, or no episode is usable.
+        OSError: a file cannot be read or written (disk full). Call again to go on.
+        WorkerError: a process was killed. Call again to go on.
+    """
+    reader = source.open()
+    chosen = parse_selection(episodes, len(reader))
+    if not chosen:
+        raise DataFileError(f"{source.folder}: holds no episode")
+    metadata = source.metadata(reader)
+    if is_finished(root) and _is_same_import(root, metadata, chosen):
+        progress.print(f"{root} is finished already")
+        return read_store_metadata(root / METADATA_PATH)
+    begin_store(root, metadata)
+    with only_process(root):
+        seen = forecast(CheckedReader(reader, metadata.robot), metadata, chosen)
+        if seen.reason:
+            progress.print(f"of those looked at first, {seen.reason}")
+        size = seen.group_episodes(len(chosen))
+        groups = agree_on_plan(root, source.identity(reader), chosen, size).groups()
+        writer = StoreWriter(root)
+        done = _check_written(root, writer, groups)
+        progress.begin(len(chosen), done)
+        for record in writer.records:
+            progress.rejected(record.rejects)
+        if done < len(chosen) and (warning := seen.room_warning(root, len(chosen) - done)):
+            progress.print(warning)
+        _write_groups(writer, groups, source.settled(reader), workers, progress)
+        progress.end()
+        progress.print(f"finishing {root}")
+        return writer.finish(len(groups))
+
+
+def _check_written(root: Path, writer: StoreWriter, groups: list[list[int]]) -> int:
+    """How many episodes are in the groups that are there, which must be those of the plan."""
+    for group, record in enumerate(writer.records):
+        if group >= len(groups) or record.source_indices != tuple(groups[group]):
+            raise DataFileError(
+                f"{root}: group {group} holds other episodes than this import would put there; go "
+                "on with the settings it was begun with, or delete the folder"
+            )
+    return sum(len(record.source_indices) for record in writer.records)
+
+
+def _write_groups(
+    writer: StoreWriter,
+    groups: list[list[int]],
+    source: EpisodeSource,
+    workers: int,
+    progress: "ImportProgress",
+) -> None:
+    """Write the groups that are not there yet."""
+    missing = groups[len(writer.records) :]
+    wanted = [index for group in missing for index in group]
+    with _encoded(writer.metadata, source, wanted, workers) as encoded:
+        for group in missing:
+            record = writer.add_group(group, progress.counted(next(encoded) for _ in group))
+            progress.rejected(record.rejects)
+
+
+# Processes that read and encode ----------------------------------------------------------------
+
+# Episodes that are read ahead of the writer, for each process: what is held in memory is bounded.
+_AHEAD = 2
+
+
+@contextmanager
+def _encoded(
+    metadata: StoreMetadata, source: EpisodeSource, wanted: Sequence[int], workers: int
+) -> Iterator[Iterator[EncodedEpisode | Reject]]:
+    """Give what becomes of the `wanted` episodes, in their order."""
+    if workers < 2 or len(wanted) < 2:
+        reader = CheckedReader(source.open(), metadata.robot) if wanted else None
+        yield (encode_episode(reader, index, metadata) for index in wanted)
+        return
+    count = min(workers, len(wanted))
+    with process_pool(count, _open_reader, (source, metadata)) as pool:
+        yield _in_order(pool, wanted, count * _AHEAD)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, wanted: Sequence[int], ahead: int
+) -> Iterator[EncodedEpisode | Reject]:
+    processes = list(pool._processes.values())
+    waiting: deque[tuple[int, Future]] = deque()
+    coming = iter(wanted)
+    try:
+        while True:
+            while len(waiting) < ahead and (index := next(coming, None)) is not None:
+                waiting.append((index, pool.submit(_encode, index)))
+            if not waiting:
+                return
+            result = waiting[0][1].result()
+            waiting.popleft()
+            yield result
+    except BrokenProcessPool:
+        for process in processes:
+            process.join(10.0)
+        # The pool itself ends the others with SIGTERM.
+        codes = [process.exitcode for process in processes if process.exitcode not in (0, -15)]
+        how = f"signal {-codes[0]}" if codes and codes[0] < 0 else f"exit code {codes[:1]}"
+        last = waiting[-1][0] if waiting else wanted[-1]
+        raise WorkerError(
+            f"a process ended by {how} while episodes {waiting[0][0]} to {last} were read; if "
+            "memory ran out, use fewer --workers; the same command goes on"
+        ) from None
+
+
+def _open_reader(source: EpisodeSource, metadata: StoreMetadata) -> None:
+    """Give this process a reader of its own."""
+    global _reader, _metadata
+    _reader, _metadata = CheckedReader(source.open(), metadata.robot), metadata
+
+
+def _encode(index: int) -> EncodedEpisode | Reject:
+    return encode_episode(_reader, index, _metadata)
+
+
+class CheckedReader:
+    """A reader that no odd episode can bring down; see EpisodeReader."""
+
+    def __init__(self, reader: EpisodeReader, robot: str):
+        """Take another reader, and the robot that moves in every episode of the store."""
+        self._reader, self._robot = reader, robot
         self._logged: set[type] = set()
 
     @property
@@ -184,10 +214,8 @@ class WatchedReader:
                 does not know of becomes a DataFileError, so that it costs one episode only.
             OSError: the file cannot be read now; perhaps it can later.
         """
-        frames = 0
         try:
             episode = self._reader.read(index)
-            frames = len(episode)
         except (DataFileError, EpisodeError, OSError, MemoryError):
             raise
         except Exception as error:
@@ -198,8 +226,6 @@ class WatchedReader:
                 f"an error that no reader expects, please report it ({type(error).__name__}: "
                 f"{error})"
             ) from error
-        finally:
-            self._told(frames)
         if episode.robot and episode.robot != self._robot:
             raise EpisodeError(
                 f"{episode.name}: its robot is {episode.robot!r}, the store's {self._robot!r}: "
@@ -208,200 +234,43 @@ class WatchedReader:
         return episode
 
 
-# Groups of a store, written by several processes -----------------------------------------------
+# Progress --------------------------------------------------------------------------------------
+
+MOST_REJECTS = 20  # that are named one by one
 
 
-STOP_S = 10.0  # for a process to end
+class ImportProgress(ProgressDisplay):
+    """Shows an import on a console: episodes and frames a second, and the first rejects."""
+
+    def __init__(self, console: Console, **options):
+        """Take the console; see ProgressDisplay."""
+        super().__init__(console, "import", "episodes", **options)
+        self._frames = self._rejects = 0
+
+    def counted(
+        self, encoded: Iterable[EncodedEpisode | Reject]
+    ) -> Iterator[EncodedEpisode | Reject]:
+        """Count episodes as they pass."""
+        for each in encoded:
+            self._frames += 0 if isinstance(each, Reject) else each.record.length
+            self.advance(detail=f"{self._frames} frames")
+            yield each
+
+    def rejected(self, rejects: Sequence[Reject]) -> None:
+        """Name episodes that are of no use, as long as there are few."""
+        for reject in rejects:
+            if not reject.selected:
+                continue
+            self._rejects += 1
+            if self._rejects <= MOST_REJECTS:
+                self.print(f"episode {reject.source_index}: REJECTED, {reject.reason}")
+            elif self._rejects == MOST_REJECTS + 1:
+                self.print("further rejects are not shown here; the report names them all")
 
 
-class WorkerError(RuntimeError):
-    """A process that wrote groups ended, or met an error that nobody expects; says which."""
+# The forecast ----------------------------------------------------------------------------------
 
-
-class Listener(Protocol):
-    """Who wants to know how far the writing is."""
-
-    def looked_at(self, frames: int) -> None:
-        """One more episode was read; it has so many frames, 0 if it is of no use."""
-
-    def written(self, group: int) -> None:
-        """A group is there."""
-
-
-Work = tuple[int, list[int]]  # number of a group, and the reader's numbers of its episodes
-
-
-def write_groups(
-    root: Path,
-    source: EpisodeSource,
-    robot: str,
-    work: Sequence[Work],
-    workers: int,
-    listener: Listener,
-) -> None:
-    """Write groups that are not there.
-
-    Args:
-        root: a folder for which `begin_store` was called.
-        source: of the episodes.
-        robot: of the store.
-        work: what to write.
-        workers: processes; 1 does it in this one.
-        listener: is told as it happens, in this process.
-
-    Raises:
-        DataFileError: the source cannot be used.
-        OSError: a file cannot be read or written.
-        WorkerError: a process was killed, or has an error. In each case what is written stays,
-            and no process is left.
-    """
-    if workers < 2 or len(work) < 2:
-        reader = WatchedReader(source.open(), robot, listener.looked_at)
-        for group, episodes in work:
-            write_group(root, group, reader, episodes)
-            listener.written(group)
-        return
-    waiting = deque(work)
-    with _processes(root, source, robot, min(workers, len(work))) as crew:
-        for worker in crew:
-            worker.begin(waiting.popleft())
-        while busy := [worker for worker in crew if worker.group is not None]:
-            for worker in _with_news(busy):
-                told = worker.hear()
-                if isinstance(told, Exception):
-                    raise told
-                if told is not None:
-                    listener.looked_at(told)
-                    continue
-                listener.written(worker.group)
-                worker.begin(waiting.popleft() if waiting else None)
-
-
-class _Worker:
-    """A process, seen from this one; `group` is what it writes."""
-
-    def __init__(self, context, *arguments):
-        self._line, its_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(its_end, *arguments), daemon=True)
-        self.process.start()
-        its_end.close()
-        self.group: int | None = None
-        self._episodes: list[int] = []
-
-    @property
-    def line(self) -> connection.Connection:
-        """What it speaks through."""
-        return self._line
-
-    def begin(self, work: Work | None) -> None:
-        """Give it something to write, or nothing more."""
-        self.group, self._episodes = work or (None, [])
-        if work:
-            try:
-                self._line.send(work)
-            except OSError:
-                pass  # it has ended; `hear` says how
-
-    def hear(self) -> int | Exception | None:
-        """What it says: frames of an episode, what went wrong, or None: the group is there."""
-        try:
-            return self._line.recv()
-        except (EOFError, OSError):
-            self.process.join(STOP_S)
-            code = self.process.exitcode
-            how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
-            return WorkerError(
-                f"a process ended by {how} while it wrote group {self.group} (episodes "
-                f"{self._episodes[0]} to {self._episodes[-1]}); if memory ran out, use fewer "
-                "--workers; the same command goes on"
-            )
-
-    def stop(self) -> None:
-        """Ask it to end; it may be in the midst of a group."""
-        if self.process.is_alive():
-            self.process.terminate()
-
-
-def _with_news(workers: list[_Worker]) -> list[_Worker]:
-    ready = connection.wait([worker.line for worker in workers])
-    return [worker for worker in workers if worker.line in ready]
-
-
-@contextmanager
-def _processes(
-    root: Path, source: EpisodeSource, robot: str, count: int
-) -> Iterator[list[_Worker]]:
-    context = multiprocessing.get_context("spawn")
-    crew: list[_Worker] = []
-    try:
-        with _no_interrupt_for_children():
-            for _ in range(count):
-                crew.append(_Worker(context, root, source, robot))
-        yield crew
-    finally:
-        for worker in crew:
-            worker.stop()
-        for worker in crew:
-            worker.process.join(STOP_S)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.line.close()
-        for left in root.rglob(".*.part"):  # what was half written
-            left.unlink(missing_ok=True)
-
-
-@contextmanager
-def _no_interrupt_for_children() -> Iterator[None]:
-    """Start processes that a terminal's Ctrl-C does not reach: they inherit what is blocked."""
-    # It starts a process of its own with the first one, and would take the block away by that.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _serve(line: connection.Connection, root: Path, source: EpisodeSource, robot: str) -> None:
-    """Write groups until nobody asks for more."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _use_one_thread()
-    try:
-        reader = WatchedReader(source.open(), robot, line.send)
-        while True:
-            group, episodes = line.recv()
-            write_group(root, group, reader, episodes)
-            line.send(None)
-    except EOFError:
-        return
-    except (DataFileError, OSError) as error:
-        line.send(error)
-    except Exception as error:
-        line.send(WorkerError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
-
-
-def _end_with_parent() -> None:
-    # One that was killed could not tell; an orphan would write into the next import's files.
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _use_one_thread() -> None:
-    """There is a process for every core already."""
-    import cv2
-    import pyarrow
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    pyarrow.set_cpu_count(1)
-
-
-# What a store will need, from a look at some episodes ------------------------------------------
-
-
-LOOKED_AT, PICTURES = 8, 4
+FORECAST_EPISODES, FORECAST_PICTURES = 8, 4
 # A frame without its pictures: its row, its lookup, and its place in what is kept meanwhile.
 ROW_BYTES = 350
 # Smaller files where there are few episodes: several processes shall have something to do.
@@ -410,10 +279,10 @@ LEAST_GROUPS, MOST_EPISODES = 16, 1000
 
 @dataclass(frozen=True)
 class Forecast:
-    """What was seen.
+    """What a store will need, from a look at some of its episodes.
 
     Attributes:
-        episode_bytes: mean of an episode that is looked at, usable or not; None where not one
+        episode_bytes: mean of the episodes read for it, usable or not; None where not one
             was usable.
         reason: why the first one that is of no use is that, unless it is only not selected.
     """
@@ -422,7 +291,7 @@ class Forecast:
     reason: str = ""
 
     def group_episodes(self, episodes: int) -> int:
-        """How many of `episodes` to look at for one data file: below 100 MB, as LeRobot has it."""
+        """How many of `episodes` go into one data file: below 100 MB, as LeRobot has it."""
         most = max(1, math.ceil(episodes / LEAST_GROUPS))
         if self.episode_bytes:
             most = min(most, int(V3_DATA_FILE_MB * 1e6 / self.episode_bytes))
@@ -430,25 +299,20 @@ class Forecast:
 
     def room_warning(self, root: Path, episodes: int) -> str | None:
         """Say so if `episodes` more are likely not to fit on the disk of `root`."""
-        free = shutil.disk_usage(root).free
         needed = episodes * (self.episode_bytes or 0)
-        if needed <= free:
-            return None
-        return (
-            f"{root} will become too small: {episodes} episodes need about {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free; the import stops when the disk is full, and goes on "
-            "when it is run again"
-        )
+        warning = disk_space_warning(root, needed, f"{episodes} episodes")
+        more = "; the import stops when the disk is full, and goes on when it is run again"
+        return warning and warning + more
 
 
-def look(reader: EpisodeReader, metadata: StoreMetadata, chosen: Sequence[int]) -> Forecast:
+def forecast(reader: EpisodeReader, metadata: StoreMetadata, chosen: Sequence[int]) -> Forecast:
     """Read some of the `chosen` episodes, and encode some pictures of each.
 
     Raises:
         OSError: a file cannot be read.
     """
     sizes, reason = [], ""
-    for index in spread(chosen, LOOKED_AT):
+    for index in spread(chosen, FORECAST_EPISODES):
         try:
             sizes.append(_episode_bytes(reader.read(index), metadata))
         except (DataFileError, EpisodeError) as error:
@@ -463,15 +327,15 @@ def _episode_bytes(episode: Episode, metadata: StoreMetadata) -> float:
     for camera in metadata.cameras:
         if (video := episode.images.get(camera.name)) is None:
             continue
-        some = np.stack([video[step] for step in spread(range(len(episode)), PICTURES)])
+        some = np.stack([video[step] for step in spread(range(len(episode)), FORECAST_PICTURES)])
         frame += float(np.mean([len(jpeg) for jpeg in store_pictures(some, camera).jpegs]))
     return frame * len(episode)
 
 
-# Which episodes lie in which group of a store --------------------------------------------------
-
+# The plan --------------------------------------------------------------------------------------
 
 PLAN_PATH = BUILDING + "/import.json"
+PLAN_VERSION = 2
 LOCK_PATH = BUILDING + "/lock"
 
 
@@ -482,12 +346,14 @@ class ImportPlan:
     Attributes:
         source: what the episodes' numbers mean; see EpisodeSource.identity.
         episodes: their numbers in words, see selection.
-        group_episodes: how many are looked at for each group.
+        group_episodes: how many are read for each group.
+        version: of what lies in building/; it changes when an older import cannot be gone on with.
     """
 
     source: str
     episodes: str
     group_episodes: int
+    version: int = 1
 
     def groups(self) -> list[list[int]]:
         """The reader's numbers of each group."""
@@ -513,13 +379,18 @@ def agree_on_plan(
     """
     path, words = root / PLAN_PATH, selection_words(chosen)
     if not path.exists():
-        plan = ImportPlan(source, words, group_episodes)
-        write_atomically(path, (json.dumps(dataclasses.asdict(plan), indent=1) + "\n").encode())
+        plan = ImportPlan(source, words, group_episodes, PLAN_VERSION)
+        write_atomically(path, json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
         return plan
     try:
         held = read_dataclass(ImportPlan, json.loads(path.read_text()), "plan")
     except (OSError, ValueError) as error:
         raise DataFileError(f"{path}: {error}; delete {root} and import again") from None
+    if held.version != PLAN_VERSION:
+        raise DataFileError(
+            f"{root}: holds an import that another version of SPEAR has begun; finish it with that "
+            "version, or delete the folder and import again"
+        )
     for name, new in (("source", source), ("episodes", words)):
         old = getattr(held, name)
         if old != new:
@@ -553,79 +424,6 @@ def only_process(root: Path) -> Iterator[None]:
 
 def _short(words: str, most: int = 60) -> str:
     return words if len(words) <= most else words[: most - 3] + "..."
-
-
-# A whole import to a store ---------------------------------------------------------------------
-
-
-def import_to_store(
-    source: EpisodeSource, root: Path, episodes: str, workers: int, progress: ImportProgress
-) -> StoreMetadata:
-    """Make a store of the chosen episodes, or go on where an earlier call was stopped.
-
-    Args:
-        source: of the episodes.
-        root: the store's folder.
-        episodes: which, in the words of selection.py.
-        workers: processes that write; the store is the same for any number.
-        progress: is told.
-
-    Returns:
-        What the store says about itself.
-
-    Raises:
-        ValueError: a selection of episodes that are not there.
-        DataFileError: the source or the folder cannot be used, or no episode is usable.
-        OSError: a file cannot be read or written (disk full). Call again to go on.
-        WorkerError: a process ended. Call again to go on.
-    """
-    reader = source.open()
-    chosen = parse_selection(episodes, len(reader))
-    if not chosen:
-        raise DataFileError(f"{source.folder}: holds no episode")
-    metadata = source.metadata(reader)
-    if is_finished(root) and _is_same_import(root, metadata, chosen):
-        progress.say(f"{root} is finished already")
-        return read_store_metadata(root / METADATA_PATH)
-    begin_store(root, metadata)
-    with only_process(root):
-        job = _Job(root, progress)
-        careful = WatchedReader(reader, metadata.robot, lambda _: None)
-        forecast = look(careful, metadata, chosen)
-        if forecast.reason:
-            progress.say(f"of those looked at first, {forecast.reason}")
-        size = forecast.group_episodes(len(chosen))
-        groups = agree_on_plan(root, source.identity(reader), chosen, size).groups()
-        there = [g for g in range(len(groups)) if group_record_path(root, g).exists()]
-        done = sum(len(groups[group]) for group in there)
-        progress.begin(len(chosen), done)
-        for group in there:
-            write_group(root, group, reader, groups[group])  # checks that it holds these episodes
-            job.written(group)
-        missing = [(g, groups[g]) for g in sorted({*range(len(groups))} - {*there})]
-        if missing and (warning := forecast.room_warning(root, len(chosen) - done)):
-            progress.say(warning)
-        write_groups(root, source.settled(reader), metadata.robot, missing, workers, job)
-        progress.end()
-        progress.say(f"finishing {root}")
-        return finish_store(root, len(groups), job.numbering)
-
-
-class _Job:
-    """What happens to a group once it is there."""
-
-    def __init__(self, root: Path, progress: ImportProgress):
-        self._root, self._progress = root, progress
-        self.numbering = Numbering(root)
-
-    def looked_at(self, frames: int) -> None:
-        self._progress.add(frames)
-
-    def written(self, group: int) -> None:
-        for reject in read_group(self._root, group).rejects:
-            if reject.selected:
-                self._progress.rejected(reject.source_index, reject.reason)
-        self.numbering.advance()
 
 
 def _is_same_import(root: Path, metadata: StoreMetadata, chosen: Sequence[int]) -> bool:

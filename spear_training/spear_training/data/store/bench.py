@@ -30,7 +30,7 @@ from spear_training.data.store.format import (
     StoreMetadata,
 )
 from spear_training.data.store.reader import FrameStore
-from spear_training.data.store.writer import begin_store, finish_store, write_group
+from spear_training.data.store.writer import StoreWriter, begin_store, encode_episode
 
 # Episodes of no robot --------------------------------------------------------------------------
 
@@ -175,10 +175,12 @@ def make_store(root: Path, frames: int) -> None:
     """
     reader = MadeUpReader(-(-frames // _MADE_STEPS), _MADE_STEPS)
     begin_store(root, MADE_UP_METADATA)
-    groups = range(0, len(reader), _MADE_GROUP)
-    for group, first in enumerate(groups):
-        write_group(root, group, reader, range(first, min(first + _MADE_GROUP, len(reader))))
-    finish_store(root, len(groups))
+    writer = StoreWriter(root)
+    starts = range(0, len(reader), _MADE_GROUP)
+    for first in starts[len(writer.records) :]:
+        group = range(first, min(first + _MADE_GROUP, len(reader)))
+        writer.add_group(group, (encode_episode(reader, i, MADE_UP_METADATA) for i in group))
+    writer.finish(len(starts))
 
 
 def _numbers(store: FrameStore, frame: int) -> None:

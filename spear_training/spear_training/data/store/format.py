@@ -203,7 +203,7 @@ def _from_json(text: str) -> StoreMetadata:
 
 STATE, ACTION, STAMP = "observation.state", "action", "observation.stamp_s"
 PICTURE_PREFIX = "observation.images."
-# Last and side by side: their values are known only when all groups are there.
+# They count over the whole store.
 NUMBERS = ("episode_index", "index", "task_index")
 STATE_NAMES = ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper")
 WIDTH = len(STATE_NAMES)
@@ -333,11 +333,6 @@ def group_arrays_path(root: Path, group: int) -> Path:
     return root / BUILDING / f"group-{group:06d}.npz"
 
 
-def group_numbered_path(root: Path, group: int) -> Path:
-    """From which numbers on its rows were numbered; it is written after that was done."""
-    return root / BUILDING / f"group-{group:06d}.numbered"
-
-
 # What a written group of episodes holds --------------------------------------------------------
 
 
@@ -421,25 +416,6 @@ def write_record(record: GroupRecord, root: Path, group: int) -> None:
     """Write it, whole or not at all: from then on the group is there. Raises OSError."""
     content = json.dumps(dataclasses.asdict(record), ensure_ascii=False)
     write_atomically(group_record_path(root, group), content.encode())
-
-
-def local_numbers(record: GroupRecord) -> dict[str, NDArray[np.int64]]:
-    """The NUMBERS of a group's rows as if there were no other group."""
-    return global_numbers(record, 0, 0, {s: i for i, s in enumerate(record.sentences)})
-
-
-def global_numbers(
-    record: GroupRecord, first_episode: int, first_frame: int, tasks: dict[str, int]
-) -> dict[str, NDArray[np.int64]]:
-    """The NUMBERS of a group's rows: tasks is the number of each sentence."""
-    lengths = [episode.length for episode in record.episodes]
-    of_episode = [tasks[episode.sentences[0]] for episode in record.episodes]
-    columns = (
-        np.repeat(first_episode + np.arange(len(lengths)), lengths),
-        first_frame + np.arange(record.frames),
-        np.repeat(np.array(of_episode, np.int64), lengths),
-    )
-    return {name: c.astype(np.int64) for name, c in zip(NUMBERS, columns, strict=True)}
 
 
 # Which episodes a store does not hold ----------------------------------------------------------

@@ -3,12 +3,11 @@
 A column chunk of such a file is one data page of plain, uncompressed values without nulls. By the
 Parquet format the values end where the chunk ends: n integers are its last 8 n bytes, and n
 byte strings its last bytes, each after its length in 4 bytes. So a JPEG can be read with one
-`pread`, and a row's numbers can be set in place, both without the rest of its row group.
+`pread`, without the rest of its row group.
 """
 
 import json
 import mmap
-import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,11 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from spear_policy.shared.files import atomic_write, naming_errors
+from spear_policy.shared.files import atomic_write
 from spear_training.data.reader import DataFileError
 from spear_training.data.store.format import (
     ACTION,
-    NUMBERS,
     STAMP,
     STATE,
     V3_CHUNK_FILES,
@@ -45,18 +43,13 @@ _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A Parquet writer whose chunks are as this module says. Write 32 rows a row group."""
-    kept = [
-        name
-        for name in schema.names
-        if name not in NUMBERS and pa.types.is_primitive(schema.field(name).type)
-    ]
+    plain = [name for name in schema.names if pa.types.is_primitive(schema.field(name).type)]
     return pq.ParquetWriter(
         path,
         schema,
         compression="none",
         use_dictionary=False,
-        # The numbers are set later, when statistics of them would be wrong.
-        write_statistics=kept,
+        write_statistics=plain,
         data_page_size=PAGE_BYTES,
     )
 
@@ -97,46 +90,6 @@ def picture_spans(
     if not offsets:
         return np.empty(0, np.int64), np.empty(0, np.int32)
     return np.concatenate(offsets), np.concatenate(lengths).astype(np.int32)
-
-
-def set_numbers(
-    path: Path, before: dict[str, NDArray[np.int64]], after: dict[str, NDArray[np.int64]]
-) -> None:
-    """Put `after` in the place of `before` in the columns NUMBERS of every row.
-
-    What is `after` already stays: an interrupted call may be made again.
-
-    Raises:
-        DataFileError: the file is damaged or holds other numbers; it is left as it was.
-        OSError: it cannot be written.
-    """
-    metadata = pq.read_metadata(path)
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        row, writes = 0, []
-        for group in range(metadata.num_row_groups):
-            part = metadata.row_group(group)
-            rows = slice(row, row + part.num_rows)
-            for name in NUMBERS:
-                chunk = _plain_chunk(path, part, name)
-                end = chunk.data_page_offset + chunk.total_compressed_size
-                place = end - 8 * part.num_rows
-                held = np.frombuffer(os.pread(descriptor, 8 * part.num_rows, place), "<i8")
-                old, new = before[name][rows], after[name][rows]
-                if not np.all((held == old) | (held == new)):
-                    raise DataFileError(
-                        f"{path}: column {name} of row group {group} does not hold the numbers "
-                        "that were written there; delete the store and import the data again"
-                    )
-                if np.any(held != new):
-                    writes.append((place, new.astype("<i8").tobytes()))
-            row = rows.stop
-        with naming_errors(path):
-            for place, content in writes:
-                os.pwrite(descriptor, content, place)
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain_chunk(path: Path, part: pq.RowGroupMetaData, column: str) -> pq.ColumnChunkMetaData:

@@ -1,19 +1,22 @@
 """A store's life: begun, filled group by group, finished.
 
-    begin_store(root, metadata)                      # once, or again to go on
-    write_group(root, group, reader, indices)     # any process, any order
-    finish_store(root, groups)                    # once all groups are there
+    begin_store(root, metadata)                           # once, or again to go on
+    writer = StoreWriter(root)
+    writer.add_group(indices, encoded)                 # in order, of what `encode_episode` gives
+    writer.finish(groups)
 
-The store appears as a whole: meta/info.json is written last, and without it no reader takes the
-folder for a data set. Which episodes lie in which group decides every byte, so an import that
-was killed and one that was not end with the same files.
+Episodes may be encoded by many processes; one writes them, in order, so every row has its number
+when it is written. A group (a data file) is there whole or not at all. The store appears as a
+whole: meta/info.json is written last, and without it no reader takes the folder for a dataset.
+Which episodes lie in which group decides every byte, so an import that was killed and one that was
+not end with the same files.
 """
 
 import dataclasses
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 
 from spear_policy.inference.episode import Episode, EpisodeError, Video
 from spear_policy.inference.image_geometry import Fit, plan_fit
-from spear_policy.shared.files import atomic_write, write_atomically
+from spear_policy.shared.files import atomic_write, remove_temporary_files, write_atomically
 from spear_training.data.oxe.reader import NotSelected
 from spear_training.data.reader import DataFileError, EpisodeReader
 from spear_training.data.store.format import (
@@ -54,12 +57,9 @@ from spear_training.data.store.format import (
     episode_columns,
     episode_table,
     file_schema,
-    global_numbers,
     group_arrays_path,
-    group_numbered_path,
     group_record_path,
     lerobot_features,
-    local_numbers,
     picture_column,
     read_group,
     read_store_metadata,
@@ -73,7 +73,6 @@ from spear_training.data.store.parquet import (
     group_table,
     open_writer,
     scan_file,
-    set_numbers,
     write_episodes,
 )
 from spear_training.data.store.reader import open_lookup, write_lookup
@@ -273,69 +272,69 @@ def write_statistics(
     write_atomically(root / STATS_PATH, (json.dumps(plain, indent=4) + "\n").encode())
 
 
-# The true numbers of every row -----------------------------------------------------------------
+# One episode -----------------------------------------------------------------------------------
 
 
-class Numbering:
-    """Numbers the groups of a store one after the other, as far as they are there.
-
-    One process does it, while others write groups or when they are through.
+@dataclass(frozen=True, eq=False)
+class EncodedEpisode:
+    """An episode as it goes into a store, but for the numbers that depend on those before it.
 
     Attributes:
-        groups: how many are numbered.
-        episodes, frames: how many these hold.
-        tasks: sentence -> its number, in order of first appearance.
-        first_episodes, first_frames: of each group.
+        record: what the store says about it.
+        columns: states and actions (T, 8), stamps (T,); see `episode_columns`.
+        pictures: by camera.
+        statistics: "stats/<feature>/<name>" -> this episode's.
     """
 
-    def __init__(self, root: str | Path):
-        self._root = Path(root)
-        self.groups = self.episodes = self.frames = 0
-        self.tasks: dict[str, int] = {}
-        self.first_episodes: list[int] = []
-        self.first_frames: list[int] = []
-
-    def advance(self) -> int:
-        """Number every group that is there and has all groups before it; how many in all.
-
-        Raises:
-            DataFileError: a group's file or record is damaged.
-            OSError: a file cannot be written; call again when it can.
-        """
-        while group_record_path(self._root, self.groups).exists():
-            self._number(read_group(self._root, self.groups))
-        return self.groups
-
-    def _number(self, record: GroupRecord) -> None:
-        group, path = self.groups, v3_data_path(self._root, self.groups)
-        tasks = dict(self.tasks)
-        for sentence in record.sentences:
-            tasks.setdefault(sentence, len(tasks))
-        begin = json.dumps([self.episodes, self.frames, [tasks[s] for s in record.sentences]])
-        done = group_numbered_path(self._root, group)
-        if record.episodes and not (done.exists() and done.read_text() == begin):
-            after = global_numbers(record, self.episodes, self.frames, tasks)
-            try:
-                set_numbers(path, local_numbers(record), after)
-            except FileNotFoundError:
-                raise DataFileError(
-                    f"{path}: is missing, although its group was written; delete "
-                    f"{group_record_path(self._root, group)} and run the import again"
-                ) from None
-            write_atomically(done, begin.encode())
-        self.first_episodes.append(self.episodes)
-        self.first_frames.append(self.frames)
-        self.tasks = tasks
-        self.episodes += len(record.episodes)
-        self.frames += record.frames
-        self.groups += 1
+    record: EpisodeRecord
+    columns: dict[str, NDArray]
+    pictures: dict[str, StoredPictures]
+    statistics: dict[str, NDArray]
 
 
-# A store's life: begun, filled group by group, finished ----------------------------------------
+def encode_episode(
+    reader: EpisodeReader, index: int, metadata: StoreMetadata
+) -> EncodedEpisode | Reject:
+    """Read and encode an episode, or say why it cannot be used.
+
+    Raises:
+        OSError: a file cannot be read now; perhaps it can later.
+    """
+    try:
+        episode = reader.read(index)
+        columns = episode_columns(episode, metadata)
+        pictures = {camera.name: _pictures_of(episode, camera) for camera in metadata.cameras}
+    except (DataFileError, EpisodeError) as error:
+        return Reject(index, not isinstance(error, NotSelected), str(error))
+    sentences = tuple(dict.fromkeys([episode.instruction, *episode.other_instructions]))
+    black = WRIST in pictures and pictures[WRIST].fit is None
+    features = {name: vector_statistics(columns[name]) for name in (STATE, ACTION)} | {
+        picture_column(name): picture_statistics(stored.histogram, stored.counted)
+        for name, stored in pictures.items()
+    }
+    return EncodedEpisode(
+        EpisodeRecord(index, len(episode), sentences, black, dict(episode.source), episode.notes),
+        columns,
+        pictures,
+        {
+            f"stats/{feature}/{name}": value
+            for feature, statistics in features.items()
+            for name, value in statistics.items()
+        },
+    )
+
+
+def _pictures_of(episode: Episode, camera: CameraMetadata) -> StoredPictures:
+    if camera.name not in episode.images:
+        return black_pictures(len(episode), camera)
+    return store_pictures(episode.images[camera.name], camera)
+
+
+# The store -------------------------------------------------------------------------------------
 
 
 def is_finished(root: str | Path) -> bool:
-    """Whether the folder holds a finished store, or another finished data set."""
+    """Whether the folder holds a finished store, or another finished dataset."""
     return (Path(root) / INFO_PATH).exists()
 
 
@@ -352,7 +351,7 @@ def begin_store(root: str | Path, metadata: StoreMetadata) -> None:
     if is_finished(root):
         if plan.exists():  # of a finish that was killed at its very end
             shutil.rmtree(root / BUILDING)
-        raise DataFileError(f"{root}: holds a finished data set; delete it or choose a new folder")
+        raise DataFileError(f"{root}: holds a finished dataset; delete it or choose a new folder")
     if plan.exists():
         held, wanted = read_store_metadata(plan), as_written(metadata)
         for each in dataclasses.fields(StoreMetadata):
@@ -369,51 +368,172 @@ def begin_store(root: str | Path, metadata: StoreMetadata) -> None:
     write_store_metadata(metadata, plan)
 
 
-def finish_store(
-    root: str | Path, groups: int, numbering: Numbering | None = None
-) -> StoreMetadata:
-    """Make a store of groups 0 to `groups` - 1.
+class StoreWriter:
+    """The one writer of a begun store; it goes on after the groups that are there.
 
-    Args:
-        root: the folder.
-        groups: how many there must be.
-        numbering: one that has numbered some of them already.
-
-    Returns:
-        What meta/spear.json says.
+    Attributes:
+        metadata: of the store, without what is counted at the end.
+        records: of the groups that are there.
 
     Raises:
-        DataFileError: a group is missing or damaged, or there is not one usable episode.
-        OSError: it cannot be written (disk full); call again when it can.
+        DataFileError: nothing was begun there, or the record of a group is damaged.
     """
-    root = Path(root)
-    numbering = numbering or Numbering(root)
-    if numbering.advance() < groups:
-        raise DataFileError(
-            f"{root}: group {numbering.groups} of {groups} is not written; run the import again"
+
+    def __init__(self, root: str | Path):
+        self._root = Path(root)
+        remove_temporary_files(self._root)  # of an import that was killed
+        self.metadata = read_store_metadata(self._root / PLAN_PATH)
+        self.records: list[GroupRecord] = []
+        self._episodes = self._frames = 0
+        self._tasks: dict[str, int] = {}  # sentence -> number, in order of first appearance
+        while group_record_path(self._root, len(self.records)).exists():
+            self._count(read_group(self._root, len(self.records)))
+
+    def _count(self, record: GroupRecord) -> None:
+        self.records.append(record)
+        self._episodes += len(record.episodes)
+        self._frames += record.frames
+        for sentence in record.sentences:
+            self._tasks.setdefault(sentence, len(self._tasks))
+
+    def add_group(
+        self, source_indices: Sequence[int], encoded: Iterable[EncodedEpisode | Reject]
+    ) -> GroupRecord:
+        """Write the next group, whole or not at all.
+
+        Args:
+            source_indices: the reader's numbers of the episodes.
+            encoded: what became of them, in the same order; one is held at a time.
+
+        Raises:
+            OSError: it cannot be written (disk full); nothing of it is left.
+        """
+        group, tasks = len(self.records), dict(self._tasks)
+        path = v3_data_path(self._root, group)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held, rejects = _GroupArrays(self.metadata), []
+        frames = self._frames
+        with atomic_write(path) as temporary:
+            with open_writer(temporary, file_schema(self.metadata)) as file:
+                for each in encoded:
+                    if isinstance(each, Reject):
+                        rejects.append(each)
+                        continue
+                    for sentence in each.record.sentences:
+                        tasks.setdefault(sentence, len(tasks))
+                    numbers = self._episodes + len(held.episodes), frames
+                    table = _numbered(
+                        each, *numbers, tasks[each.record.sentences[0]], self.metadata
+                    )
+                    file.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                    frames += each.record.length
+                    held.add(each)
+            rows = scan_file(temporary, self.metadata.camera_names)
+            # In memory first: a zip file that meets a full disk complains again when dropped.
+            archive = io.BytesIO()
+            np.savez(archive, **held.arrays(rows))
+            write_atomically(group_arrays_path(self._root, group), archive.getvalue())
+        if not held.episodes:
+            path.unlink()
+        record = GroupRecord(
+            tuple(int(index) for index in source_indices),
+            tuple(held.episodes),
+            tuple(rejects),
+            tuple(held.fits),
+            rows.file_bytes if held.episodes else 0,
         )
-    records = [read_group(root, group) for group in range(groups)]
-    metadata = _found(read_store_metadata(root / PLAN_PATH), records)
-    if not metadata.episodes:
-        first = next((reject.reason for record in records for reject in record.rejects), "none")
-        raise DataFileError(f"{root}: no episode was usable; the first reason is: {first}")
-    (root / "meta").mkdir(exist_ok=True)
-    write_episodes(root, _episode_tables(root, records, numbering))
-    lengths = np.array([e.length for record in records for e in record.episodes])
-    write_lookup(root, metadata.camera_names, lengths, _rows(root, records, metadata))
-    arrays = open_lookup(root, metadata.camera_names, metadata.frames).arrays
-    pictures = _pictures(root, records, metadata)
-    write_statistics(root, arrays["states"], arrays["actions"], pictures)
-    write_tasks(root, numbering.tasks)
-    rejects = [dataclasses.asdict(reject) for record in records for reject in record.rejects]
-    lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
-    write_atomically(root / REJECTS_PATH, "".join(lines).encode())
-    write_store_metadata(metadata, root / METADATA_PATH)
-    for left in root.rglob(".*.part"):  # of processes that were killed
-        left.unlink()
-    write_info(root, metadata, len(numbering.tasks))
-    shutil.rmtree(root / BUILDING)
-    return metadata
+        write_record(record, self._root, group)
+        self._count(record)
+        return record
+
+    def finish(self, groups: int) -> StoreMetadata:
+        """Make a store of the first `groups` groups; what meta/spear.json says.
+
+        Raises:
+            DataFileError: a group is missing or damaged, or there is not one usable episode.
+            OSError: it cannot be written (disk full); call again when it can.
+        """
+        root, records = self._root, self.records
+        if len(records) < groups:
+            raise DataFileError(
+                f"{root}: group {len(records)} of {groups} is not written; run the import again"
+            )
+        _check_files(root, records)
+        metadata = _found(self.metadata, records)
+        if not metadata.episodes:
+            reasons = [reject.reason for record in records for reject in record.rejects]
+            first = next(iter(reasons), "none")
+            raise DataFileError(f"{root}: no episode was usable; the first reason is: {first}")
+        (root / "meta").mkdir(exist_ok=True)
+        write_episodes(root, _episode_tables(root, records))
+        lengths = np.array([e.length for record in records for e in record.episodes])
+        write_lookup(root, metadata.camera_names, lengths, _rows(root, records, metadata))
+        arrays = open_lookup(root, metadata.camera_names, metadata.frames).arrays
+        pictures = _counted_pictures(root, records, metadata)
+        write_statistics(root, arrays["states"], arrays["actions"], pictures)
+        write_tasks(root, self._tasks)
+        rejects = [dataclasses.asdict(reject) for record in records for reject in record.rejects]
+        lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
+        write_atomically(root / REJECTS_PATH, "".join(lines))
+        write_store_metadata(metadata, root / METADATA_PATH)
+        write_info(root, metadata, len(self._tasks))
+        shutil.rmtree(root / BUILDING)
+        return metadata
+
+
+def _check_files(root: Path, records: list[GroupRecord]) -> None:
+    for group, record in enumerate(records):
+        path = v3_data_path(root, group)
+        if record.episodes and not (path.exists() and path.stat().st_size == record.file_bytes):
+            raise DataFileError(
+                f"{path}: is missing or was changed after it was written; delete {root} and "
+                "import again"
+            )
+
+
+def _numbered(
+    episode: EncodedEpisode, number: int, first_frame: int, task: int, metadata: StoreMetadata
+) -> pa.Table:
+    steps = episode.record.length
+    numbers = {
+        "episode_index": np.full(steps, number),
+        "index": first_frame + np.arange(steps),
+        "task_index": np.full(steps, task),
+    }
+    jpegs = {name: stored.jpegs for name, stored in episode.pictures.items()}
+    return episode_table(episode.columns, jpegs, numbers, metadata)
+
+
+class _GroupArrays:
+    """What of a group's episodes is kept until the store is finished."""
+
+    def __init__(self, metadata: StoreMetadata):
+        self._cameras = metadata.camera_names
+        self.episodes: list[EpisodeRecord] = []
+        self.fits: dict[CameraFit, None] = {}
+        self._statistics: dict[str, list[NDArray]] = {}
+        self._histograms = {name: np.zeros((3, 256), np.int64) for name in self._cameras}
+        self._counted = dict.fromkeys(self._cameras, 0)
+
+    def add(self, episode: EncodedEpisode) -> None:
+        self.episodes.append(episode.record)
+        for name, stored in episode.pictures.items():
+            if stored.fit is not None:
+                self.fits[CameraFit(name, stored.fit)] = None
+            self._histograms[name] += stored.histogram
+            self._counted[name] += stored.counted
+        for key, value in episode.statistics.items():
+            self._statistics.setdefault(key, []).append(value)
+
+    def arrays(self, rows: FileRows) -> dict[str, NDArray]:
+        """What `group_arrays_path` holds."""
+        result = {"states": rows.states, "actions": rows.actions, "stamps_s": rows.stamps_s}
+        for name in self._cameras:
+            result[f"offsets/{name}"] = rows.offsets[name]
+            result[f"lengths/{name}"] = rows.lengths[name]
+            result[f"histogram/{name}"] = self._histograms[name]
+            result[f"counted/{name}"] = np.array(self._counted[name])
+        return result | {key: np.stack(values) for key, values in self._statistics.items()}
 
 
 def _found(plan: StoreMetadata, records: list[GroupRecord]) -> StoreMetadata:
@@ -448,13 +568,15 @@ def _arrays(root: Path, group: int) -> dict[str, NDArray]:
         ) from None
 
 
-def _episode_tables(root: Path, records: list[GroupRecord], numbering: Numbering) -> Iterator:
+def _episode_tables(root: Path, records: list[GroupRecord]) -> Iterator[pa.Table]:
+    episodes = frames = 0
     for group, record in enumerate(records):
         if record.episodes:
             arrays = _arrays(root, group)
             statistics = {key: value for key, value in arrays.items() if key.startswith("stats/")}
-            first = numbering.first_episodes[group], numbering.first_frames[group]
-            yield group_table(record, group, *first, statistics)
+            yield group_table(record, group, episodes, frames, statistics)
+        episodes += len(record.episodes)
+        frames += record.frames
 
 
 def _rows(root: Path, records: list[GroupRecord], metadata: StoreMetadata) -> Iterator:
@@ -474,7 +596,7 @@ def _rows(root: Path, records: list[GroupRecord], metadata: StoreMetadata) -> It
             )
 
 
-def _pictures(root: Path, records: list[GroupRecord], metadata: StoreMetadata) -> dict:
+def _counted_pictures(root: Path, records: list[GroupRecord], metadata: StoreMetadata) -> dict:
     """Camera -> histogram of all groups' pictures, and of how many."""
     result = {name: (np.zeros((3, 256), np.int64), 0) for name in metadata.camera_names}
     for group, record in enumerate(records):
@@ -483,137 +605,3 @@ def _pictures(root: Path, records: list[GroupRecord], metadata: StoreMetadata) -
             more = arrays[f"histogram/{name}"], int(arrays[f"counted/{name}"])
             result[name] = histogram + more[0], counted + more[1]
     return result
-
-
-# One group of episodes -------------------------------------------------------------------------
-
-
-def write_group(
-    root: Path, group: int, reader: EpisodeReader, source_indices: Sequence[int]
-) -> GroupRecord:
-    """Read episodes and write them as group `group` of the store that `begin_store` began.
-
-    A group that is there already is left as it is. Episodes that cannot be used are recorded
-    with their reason.
-
-    Raises:
-        DataFileError: the group is there, but of other episodes.
-        OSError: it cannot be written (disk full); nothing of it is left.
-    """
-    root, wanted = Path(root), tuple(int(index) for index in source_indices)
-    if group_record_path(root, group).exists():
-        return _written_before(root, group, wanted)
-    metadata = read_store_metadata(root / PLAN_PATH)
-    path = v3_data_path(root, group)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    filling = _Filling(metadata)
-    with atomic_write(path) as beside:
-        writer = open_writer(beside, file_schema(metadata))
-        try:
-            for index in wanted:
-                filling.add(reader, index, writer)
-        finally:
-            writer.close()
-        rows = scan_file(beside, metadata.camera_names)
-        # In memory first: a zip file that meets a full disk complains once more when it is dropped.
-        archive = io.BytesIO()
-        np.savez(archive, **filling.arrays(rows))
-        write_atomically(group_arrays_path(root, group), archive.getvalue())
-    if not filling.episodes:
-        path.unlink()
-    record = GroupRecord(
-        wanted,
-        tuple(filling.episodes),
-        tuple(filling.rejects),
-        tuple(filling.fits),
-        rows.file_bytes if filling.episodes else 0,
-    )
-    write_record(record, root, group)
-    return record
-
-
-def _written_before(root: Path, group: int, wanted: tuple[int, ...]) -> GroupRecord:
-    record = read_group(root, group)
-    if record.source_indices != wanted:
-        raise DataFileError(
-            f"{root}: group {group} holds other episodes than this import would put there; go on "
-            "with the settings it was begun with, or delete the folder"
-        )
-    return record
-
-
-class _Filling:
-    """A group while its episodes come in."""
-
-    def __init__(self, metadata: StoreMetadata):
-        self._metadata = metadata
-        self.episodes: list[EpisodeRecord] = []
-        self.rejects: list[Reject] = []
-        self.fits: dict[CameraFit, None] = {}
-        self._sentences: dict[str, int] = {}
-        self._frames = 0
-        self._statistics: dict[str, list[NDArray]] = {}
-        self._histograms = {name: np.zeros((3, 256), np.int64) for name in metadata.camera_names}
-        self._counted = dict.fromkeys(metadata.camera_names, 0)
-
-    def add(self, reader: EpisodeReader, index: int, writer: pq.ParquetWriter) -> None:
-        """Write an episode, whole, or note why it cannot be used."""
-        try:
-            episode = reader.read(index)
-            columns = episode_columns(episode, self._metadata)
-            # All pictures before the first row: a damaged one must leave no part of an episode.
-            pictures = {
-                camera.name: _group_pictures(episode, camera) for camera in self._metadata.cameras
-            }
-        except (DataFileError, EpisodeError) as error:
-            selected = not isinstance(error, NotSelected)
-            self.rejects.append(Reject(index, selected, str(error)))
-            return
-        sentences = tuple(dict.fromkeys([episode.instruction, *episode.other_instructions]))
-        for sentence in sentences:
-            self._sentences.setdefault(sentence, len(self._sentences))
-        steps = len(episode)
-        numbers = {
-            "episode_index": np.full(steps, len(self.episodes)),
-            "index": self._frames + np.arange(steps),
-            "task_index": np.full(steps, self._sentences[sentences[0]]),
-        }
-        jpegs = {name: stored.jpegs for name, stored in pictures.items()}
-        table = episode_table(columns, jpegs, numbers, self._metadata)
-        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        black = WRIST in pictures and pictures[WRIST].fit is None
-        self.episodes.append(
-            EpisodeRecord(index, steps, sentences, black, dict(episode.source), episode.notes)
-        )
-        self._frames += steps
-        self._count(columns, pictures)
-
-    def arrays(self, rows: FileRows) -> dict[str, NDArray]:
-        """What group_arrays_path holds: see `numbering` and `finish`."""
-        result = {"states": rows.states, "actions": rows.actions, "stamps_s": rows.stamps_s}
-        for name in self._metadata.camera_names:
-            result[f"offsets/{name}"] = rows.offsets[name]
-            result[f"lengths/{name}"] = rows.lengths[name]
-            result[f"histogram/{name}"] = self._histograms[name]
-            result[f"counted/{name}"] = np.array(self._counted[name])
-        return result | {key: np.stack(values) for key, values in self._statistics.items()}
-
-    def _count(self, columns: dict[str, NDArray], pictures: dict[str, StoredPictures]) -> None:
-        for name, stored in pictures.items():
-            if stored.fit is not None:
-                self.fits[CameraFit(name, stored.fit)] = None
-            self._histograms[name] += stored.histogram
-            self._counted[name] += stored.counted
-        found = {name: vector_statistics(columns[name]) for name in (STATE, ACTION)} | {
-            picture_column(name): picture_statistics(stored.histogram, stored.counted)
-            for name, stored in pictures.items()
-        }
-        for feature, statistics in found.items():
-            for name, value in statistics.items():
-                self._statistics.setdefault(f"stats/{feature}/{name}", []).append(value)
-
-
-def _group_pictures(episode: Episode, camera: CameraMetadata) -> StoredPictures:
-    if camera.name not in episode.images:
-        return black_pictures(len(episode), camera)
-    return store_pictures(episode.images[camera.name], camera)
