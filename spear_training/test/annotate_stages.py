@@ -21,14 +21,14 @@ CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], flo
 TROUBLE = ("unusable", "broken", "hopeless")
 
 
-class Paint:
-    """Makes two objects out of a picture's colour; words that are `mended` do no harm."""
+class ColourStage:
+    """Makes two objects out of a picture's colour; words that are `fixed` do no harm."""
 
-    name = "paint"
+    name = "colour"
 
-    def __init__(self, seconds: float = 0.0, parallel: int = 1, shade: int = 0, mended=()):
+    def __init__(self, seconds: float = 0.0, parallel: int = 1, shade: int = 0, fixed=()):
         self.seconds, self.parallel, self.shade = seconds, parallel, shade
-        self.mended = mended
+        self.fixed = fixed
         self.at_once, self.most_at_once, self.calls = 0, 0, 0
 
     @property
@@ -43,13 +43,13 @@ class Paint:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             time.sleep(self.seconds)
-            return self.painted(frame)
+            return self.with_objects(frame)
         finally:
             self.at_once -= 1
 
-    def painted(self, frame):
+    def with_objects(self, frame):
         """Do what the id says."""
-        trouble = {word for word in TROUBLE if word in frame.item.id} - set(self.mended)
+        trouble = {word for word in TROUBLE if word in frame.item.id} - set(self.fixed)
         if "unusable" in trouble:
             raise StageError("the test does not like it")
         if "broken" in trouble:
@@ -57,14 +57,14 @@ class Paint:
         if "hopeless" in trouble:
             raise JobError("the test's key is missing: set it")
         colour = frame.image[300, 400].astype(float) + self.shade
-        found = [self.thing("mug", colour / 100), self.thing("plate", colour / 50 + 3)]
+        found = [self.object_at("mug", colour / 100), self.object_at("plate", colour / 50 + 3)]
         camera = Intrinsics(700.0, 700.0, 419.5, 314.5)
         points = np.ones((9, 12, 3), np.float32)  # few, for the sake of speed
         if "nobody" in frame.item.id:
             found = []
         return replace(frame, candidates=tuple(found), points=PointMap(points, camera))
 
-    def thing(self, label, corner):
+    def object_at(self, label, corner):
         """Return an object whose box is a cube at a corner."""
         vertices = tuple(tuple(point) for point in (CUBE + corner).tolist())
         mask = np.zeros((630, 840), bool)
@@ -87,15 +87,15 @@ class Paint:
 
 
 @dataclass(frozen=True)
-class PaintSpec:
-    """Describes a pipeline of one `Paint`, as PipelineSpec describes real ones."""
+class ColourSpec:
+    """Describes a pipeline of one `ColourStage`, as PipelineSpec describes real ones."""
 
     root: Path
     options: dict = field(default_factory=dict)
 
     def build(self) -> Pipeline:
         """Make it."""
-        return Pipeline(self.root, [Paint(**self.options)])
+        return Pipeline(self.root, [ColourStage(**self.options)])
 
 
 def write_pictures(folder: Path, names) -> list[Item]:
