@@ -80,7 +80,7 @@ class Job:
 
     def wait_for_files(self, folder: Path, count: int) -> None:
         """Wait until so many shards are finished."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             if len(list(folder.glob("annotations-*.jsonl"))) >= count:
                 return

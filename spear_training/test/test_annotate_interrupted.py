@@ -51,24 +51,21 @@ def finished(out):
     return paths
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("parallel", [1, 3])
 def test_a_job_that_is_killed_again_and_again_ends_with_the_same_records(
-    nursery, pictures, tmp_path, seed
+    nursery, pictures, tmp_path, parallel
 ):
     (tmp_path / "alone").mkdir()
     assert nursery.start(pictures, tmp_path / "alone", SHARDS).finish()[0] == 0
-    out, draws, killed, code = tmp_path / "out", random.Random(seed), 0, None
-    while code != 0:
-        target = len(finished(out)) + draws.randint(0, 2)
-        parallel = draws.choice([1, 3])
-        job = nursery.start(pictures, out, SHARDS, seconds=0.02, parallel=parallel)
-        job.wait_for_files(out, min(target, SHARDS))
-        time.sleep(draws.uniform(0.0, 0.05))
+    out, draws = tmp_path / "out", random.Random(parallel)
+    for _ in range(3):
+        # So slow that it is never done before it is killed, however busy the machine is.
+        job = nursery.start(pictures, out, SHARDS, seconds=0.4, parallel=parallel)
+        job.wait_for_files(out, len(finished(out)) + draws.randint(0, 2))
+        time.sleep(draws.uniform(0.0, 0.1))
         job.signal(signal.SIGKILL)
-        code = job.finish()[0]
-        killed += code == -signal.SIGKILL
-        assert code in (0, -signal.SIGKILL)
-    assert killed >= 3
+        assert job.finish()[0] == -signal.SIGKILL
+    assert nursery.start(pictures, out, SHARDS, parallel=parallel).finish()[0] == 0
     for path in out.glob(".*"):  # what was being written, and is not taken for a shard
         assert ".part." in path.name
         path.unlink()
@@ -91,7 +88,7 @@ def test_processes_that_do_the_same_at_once_share_the_shards(nursery, pictures, 
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_ctrl_c_keeps_finished_shards(nursery, pictures, tmp_path, parallel):
     out = tmp_path / "out"
-    job = nursery.start(pictures, out, SHARDS, seconds=0.1, parallel=parallel)
+    job = nursery.start(pictures, out, SHARDS, seconds=0.5, parallel=parallel)
     job.wait_for_files(out, 2)
     job.signal(signal.SIGINT)
     code, said = job.finish()
