@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spear_training.data.lerobot import LeRobotReader, read_keys
+from spear_policy.shared.config import read_dataclass
+from spear_training.data.lerobot import LeRobotKeys, LeRobotReader
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder says errors only
 
@@ -74,7 +75,7 @@ def recording(number=0, steps=6, size=(48, 64)):
 
 def open_folder(root, **changes):
     """Return a reader of a folder of such episodes."""
-    return LeRobotReader(root, read_keys(KEYS | changes))
+    return LeRobotReader(root, read_dataclass(LeRobotKeys, KEYS | changes, "keys"))
 
 
 def shades(number, steps):

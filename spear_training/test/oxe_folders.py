@@ -44,7 +44,7 @@ def size_of(layout, key):
 
 
 def written(tmp_path, name, records):
-    """Return a folder with records of a row's data set."""
+    """Return a folder with records of a row's dataset."""
     source = TABLE[name].source
     return write_folder(tmp_path / name, LAYOUTS[name], records, source.name, source.versions[0])
 

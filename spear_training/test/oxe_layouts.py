@@ -1,4 +1,4 @@
-"""What the data sets of the mixture hold, as their features.json says; the tests write such files.
+"""What the datasets of the mixture hold, as their features.json says; the tests write such files.
 
 Names, shapes and types are those of the catalogue of TensorFlow Datasets, without the features
 that nobody reads (embeddings, depth). "text", ("image", height, width), or (dtype, *shape).
@@ -19,7 +19,7 @@ def floats(*shape):
 
 
 def deltas(gripper):
-    """Return the actions of Open X-Embodiment's first data sets."""
+    """Return the actions of Open X-Embodiment's first datasets."""
     return {
         "world_vector": floats(3),
         "rotation_delta": floats(3),

@@ -1,4 +1,4 @@
-"""One motion, written the way that each data set of the mixture writes it.
+"""One motion, written the way that each dataset of the mixture writes it.
 
 The forms are made with scipy alone, apart from what the reader uses.
 """

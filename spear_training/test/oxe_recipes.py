@@ -1,4 +1,4 @@
-"""How each row's data set writes a motion, what must come back, and what a user had to confirm."""
+"""How each row's dataset writes a motion, what must come back, and what a user had to confirm."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Writes small RLDS folders in the layout of any data set of the mixture."""
+"""Writes small RLDS folders in the layout of any dataset of the mixture."""
 
 import json
 import struct

@@ -6,10 +6,13 @@ from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.oxe.reader import BridgeReader, bridge_poses
+from spear_training.data.oxe.poses import from_euler
+from spear_training.data.oxe.reader import BridgeReader
+from spear_training.data.oxe.table import load_table
 from spear_training.data.reader import DataFileError
 from spear_training.data.rlds import RldsFolder
 
+BRIDGE_POSE = load_table()["bridge"].pose
 TASKS = {
     "flip pot upright which is in sink",
     "put carrot on plate",
@@ -116,7 +119,7 @@ def test_recorded_actions_and_positions_agree(bridge_rlds_dir):
 
 
 def test_a_state_of_zero_angles_is_the_default_rotation():
-    (pose,) = bridge_poses([[0.3, 0.1, 0.2, 0.0, 0.0, 0.0]])
+    (pose,) = from_euler(BRIDGE_POSE, [[0.3, 0.1, 0.2, 0.0, 0.0, 0.0]])
     assert np.allclose(pose[:3], [0.3, 0.1, 0.2])
     expected = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
     assert np.allclose(Rotation.from_quat(pose[3:]).as_matrix(), expected)
@@ -124,8 +127,8 @@ def test_a_state_of_zero_angles_is_the_default_rotation():
 
 def test_angles_turn_about_fixed_axes_x_then_y_then_z():
     angles = np.array([0.3, -0.5, 1.1])
-    (pose,) = bridge_poses([[0, 0, 0, *angles]])
-    (level,) = bridge_poses([[0, 0, 0, 0, 0, 0]])
+    (pose,) = from_euler(BRIDGE_POSE, [[0, 0, 0, *angles]])
+    (level,) = from_euler(BRIDGE_POSE, [[0, 0, 0, 0, 0, 0]])
     turns = [Rotation.from_euler(axis, angle) for axis, angle in zip("xyz", angles, strict=True)]
     expected = turns[2] * turns[1] * turns[0] * Rotation.from_quat(level[3:])
     assert np.allclose(Rotation.from_quat(pose[3:]).as_matrix(), expected.as_matrix())
@@ -178,7 +181,7 @@ def test_a_gripper_a_little_over_open_counts_as_open(write_rlds, make_record):
     assert episode.gripper_openings.max() == 1.0
 
 
-def test_a_data_set_of_another_layout_is_refused(write_rlds, make_record, make_features):
+def test_a_dataset_of_another_layout_is_refused(write_rlds, make_record, make_features):
     features = make_features()
     observation = features["featuresDict"]["features"]["steps"]["sequence"]["feature"][
         "featuresDict"

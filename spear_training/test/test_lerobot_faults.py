@@ -230,17 +230,21 @@ def changed_keys(**changes):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ("pose", "the keys are 'pose'"),
-        (changed_keys(pose=None), "the entry 'pose' is missing"),
+        ("pose", "keys is 'pose'"),
+        (changed_keys(pose=None), "keys: it lacks the field 'pose'"),
         (changed_keys(cameras={"wrist": WRIST}), "name the feature of 'external'"),
         (changed_keys(pose={"key": "a"}), "pose has encoding None; it may be quaternion"),
-        (changed_keys(pose={"encoding": "euler", "key": "a"}), "'pose.axes' is missing"),
+        (changed_keys(pose={"encoding": "euler", "key": "a"}), "lacks the field 'pose.axes'"),
         (changed_keys(command="guessed"), "command has encoding 'guessed'.*reached"),
         (changed_keys(command=KEYS["pose"] | {"timing": "next"}), "only 'same' is read here"),
-        (changed_keys(gripper_opening={"encoding": "linear", "key": "a"}), "closed_at' is missing"),
+        (
+            changed_keys(gripper_opening={"encoding": "linear", "key": "a"}),
+            "'gripper_opening.closed_at'",
+        ),
         (changed_keys(colour="red"), "unknown field 'colour'"),
-        (changed_keys(native_aspects={"external": 1.33}), "it must be width and height"),
-        (changed_keys(native_aspects={"top": [4, 3]}), "give one by camera"),
+        (changed_keys(native_aspects={"external": 1.33}), "external is 1.33: it must be a list"),
+        (changed_keys(native_aspects={"external": [4]}), "must be width and height"),
+        (changed_keys(native_aspects={"top": [4, 3]}), "has 'top', which is no camera"),
     ],
 )
 def test_keys_that_say_nothing_are_refused(tmp_path, values, text):

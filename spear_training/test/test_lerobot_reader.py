@@ -17,7 +17,8 @@ from store_writing import BRIDGE, write_store
 
 from spear_policy.inference.episode import EpisodeError
 from spear_training.data.lerobot import LeRobotReader, load_keys, store_metadata
-from spear_training.data.oxe.reader import BridgeReader, NotSelected
+from spear_training.data.oxe.reader import BridgeReader
+from spear_training.data.reader import NotSelected
 
 RECORDINGS = [recording(number, steps) for number, steps in enumerate((6, 4, 5))]
 LAYOUTS = {
@@ -49,11 +50,8 @@ def test_episodes_of_every_layout_are_the_same(folders, layout):
     reader = open_folder(folders(layout))
     assert len(reader) == 3
     assert reader.name == layout.replace(" ", "_")
-    assert (reader.action_from, reader.gripper_from, reader.control_hz) == (
-        "commanded",
-        "commanded",
-        FPS,
-    )
+    assert (reader.keys.action_from, reader.keys.gripper_from) == ("commanded", "commanded")
+    assert reader.folder.fps == FPS
     for number in (1, 0, 2):
         episode, made = reader.read(number), RECORDINGS[number]
         steps = len(made)
@@ -98,7 +96,7 @@ def test_a_store_of_our_own_gives_back_the_real_episodes(bridge_rlds_dir, tmp_pa
     root = tmp_path / "store"
     write_store(root, original, size=9, metadata=BRIDGE)
     reader = LeRobotReader(root)
-    assert (reader.name, len(reader), reader.action_from) == ("bridge", 25, "reached")
+    assert (reader.name, len(reader), reader.keys.action_from) == ("bridge", 25, "reached")
     for index in range(25):
         before, after = original.read(index), reader.read(index)
         assert np.abs(after.poses - before.poses).max() < 1e-7

@@ -1,4 +1,4 @@
-"""Gripper numbers and sentences, from however a data set writes them."""
+"""Gripper numbers and sentences, from however a dataset writes them."""
 
 from types import SimpleNamespace
 

@@ -12,8 +12,8 @@ from oxe_writing import picture, write_folder
 
 from spear_policy.inference.episode import EpisodeError
 from spear_training.data.oxe.inspect_row import main as look
-from spear_training.data.oxe.reader import BridgeReader, NotSelected, OxeReader
-from spear_training.data.reader import DataFileError
+from spear_training.data.oxe.reader import BridgeReader, OxeReader
+from spear_training.data.reader import DataFileError, NotSelected
 
 
 def changed(name, **changes):
@@ -104,10 +104,10 @@ def test_both_parts_of_roboset_have_names_of_their_own(tmp_path):
     assert names == {"robo_set-kinesthetic-train", "robo_set-teleoperation-train"}
 
 
-def test_another_data_set_or_version_is_refused(tmp_path):
+def test_another_dataset_or_version_is_refused(tmp_path):
     records, layout = [record_of("viola")[0]], LAYOUTS["viola"]
     other = write_folder(tmp_path / "other", layout, records, "viola_again", "0.1.0")
-    with pytest.raises(DataFileError, match="holds the data set 'viola_again'; the row viola"):
+    with pytest.raises(DataFileError, match="holds the dataset 'viola_again'; the row viola"):
         OxeReader(TABLE["viola"], other)
     newer = write_folder(tmp_path / "newer", layout, records, "viola", "0.2.0")
     with pytest.raises(DataFileError, match="version 0.2.0 of viola; the row viola describes 0.1"):
@@ -199,7 +199,7 @@ def test_a_truncated_file_loses_only_what_is_behind_the_cut(tmp_path):
         reader.read(2)
 
 
-def test_a_data_set_whose_orders_its_joints_do_not_tell_is_refused_at_once(tmp_path):
+def test_a_dataset_whose_orders_its_joints_do_not_tell_is_refused_at_once(tmp_path):
     name = "furniture_bench_dataset"
     record, _ = record_of(name)
     still = {key: value[:1] for key, value in record.items() if key.startswith("steps/")}
@@ -214,7 +214,7 @@ def test_one_step_of_commands_that_are_reached_later_is_no_episode(tmp_path):
     short = {key: value[:1] for key, value in record.items() if key.startswith("steps/")}
     reader = OxeReader(row, written(tmp_path, name, [record, record | short]))
     assert len(reader.read(0)) == STEPS - 1
-    with pytest.raises(EpisodeError, match="it has no step whose pose is told"):
+    with pytest.raises(EpisodeError, match="it has no step whose pose is commanded"):
         reader.read(1)
 
 
@@ -261,5 +261,5 @@ def test_a_folder_that_calls_itself_otherwise_is_taken_if_the_table_knows_it(tmp
         folder = write_folder(tmp_path / name, LAYOUTS["droid"], records, name, "1.0.1")
         assert len(OxeReader(TABLE["droid"], folder).read(0)) == STEPS
     folder = write_folder(tmp_path / "other", LAYOUTS["droid"], records, "other", "1.0.1")
-    with pytest.raises(DataFileError, match="holds the data set 'other'.*also_called"):
+    with pytest.raises(DataFileError, match="holds the dataset 'other'.*also_called"):
         OxeReader(TABLE["droid"], folder)

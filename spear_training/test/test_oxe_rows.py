@@ -1,4 +1,4 @@
-"""Each of the 25 rows reads a motion that was written in its own data set's layout."""
+"""Each of the 25 rows reads a motion that was written in its own dataset's layout."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ SEVERAL = [name for name, row in TABLE.items() if len(row.unconfirmed) > 1]
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_a_motion_comes_back_from_its_data_set_s_own_layout(tmp_path, name):
+def test_a_motion_comes_back_from_its_dataset_s_own_layout(tmp_path, name):
     recipe, row = RECIPES[name], confirmed_table(tmp_path, name)[name]
     records, motions = zip(*(record_of(name, number) for number in range(2)), strict=True)
     reader = OxeReader(row, written(tmp_path, name, records))

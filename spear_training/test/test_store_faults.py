@@ -11,8 +11,7 @@ from store_fixture import MadeUp, finish_store, write_group
 from store_writing import content, groups_of, write_store
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.oxe.reader import NotSelected
-from spear_training.data.reader import DataFileError, EncodedVideo
+from spear_training.data.reader import DataFileError, EncodedVideo, NotSelected
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import begin_store, encode_jpeg, is_finished
 

@@ -11,8 +11,7 @@ from store_fixture import MadeUp, finish_store, made_store, write_group
 from spear_policy.inference.episode import EpisodeError
 from spear_policy.inference.image_geometry import plan_fit
 from spear_policy.shared.pages import svg_address
-from spear_training.data.oxe.reader import NotSelected
-from spear_training.data.reader import DataFileError
+from spear_training.data.reader import DataFileError, NotSelected
 from spear_training.data.report import (
     draw_ranges,
     fit_words,

@@ -1,4 +1,9 @@
-"""Episodes of a LeRobotDataset folder, whoever recorded it."""
+"""Episodes of a LeRobotDataset folder (v2.0, v2.1, v3.0), whoever recorded it.
+
+`LeRobotFolder` is what the meta files say; `LeRobotKeys` says which columns hold what, for no two
+labs name or write them alike; `EpisodeRows` and `Mp4Video` give the rows and the pictures of one
+episode out of files that may hold many; `LeRobotReader` makes Episodes of it all.
+"""
 
 import json
 from collections.abc import Mapping
@@ -10,32 +15,27 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 
 from spear_policy.inference.episode import Episode, EpisodeError, Video
 from spear_policy.shared.config import ConfigError, read_dataclass
-from spear_training.data.oxe import table as pose_rules
-from spear_training.data.oxe import table as rules
-from spear_training.data.oxe.poses import pose_keys, read_poses
-from spear_training.data.oxe.reader import gripper_keys, read_gripper, select, selector_keys
+from spear_training.data.oxe.reader import motion_keys, read_motion, select, selector_keys
 from spear_training.data.oxe.table import (
-    COMMANDS,
     DETECT,
-    FROM_COMMAND,
+    EXTERNAL,
     FROM_MEASURED,
-    OPENINGS,
-    POSES,
     REACHED,
-    SummedDeltas,
+    LinearGripper,
+    MatrixPose,
+    MotionRules,
+    QuaternionPose,
     plain,
-    tagged,
+    read_yaml,
 )
 from spear_training.data.reader import DataFileError, EncodedVideo
 from spear_training.data.store import format as layout
 from spear_training.data.store.format import (
     ACTION,
-    EXTERNAL,
     METADATA_PATH,
     PICTURE_SIZES,
     STAMP,
@@ -47,7 +47,265 @@ from spear_training.data.store.format import (
     read_store_metadata,
 )
 
-# The rows of one episode, out of a Parquet file that may hold many.
+# The meta files, the same for every version ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VideoPlace:
+    """The pictures of one camera in an episode: a file, and when in it they begin [s]."""
+
+    path: Path
+    from_s: float
+
+
+@dataclass(frozen=True)
+class EpisodeEntry:
+    """What the meta files say of one episode.
+
+    Attributes:
+        index: its number in the data, column episode_index.
+        length: its frames.
+        sentences: every sentence of it, in no certain order.
+        data_path: the Parquet file that holds its rows, and perhaps those of others.
+        videos: feature -> place, for cameras that are mp4.
+        more: what else the row of meta/episodes holds, v3.0 only.
+    """
+
+    index: int
+    length: int
+    sentences: tuple[str, ...]
+    data_path: Path
+    videos: Mapping[str, VideoPlace]
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class LeRobotFolder:
+    """The meta files of a folder.
+
+    Attributes:
+        root, version: the folder, and its "v2.0", "v2.1" or "v3.0".
+        fps: frames a second [1/s].
+        robot: what info.json calls it, or "".
+        features: name -> {"dtype", "shape", ...}.
+        tasks: number -> sentence.
+        episodes: an entry each, in order.
+
+    Raises:
+        DataFileError: a meta file is missing, damaged or of a version that is not read here.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        info = _json(self.root / layout.INFO_PATH)
+        try:
+            self.version = str(info["codebase_version"])
+            self.fps = float(info["fps"])
+            self.features = {name: dict(value) for name, value in info["features"].items()}
+            self.robot = str(info.get("robot_type") or "")
+            kinds = {name: value["dtype"] for name, value in self.features.items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataFileError(
+                f"{self.root / layout.INFO_PATH}: damaged or not LeRobot's info.json ({error!r})"
+            ) from None
+        if self.version not in (*layout.V2, layout.V3):
+            raise DataFileError(
+                f"{root}: is a LeRobotDataset {self.version}; {', '.join(layout.V2)}, {layout.V3} "
+                "are read: convert it with a lerobot that writes one of these"
+            )
+        if not self.fps > 0:
+            raise DataFileError(f"{self.root / layout.INFO_PATH}: fps is {self.fps}")
+        self.video_keys = tuple(name for name, kind in kinds.items() if kind == "video")
+        self.image_keys = tuple(name for name, kind in kinds.items() if kind == "image")
+        try:
+            load = _load_v3 if self.version == layout.V3 else _load_v2
+            self.tasks, episodes = load(self.root, info, self.video_keys)
+        except (KeyError, TypeError, IndexError) as error:
+            raise DataFileError(
+                f"{self.root}: a meta file lacks a part ({error!r}); copy the folder again"
+            ) from None
+        self.episodes = sorted(episodes, key=lambda entry: entry.index)
+
+
+def _load_v2(root: Path, info: dict, video_keys: tuple[str, ...]):
+    tasks_path = root / layout.V2_TASKS
+    lines = _json_lines(tasks_path) if tasks_path.exists() else []
+    tasks = {int(line["task_index"]): str(line["task"]) for line in lines}
+    data = info.get("data_path") or layout.V2_DATA
+    video = info.get("video_path") or layout.V2_VIDEO
+    episodes = []
+    for line in _json_lines(root / layout.V2_EPISODES):
+        index = int(line["episode_index"])
+        chunk = index // int(info.get("chunks_size", 1000))
+        place = {"episode_chunk": chunk, "episode_index": index}
+        videos = {
+            key: VideoPlace(root / _filled(video, place, video_key=key), 0.0) for key in video_keys
+        }
+        sentences = tuple(str(task) for task in line.get("tasks", ()))
+        path = root / _filled(data, place)
+        episodes.append(EpisodeEntry(index, int(line["length"]), sentences, path, videos))
+    return tasks, episodes
+
+
+def _load_v3(root: Path, info: dict, video_keys: tuple[str, ...]):
+    tasks_path = root / layout.V3_TASKS
+    tasks = {}
+    if tasks_path.exists():
+        table = _parquet(tasks_path)
+        # pandas wrote the sentences as its index, under whatever name that has.
+        (name, *_) = [name for name in table.column_names if name != "task_index"]
+        numbers, sentences = table["task_index"].to_pylist(), table[name].to_pylist()
+        tasks = dict(zip(numbers, map(str, sentences), strict=True))
+    data = info.get("data_path") or layout.V3_DATA
+    video = info.get("video_path") or layout.V3_VIDEO
+    paths = sorted((root / layout.V3_EPISODES_FOLDER).glob("*/*.parquet"))
+    if not paths:
+        raise DataFileError(
+            f"{root / layout.V3_EPISODES_FOLDER}: holds no episode list; copy the folder again"
+        )
+    episodes = []
+    for row in (row for path in paths for row in _parquet(path, without="stats/").to_pylist()):
+        videos = {
+            key: VideoPlace(
+                root / _filled(video, _place(row, f"videos/{key}"), video_key=key),
+                float(row[f"videos/{key}/from_timestamp"]),
+            )
+            for key in video_keys
+        }
+        index, length = int(row["episode_index"]), int(row["length"])
+        sentences = tuple(str(task) for task in row.get("tasks") or ())
+        path = root / _filled(data, _place(row, "data"))
+        episodes.append(EpisodeEntry(index, length, sentences, path, videos, row))
+    return tasks, episodes
+
+
+def _place(row: Mapping[str, Any], what: str) -> dict[str, int]:
+    return {name: int(row[f"{what}/{name}"]) for name in ("chunk_index", "file_index")}
+
+
+def _filled(template: str, place: Mapping[str, int], **more: str) -> str:
+    try:
+        return template.format(**place, **more)
+    except (KeyError, ValueError, IndexError) as error:
+        raise DataFileError(f"info.json: no path can be made of {template!r} ({error!r})") from None
+
+
+def _text(path: Path, hint: str = "copy it again") -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise DataFileError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
+
+
+def _json(path: Path) -> dict:
+    text = _text(path, "give the folder that holds meta/ and data/")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataFileError(f"{path}: damaged ({error}); copy it again") from None
+
+
+def _json_lines(path: Path) -> list[dict]:
+    lines = []
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        try:
+            lines += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise DataFileError(f"{path}: line {number} is damaged ({error})") from None
+    return lines
+
+
+def _parquet(path: Path, without: str | None = None) -> pa.Table:
+    """A whole file, but for the columns that begin with `without`."""
+    try:
+        names = pq.read_schema(path).names
+        kept = [name for name in names if without is None or not name.startswith(without)]
+        return pq.read_table(path, columns=kept)
+    except (OSError, pa.ArrowException) as error:
+        raise DataFileError(f"{path}: cannot be read ({error}); copy it again") from None
+
+
+# Which columns hold what ----------------------------------------------------------------------
+
+# Datasets that many people use, by the name to give instead of a file.
+PRESETS = {"droid": Path(__file__).with_name("droid_keys.yaml")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotKeys(MotionRules):
+    """Which columns hold what; the rules are those of the mixture table, see oxe/table.py.
+
+    Attributes:
+        cameras: our name -> the feature of its pictures; "external" must be there.
+        sentences: text columns with sentences besides the dataset's task.
+        stamps: column of true stamps [s]; "" for LeRobot's `timestamp`.
+        conditions: all must hold in an episode's first row, or the episode is left out.
+        robot: which robot moved; "" for what info.json says.
+        native_aspects: camera -> (width, height) of the scene, for pictures that were squashed to
+            another shape.
+    """
+
+    cameras: Mapping[str, str]
+    sentences: tuple[str, ...] = ()
+    stamps: str = ""
+    robot: str = ""
+    native_aspects: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if EXTERNAL not in self.cameras:
+            raise ConfigError(f"cameras must name the feature of {EXTERNAL!r}")
+        for name in self.missing():
+            raise ConfigError(f"it lacks the field {name!r}")
+        for where in ("pose", "command", "gripper_opening", "gripper_command"):
+            rule = getattr(self, where)
+            for name in ("order", "axes"):
+                if getattr(rule, name, None) == DETECT and not isinstance(rule, MatrixPose):
+                    raise ConfigError(f"{where}.{name} is {DETECT!r}: state it")
+            if getattr(rule, "timing", "same") != "same":
+                raise ConfigError(f"{where}.timing is {rule.timing!r}: only 'same' is read here")
+        for name, sides in self.native_aspects.items():
+            if name not in self.cameras:
+                raise ConfigError(f"native_aspects has {name!r}, which is no camera")
+            if len(sides) != 2 or min(sides) <= 0:
+                raise ConfigError(f"native_aspects.{name} must be width and height, like [4, 3]")
+
+    def native_aspect(self, camera: str) -> float | None:
+        """Width over height of the scene; None where the stored pixels are square."""
+        width, height = self.native_aspects.get(camera, (None, 1.0))
+        return width and width / height
+
+
+def store_keys(metadata: StoreMetadata) -> LeRobotKeys:
+    """The keys of a store of our own."""
+    commanded = metadata.action_from == "commanded"
+    gripper_commanded = metadata.gripper_from == "commanded"
+    linear = {"first_column": 7, "closed_at": 0.0, "open_at": 1.0}
+    return LeRobotKeys(
+        cameras={name: picture_column(name) for name in metadata.camera_names},
+        pose=QuaternionPose(key=STATE, order="xyzw"),
+        command=QuaternionPose(key=ACTION, order="xyzw") if commanded else REACHED,
+        gripper_opening=LinearGripper(key=STATE, **linear),
+        gripper_command=LinearGripper(key=ACTION, **linear) if gripper_commanded else FROM_MEASURED,
+        stamps=STAMP,
+        robot=metadata.robot,
+    )
+
+
+def load_keys(name: str | Path) -> LeRobotKeys:
+    """The keys of a preset, or of a user's YAML file.
+
+    Raises:
+        DataFileError: the file is missing or no YAML, or a field is unknown, missing or
+            impossible; it is named.
+    """
+    path = PRESETS.get(str(name), Path(name))
+    values = read_yaml(path, f"; give a YAML file, or a preset: {', '.join(PRESETS)}")
+    try:
+        return read_dataclass(LeRobotKeys, values, "keys")
+    except ConfigError as error:
+        raise DataFileError(f"{path}: {error}") from None
+
+
+# The rows of one episode ----------------------------------------------------------------------
 
 
 class EpisodeRows:
@@ -145,345 +403,7 @@ def _plain(values: pa.Array, name: str, where: str) -> NDArray:
     raise DataFileError(f"{where}: column {name} is {kind}, neither numbers nor text")
 
 
-# What the meta files of a LeRobotDataset folder say, the same for v2.0, v2.1 and v3.0.
-
-
-@dataclass(frozen=True)
-class VideoPlace:
-    """The pictures of one camera in an episode: a file, and when in it they begin [s]."""
-
-    path: Path
-    from_s: float
-
-
-@dataclass(frozen=True)
-class EpisodeEntry:
-    """What the meta files say of one episode.
-
-    Attributes:
-        index: its number in the data, column episode_index.
-        length: its frames.
-        sentences: every sentence of it, in no certain order.
-        data_path: the Parquet file that holds its rows, and perhaps those of others.
-        videos: feature -> place, for cameras that are mp4.
-        more: what else the row of meta/episodes holds, v3.0 only.
-    """
-
-    index: int
-    length: int
-    sentences: tuple[str, ...]
-    data_path: Path
-    videos: Mapping[str, VideoPlace]
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-
-class LeRobotFolder:
-    """The meta files of a folder.
-
-    Attributes:
-        root, version: the folder, and its "v2.0", "v2.1" or "v3.0".
-        fps: frames a second [1/s].
-        robot: what info.json calls it, or "".
-        features: name -> {"dtype", "shape", ...}.
-        tasks: number -> sentence.
-        episodes: an entry each, in order.
-
-    Raises:
-        DataFileError: a meta file is missing, damaged or of a version that is not read here.
-    """
-
-    def __init__(self, root: str | Path):
-        self.root = Path(root)
-        info = _json(self.root / layout.INFO_PATH)
-        try:
-            self.version = str(info["codebase_version"])
-            _judge_version(self.root, self.version)
-            self.fps = float(info["fps"])
-            self.features = {name: dict(value) for name, value in info["features"].items()}
-            self.robot = str(info.get("robot_type") or "")
-            kinds = {name: value["dtype"] for name, value in self.features.items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, DataFileError):
-                raise
-            raise DataFileError(
-                f"{self.root / layout.INFO_PATH}: damaged or not LeRobot's info.json ({error!r})"
-            ) from None
-        if not self.fps > 0:
-            raise DataFileError(f"{self.root / layout.INFO_PATH}: fps is {self.fps}")
-        self.video_keys = tuple(name for name, kind in kinds.items() if kind == "video")
-        self.image_keys = tuple(name for name, kind in kinds.items() if kind == "image")
-        try:
-            load = _load_v3 if self.version == layout.V3 else _load_v2
-            self.tasks, self.episodes = load(self.root, info, self.video_keys)
-        except (KeyError, TypeError, IndexError) as error:
-            raise DataFileError(
-                f"{self.root}: a meta file lacks a part ({error!r}); copy the folder again"
-            ) from None
-
-
-def _judge_version(root: Path, version: str) -> None:
-    if version == layout.V3 or version in layout.V2:
-        return
-    known = ", ".join((*layout.V2, layout.V3))
-    raise DataFileError(
-        f"{root}: is a LeRobotDataset {version}; {known} are read: convert it with a lerobot that "
-        "writes one of these"
-    )
-
-
-def _load_v2(root: Path, info: dict, video_keys: tuple[str, ...]):
-    tasks_path = root / layout.V2_TASKS
-    lines = _json_lines(tasks_path) if tasks_path.exists() else []
-    tasks = {int(line["task_index"]): str(line["task"]) for line in lines}
-    data, video = info.get("data_path") or layout.V2_DATA, info.get("video_path")
-    episodes = []
-    for line in sorted(_json_lines(root / layout.V2_EPISODES), key=lambda e: e["episode_index"]):
-        index = int(line["episode_index"])
-        place = {"episode_chunk": index // int(info.get("chunks_size", 1000))}
-        place["episode_index"] = index
-        videos = {
-            key: VideoPlace(root / _filled(video or layout.V2_VIDEO, place, video_key=key), 0.0)
-            for key in video_keys
-        }
-        sentences = tuple(str(task) for task in line.get("tasks", ()))
-        path = root / _filled(data, place)
-        episodes.append(EpisodeEntry(index, int(line["length"]), sentences, path, videos))
-    return tasks, episodes
-
-
-def _load_v3(root: Path, info: dict, video_keys: tuple[str, ...]):
-    tasks_path = root / layout.V3_TASKS
-    tasks = {}
-    if tasks_path.exists():
-        table = _table(tasks_path, None)
-        # pandas wrote the sentences as its index, under whatever name that has.
-        names = [name for name in table.column_names if name != "task_index"]
-        sentences = table[names[0]].to_pylist()
-        tasks = dict(zip(table["task_index"].to_pylist(), map(str, sentences), strict=True))
-    data = info.get("data_path") or layout.V3_DATA
-    video = info.get("video_path") or layout.V3_VIDEO
-    folder = root / layout.V3_EPISODES_FOLDER
-    paths = sorted(folder.glob("*/*.parquet"))
-    if not paths:
-        raise DataFileError(f"{folder}: holds no episode list; copy the folder again")
-    episodes = []
-    for path in paths:
-        names = [name for name in _schema(path).names if not name.startswith("stats/")]
-        for row in _table(path, names).to_pylist():
-            videos = {
-                key: VideoPlace(
-                    root / _filled(video, _place(row, f"videos/{key}"), video_key=key),
-                    float(row[f"videos/{key}/from_timestamp"]),
-                )
-                for key in video_keys
-            }
-            episodes.append(
-                EpisodeEntry(
-                    int(row["episode_index"]),
-                    int(row["length"]),
-                    tuple(str(task) for task in row.get("tasks") or ()),
-                    root / _filled(data, _place(row, "data")),
-                    videos,
-                    row,
-                )
-            )
-    return tasks, sorted(episodes, key=lambda entry: entry.index)
-
-
-def _place(row: Mapping[str, Any], what: str) -> dict[str, int]:
-    return {name: int(row[f"{what}/{name}"]) for name in ("chunk_index", "file_index")}
-
-
-def _filled(template: str, place: Mapping[str, int], **more: str) -> str:
-    try:
-        return template.format(**place, **more)
-    except (KeyError, ValueError, IndexError) as error:
-        raise DataFileError(f"info.json: no path can be made of {template!r} ({error!r})") from None
-
-
-def _json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise DataFileError(
-            f"{path}: cannot be read ({error.strerror}); give the folder that holds meta/ and data/"
-        ) from None
-    except ValueError as error:
-        raise DataFileError(f"{path}: damaged ({error}); copy it again") from None
-
-
-def _json_lines(path: Path) -> list[dict]:
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise DataFileError(f"{path}: cannot be read ({error.strerror}); copy it again") from None
-    lines = []
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            lines += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            raise DataFileError(f"{path}: line {number} is damaged ({error})") from None
-    return lines
-
-
-def _schema(path: Path) -> pa.Schema:
-    return _parquet(path, lambda: pq.read_schema(path))
-
-
-def _table(path: Path, columns: list[str] | None) -> pa.Table:
-    return _parquet(path, lambda: pq.read_table(path, columns=columns))
-
-
-def _parquet(path: Path, read):
-    try:
-        return read()
-    except (OSError, pa.ArrowException) as error:
-        raise DataFileError(f"{path}: cannot be read ({error}); copy it again") from None
-
-
-# Which columns of a LeRobotDataset hold what: no two labs name or write them alike.
-
-
-# Data sets that many people use, by the name to give instead of a file.
-PRESETS = {"droid": Path(__file__).with_name("droid_keys.yaml")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeRobotKeys:
-    """Where things are. The rules are those of the mixture table; see oxe/rules.py.
-
-    Attributes:
-        cameras: our name -> the feature of its pictures; "external" must be there.
-        pose: measured pose of the end effector.
-        command: where it was told to be, or REACHED.
-        gripper_opening: measured, or FROM_COMMAND where nothing measures it.
-        gripper_command: what it was told, or FROM_MEASURED.
-        sentences: text columns with sentences besides the data set's task.
-        stamps: column of true stamps [s]; "" for LeRobot's `timestamp`.
-        conditions: all must hold in an episode's first row, or the episode is left out.
-        robot: which robot moved; "" for what info.json says.
-        native_aspects: camera -> width over height of the scene, for pictures that were squashed
-            to another shape; [4, 3] in YAML.
-    """
-
-    cameras: Mapping[str, str]
-    pose: pose_rules.PoseRule
-    command: pose_rules.PoseRule | str
-    gripper_opening: rules.LinearGripper | rules.ConstantGripper | str
-    gripper_command: rules.LinearGripper | rules.ConstantGripper | rules.GripperEvents | str
-    sentences: tuple[str, ...] = ()
-    stamps: str = ""
-    conditions: tuple[rules.Condition, ...] = ()
-    robot: str = ""
-    native_aspects: Mapping[str, float] = field(default_factory=dict)
-
-
-def store_keys(metadata: StoreMetadata) -> LeRobotKeys:
-    """The keys of a store of our own."""
-    commanded = metadata.action_from == "commanded"
-    told = metadata.gripper_from == "commanded"
-    linear = {"first_column": 7, "closed_at": 0.0, "open_at": 1.0}
-    return LeRobotKeys(
-        cameras={name: picture_column(name) for name in metadata.camera_names},
-        pose=pose_rules.QuaternionPose(key=STATE, order="xyzw"),
-        command=pose_rules.QuaternionPose(key=ACTION, order="xyzw") if commanded else REACHED,
-        gripper_opening=rules.LinearGripper(key=STATE, **linear),
-        gripper_command=rules.LinearGripper(key=ACTION, **linear) if told else FROM_MEASURED,
-        stamps=STAMP,
-        robot=metadata.robot,
-    )
-
-
-def load_keys(name: str | Path) -> LeRobotKeys:
-    """The keys of a preset, or of a user's YAML file.
-
-    Raises:
-        DataFileError: the file is missing or no YAML, or an entry is unknown, missing or
-            impossible; it is named.
-    """
-    path = PRESETS.get(str(name), Path(name))
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise DataFileError(
-            f"{path}: cannot be read ({error.strerror}); give a YAML file, or a preset: "
-            f"{', '.join(PRESETS)}"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataFileError(f"{path}: not a YAML file ({error})") from None
-    try:
-        return read_keys(values)
-    except ConfigError as error:
-        raise DataFileError(f"{path}: {error}") from None
-
-
-def read_keys(values: Any) -> LeRobotKeys:
-    """The keys from plain values, as YAML gives them.
-
-    Raises:
-        ConfigError: an unknown, missing or impossible entry; it is named.
-    """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"the keys are {values!r}: they must be named entries")
-    of_rules = {
-        "pose": tagged(POSES),
-        "command": tagged(POSES, REACHED),
-        "gripper_opening": tagged(OPENINGS, FROM_COMMAND),
-        "gripper_command": tagged(COMMANDS, FROM_MEASURED),
-    }
-    wanting = sorted({"cameras", *of_rules} - set(values))
-    if wanting:
-        raise ConfigError(f"the entry {wanting[0]!r} is missing")
-    cameras = values["cameras"]
-    if not isinstance(cameras, Mapping) or EXTERNAL not in cameras:
-        raise ConfigError(f"cameras are {cameras!r}: name the feature of {EXTERNAL!r} at least")
-    parts = {name: _checked(read(values[name], name), name) for name, read in of_rules.items()}
-    parts["cameras"] = {str(name): str(key) for name, key in cameras.items()}
-    parts["native_aspects"] = _aspects(values.get("native_aspects", {}), cameras)
-    plain = {key: value for key, value in values.items() if key not in parts}
-    return LeRobotKeys(**parts, **vars(read_dataclass(_Plain, plain, "keys")))
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """The entries that are no rules."""
-
-    sentences: tuple[str, ...] = ()
-    stamps: str = ""
-    conditions: tuple[rules.Condition, ...] = ()
-    robot: str = ""
-
-
-def _checked(rule: Any, where: str) -> Any:
-    """The rule, or the word in its place, if it is one that is read here."""
-    if isinstance(rule, str):
-        return rule
-    for path in rules.missing(rule, where):
-        raise ConfigError(f"the entry {path!r} is missing")
-    for name in ("order", "axes"):
-        if getattr(rule, name, None) == DETECT and not isinstance(rule, pose_rules.MatrixPose):
-            raise ConfigError(f"{where}.{name} is {DETECT!r}: state it")
-    if getattr(rule, "timing", "same") != "same":
-        raise ConfigError(f"{where}.timing is {rule.timing!r}: only 'same' is read here")
-    return rule
-
-
-def _aspects(values: Any, cameras: Mapping[str, str]) -> dict[str, float]:
-    if not isinstance(values, Mapping) or not set(values) <= set(cameras):
-        raise ConfigError(f"native_aspects are {values!r}: give one by camera, like [4, 3]")
-    aspects = {}
-    for name, value in values.items():
-        try:
-            width, height = (float(side) for side in value)
-            aspects[str(name)] = width / height
-        except (TypeError, ValueError, ZeroDivisionError):
-            raise ConfigError(
-                f"native_aspects.{name} is {value!r}: it must be width and height, like [4, 3]"
-            ) from None
-    return aspects
-
-
-# Pictures of one episode out of an mp4, which may hold those of many.
+# The pictures of one episode out of an mp4 ----------------------------------------------------
 
 
 class Mp4Video:
@@ -564,7 +484,7 @@ class Mp4Video:
             ) from None
         raise DataFileError(
             f"{self._path}: has no picture at {wanted_s:.3f} s (step {step}), the next is at "
-            f"{frame.time:.3f} s; its frame rate is not the data set's fps"
+            f"{frame.time:.3f} s; its frame rate is not the dataset's fps"
         )
 
     def _seek(self, wanted_s: float) -> None:
@@ -573,8 +493,7 @@ class Mp4Video:
         self._frames = self._container.decode(self._stream)
 
 
-# Episodes of a LeRobotDataset folder, whoever recorded it.
-
+# Episodes -------------------------------------------------------------------------------------
 
 # LeRobot's own stamps are frame_index / fps in float32; nearer than this they are taken for that.
 STAMP_ROUNDING_S = 1e-3
@@ -588,8 +507,6 @@ class LeRobotReader:
     Attributes:
         folder: its meta files.
         keys: which columns hold what.
-        state_known, action_from, gripper_from, control_hz: what holds for every episode, in the
-            words of a store's metadata.
 
     Raises:
         DataFileError: the folder cannot be used, or lacks a column that the keys name.
@@ -630,26 +547,9 @@ class LeRobotReader:
         return self._metadata.name if self._metadata else self.folder.root.resolve().name
 
     @property
-    def control_hz(self) -> float:
-        """Frames a second."""
-        return self.folder.fps
-
-    @property
     def state_known(self) -> bool:
         """False where poses are sums of deltas."""
-        if self._metadata:
-            return self._metadata.state_known
-        return not isinstance(self.keys.pose, SummedDeltas)
-
-    @property
-    def action_from(self) -> str:
-        """Whether episodes have commanded poses: "commanded", or else "reached"."""
-        return "reached" if self.keys.command == REACHED else "commanded"
-
-    @property
-    def gripper_from(self) -> str:
-        """Whether episodes have gripper commands: "commanded", or else "measured"."""
-        return "measured" if self.keys.gripper_command == FROM_MEASURED else "commanded"
+        return (self._metadata or self.keys).state_known
 
     def __len__(self) -> int:
         return len(self.folder.episodes)
@@ -681,9 +581,7 @@ class LeRobotReader:
         keys = self.keys
         steps = {name: column_values(table, name, where) for name in self._numbers}
         select(keys.conditions, {key: steps[key][0] for key in selector_keys(keys.conditions)})
-        poses = read_poses(keys.pose, steps)
-        command_poses = None if keys.command == REACHED else read_poses(keys.command, steps)
-        openings, gripper_commands = read_gripper(keys, steps, len(poses))
+        poses, command_poses, openings, gripper_commands = read_motion(keys, steps)
         instruction, *others = self._sentences(entry, steps)
         stamps_s = self._stamps_s(steps)
         source = {"dataset": self.name, "index": str(entry.index)}
@@ -746,14 +644,13 @@ class LeRobotReader:
 
 def _number_columns(keys: LeRobotKeys) -> tuple[str, ...]:
     """The columns that an episode is read from, besides its pictures."""
-    command = () if keys.command == REACHED else pose_keys(keys.command)
     stamps = [keys.stamps] if keys.stamps else []
     always = ("timestamp", "frame_index", "task_index")
-    found = [*pose_keys(keys.pose), *command, *gripper_keys(keys), *keys.sentences, *stamps]
-    return tuple(dict.fromkeys([*found, *selector_keys(keys.conditions), *always]))
+    named = [*motion_keys(keys), *keys.sentences, *stamps, *selector_keys(keys.conditions)]
+    return tuple(dict.fromkeys([*named, *always]))
 
 
-# What a LeRobotDataset makes a store say about itself.
+# What a store says about itself ---------------------------------------------------------------
 
 
 def store_metadata(reader: LeRobotReader) -> StoreMetadata:
@@ -762,14 +659,14 @@ def store_metadata(reader: LeRobotReader) -> StoreMetadata:
     return StoreMetadata(
         name=reader.name,
         robot=keys.robot or reader.folder.robot or "unknown",
-        control_hz=reader.control_hz,
+        control_hz=reader.folder.fps,
         cameras=tuple(
-            CameraMetadata(name, keys.native_aspects.get(name))
+            CameraMetadata(name, keys.native_aspect(name))
             for name in PICTURE_SIZES
             if name in keys.cameras
         ),
-        action_from=reader.action_from,
-        gripper_from=reader.gripper_from,
+        action_from=keys.action_from,
+        gripper_from=keys.gripper_from,
         state_known=reader.state_known,
         reader=f"LeRobotDataset {reader.folder.version}",
         source={

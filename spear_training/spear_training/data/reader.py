@@ -11,7 +11,11 @@ from spear_policy.inference.episode import Episode, EpisodeError
 
 
 class DataFileError(ValueError):
-    """A data file or folder cannot be used; the text names it, the place in it and the mend."""
+    """A data file or folder cannot be used; the text names it, the place in it and the fix."""
+
+
+class NotSelected(EpisodeError):
+    """The episode is sound, but the reader's rules do not take it; the text says why."""
 
 
 class EpisodeReader(Protocol):
@@ -29,13 +33,13 @@ class EpisodeReader(Protocol):
 
         Raises:
             DataFileError: the file is damaged there.
+            NotSelected: the reader's rules do not take it.
             EpisodeError: what is in the file is no usable episode.
             IndexError: no such number.
         """
 
 
-# Pictures that stay encoded until somebody looks at them.
-
+# Pictures that stay encoded until they are asked for -----------------------------------------
 
 Decode = Callable[[Any], NDArray[np.uint8]]
 

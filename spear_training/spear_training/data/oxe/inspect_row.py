@@ -1,4 +1,4 @@
-"""What the numbers of a data set look like: by this a person confirms an entry of the table."""
+"""What the numbers of a dataset look like: by this a person confirms an entry of the table."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import EpisodeError
 from spear_training.data.oxe.poses import Steps, needs_detection, wander_deg
-from spear_training.data.oxe.reader import NotSelected, select, selector_keys
+from spear_training.data.oxe.reader import select, selector_keys
 from spear_training.data.oxe.table import (
     Condition,
     LinearGripper,
@@ -21,7 +21,7 @@ from spear_training.data.oxe.table import (
     find_row,
     load_table,
 )
-from spear_training.data.reader import DataFileError
+from spear_training.data.reader import DataFileError, NotSelected
 from spear_training.data.rlds import RldsEpisode, RldsFolder
 
 EXAMPLE = """\

@@ -1,4 +1,4 @@
-"""End-effector poses from however a data set writes them.
+"""End-effector poses from however a dataset writes them.
 
 What comes out is (T, 7): position [m] and orientation xyzw in the robot's base frame. Numbers that
 mean no pose raise an EpisodeError that names the feature and the step.
@@ -93,7 +93,7 @@ def _judge(joints: NDArray) -> None:
         )
 
 
-# End-effector poses from however a data set writes them.
+# End-effector poses from however a dataset writes them.
 
 
 Steps = Mapping[str, NDArray]
@@ -147,7 +147,7 @@ def numbers(columns: Columns, steps: Steps, count: int) -> NDArray:
     if values.shape[1] < count:
         raise EpisodeError(
             f"{columns.key} has {values.shape[1]} numbers from column {columns.first_column} on, "
-            f"not {count}; the data set is not the one that the table describes"
+            f"not {count}; the dataset is not the one that the table describes"
         )
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
@@ -231,7 +231,7 @@ def _summed(rule: SummedDeltas, steps: Steps) -> NDArray:
     return poses
 
 
-# Which order or axes a data set writes its rotations in, told by the arm's joint angles.
+# Which order or axes a dataset writes its rotations in, told by the arm's joint angles.
 
 
 QUATERNION_ORDERS = ("xyzw", "wxyz")

@@ -1,4 +1,9 @@
-"""Episodes of any row of the mixture table, from the RLDS files of its data set."""
+"""Episodes of any row of the mixture table, from the RLDS files of its dataset.
+
+`OxeReader` reads the episodes. Below it is what it reads them by: motion (poses and gripper, which
+the LeRobot reader shares), sentences, the choice of episodes, and pictures. `store_metadata` is
+what a row makes a store say about itself.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from spear_policy.geometry.poses import GRIPPER_CLOSED, GRIPPER_OPEN
 from spear_policy.inference.episode import Episode, EpisodeError, Video
 from spear_training.data.oxe import poses as rotation_order
-from spear_training.data.oxe.poses import Steps, from_euler, pose_keys, read_poses
+from spear_training.data.oxe.poses import Steps, pose_keys, read_poses
 from spear_training.data.oxe.table import (
+    EXTERNAL,
     FROM_COMMAND,
     FROM_MEASURED,
     REACHED,
@@ -25,75 +31,244 @@ from spear_training.data.oxe.table import (
     GripperEvents,
     Language,
     LinearGripper,
+    MotionRules,
     PoseRule,
     Row,
     Subset,
-    SummedDeltas,
     load_table,
     plain,
 )
-from spear_training.data.reader import DataFileError, EncodedVideo
+from spear_training.data.reader import DataFileError, EncodedVideo, NotSelected
 from spear_training.data.rlds import STEPS, FeatureSpec, RldsEpisode, RldsFolder
 from spear_training.data.store.format import PICTURE_SIZES, CameraMetadata, StoreMetadata
 
-# The pictures of an episode: decoded one by one, always RGB, black cameras left out.
+FILE_PATH = "episode_metadata/file_path"
 
 
-def open_camera(camera: Camera, pictures: list[bytes], spec: FeatureSpec) -> Video | None:
-    """The pictures of one camera, or None where every one is black: the episode lacks the camera.
+class OxeReader:
+    """The episodes of one dataset by its row of the mixture table; see EpisodeReader.
 
-    Raises:
-        EpisodeError: a picture that had to be looked at is damaged; further ones raise it when
-            they are asked for.
-    """
-    try:
-        video = EncodedVideo(pictures, partial(_decode, spec, camera.channels == "bgr"))
-        return None if _is_black(video) else video
-    except EpisodeError as error:
-        raise EpisodeError(f"{camera.key}: {error}") from None
+    Episodes that the row does not take raise NotSelected. Where the row leaves the order of its
+    rotations to the data, some episodes are read at once to find it.
 
-
-def decoded(video: Video) -> NDArray[np.uint8]:
-    """(T, H, W, 3): all of it at once. Raises EpisodeError."""
-    return np.stack([video[step] for step in range(len(video))])
-
-
-def _decode(spec: FeatureSpec, swapped: bool, data: bytes) -> NDArray[np.uint8]:
-    picture = spec.picture(data)
-    # "swapped" says that what the file calls red is blue.
-    return np.ascontiguousarray(picture[..., ::-1] if swapped else picture)
-
-
-def _is_black(video: Video) -> bool:
-    # A camera that is there shows something in its first picture, so one is looked at mostly.
-    return not any(video[step].any() for step in range(len(video)))
-
-
-# Gripper openings and commands, 0 closed .. 1 open, from however a data set writes them.
-
-
-def gripper_keys(row: Row) -> tuple[str, ...]:
-    """The features of a step that `read_gripper` needs."""
-    both = (row.gripper_opening, row.gripper_command)
-    return tuple(rule.key for rule in both if isinstance(rule, Columns))
-
-
-def read_gripper(row: Row, steps: Steps, count: int) -> tuple[NDArray, NDArray | None]:
-    """Measured openings (count,) and commands (count,), or None where no command is recorded.
-
-    Where nothing measures the gripper, it is taken to be where the command tells it to be.
+    Attributes:
+        row: the rules, with every order decided.
+        row_hash: of the row as it stands in the table.
 
     Raises:
-        EpisodeError: a number is not finite, or none that the gripper can have.
+        DataFileError: the folder cannot be used or holds another dataset, the row has
+            unconfirmed facts or no such subset, or the data do not tell the order of rotations.
     """
-    openings = None
-    if row.gripper_opening != FROM_COMMAND:
-        openings = _read(row.gripper_opening, steps, count)
-    commands = None
-    if isinstance(row.gripper_command, GripperEvents):
-        commands = follow_events(row.gripper_command, steps, openings)
-    elif row.gripper_command != FROM_MEASURED:
-        commands = _read(row.gripper_command, steps, count)
+
+    def __init__(
+        self,
+        row: Row,
+        path: str | Path,
+        split: str = "train",
+        *,
+        subset: str | None = None,
+        lazy_images: bool = True,
+        any_name: bool = False,
+    ):
+        """Open a folder.
+
+        Args:
+            row: of the mixture table.
+            path: folder with dataset_info.json, features.json and the TFRecord files.
+            split: of the dataset.
+            subset: one of the row's `subsets`, or None for all.
+            lazy_images: leave pictures encoded until they are asked for.
+            any_name: take the folder whatever its dataset_info.json calls it.
+        """
+        row.require_confirmed()
+        self._folder = RldsFolder(path, split)
+        if not any_name:
+            _check_source(row, self._folder)
+        asked = row.require_subset(subset) if subset else None
+        self._subsets = tuple(part for part in (row.subset, asked) if part)
+        self._selectors = (*row.conditions, *self._subsets)
+        self._lazy_images = lazy_images
+        self._where = f"row {row.name}"
+        self.row, self.row_hash = row, row.hash
+        self.row = replace(row, pose=self._decided("pose"), command=self._decided("command"))
+        self._keys = self._needed_keys()
+
+    @property
+    def name(self) -> str:
+        """Dataset, subset and split."""
+        subsets = [each.name for each in self._subsets]
+        return "-".join([self._folder.name, *subsets, self._folder.split])
+
+    @property
+    def subset(self) -> Subset | None:
+        """The part of the dataset that is taken, or None for all of it."""
+        return self._subsets[-1] if self._subsets else None
+
+    @property
+    def dataset_version(self) -> dict[str, str]:
+        """Name, version and split of the dataset."""
+        folder = self._folder
+        return {"dataset": folder.name, "version": folder.version, "split": folder.split}
+
+    def __len__(self) -> int:
+        return len(self._folder)
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`.
+
+        Raises:
+            NotSelected: the row does not take it.
+            DataFileError, EpisodeError, IndexError: see EpisodeReader.
+        """
+        record = self._folder.read(index, self._keys, decode_images=False)
+        try:
+            select(self._selectors, record.metadata)
+            return self._episode(record, index)
+        except EpisodeError as error:
+            raise type(error)(f"{self._where}: {record.where}: {error}") from None
+
+    def _episode(self, record: RldsEpisode, index: int) -> Episode:
+        row, steps = self.row, record.steps
+        drop = row.pose.timing == "next"
+        if len(steps[row.language.keys[0]]) <= drop:
+            raise EpisodeError("it has no step" + " whose pose is commanded" * drop)
+        poses, commands, openings, gripper_commands = read_motion(row, steps)
+        instruction, *others = read_sentences(row.language, steps)
+        kept = slice(1, None) if drop else slice(None)
+        return Episode(
+            stamps_s=np.arange(len(poses) - drop) / row.control_hz,
+            poses=poses[:-1] if drop else poses,
+            command_poses=None if commands is None else commands[kept],
+            gripper_openings=openings[kept],
+            gripper_commands=None if gripper_commands is None else gripper_commands[kept],
+            instruction=instruction,
+            other_instructions=tuple(others),
+            images=self._videos(steps, kept),
+            state_known=row.state_known,
+            robot=row.robot,
+            source=self._source(record, index),
+            notes=self._notes(),
+        )
+
+    def _videos(self, steps: Steps, kept: slice) -> dict[str, Video]:
+        videos = {}
+        for name, camera in self.row.cameras.items():
+            spec = self._folder.features[STEPS + camera.key]
+            video = open_camera(camera, steps[camera.key][kept], spec)
+            if video is not None:
+                videos[name] = video if self._lazy_images else decoded(video)
+            elif name == EXTERNAL:
+                key = camera.key.rsplit("/", 1)[-1]
+                raise EpisodeError(f"{key} is black in every step")
+        return videos
+
+    def _source(self, record: RldsEpisode, index: int) -> dict[str, str]:
+        source = {**self.dataset_version, "index": str(index), "row": self.row.name}
+        if FILE_PATH in record.metadata:
+            source["recorded_as"] = str(record.metadata[FILE_PATH])
+        return source
+
+    def _notes(self) -> str:
+        notes = ["Stamps are counted, not recorded."]
+        for name, camera in self.row.cameras.items():
+            if camera.native_aspect:
+                width, height = camera.native_aspect
+                notes.append(f"Pictures of {name} are stored squashed, from {width}x{height}.")
+        if not self.row.state_known:
+            notes.append("Poses are sums of commanded deltas from the identity.")
+        if self.row.pose.timing == "next":
+            notes.append("Poses are the commands of the step before; the first step is left out.")
+        return " ".join(notes)
+
+    def _needed_keys(self) -> tuple[str, ...]:
+        row = self.row
+        of_step = [
+            *motion_keys(row),
+            *row.language.keys,
+            *(camera.key for camera in row.cameras.values()),
+        ]
+        named = [FILE_PATH] if FILE_PATH in self._folder.features else []
+        of_episode = [*selector_keys(self._selectors), *named]
+        return tuple(dict.fromkeys([*(STEPS + key for key in of_step), *of_episode]))
+
+    def _decided(self, entry: str) -> PoseRule | str:
+        rule = getattr(self.row, entry)
+        if not rotation_order.needs_detection(rule):
+            return rule
+        return rotation_order.decide(rule, self._some(rule), f"{self._where}: {entry}")
+
+    def _some(self, rule: PoseRule) -> Iterator[Steps]:
+        """Numbers of some episodes, evenly over the split; damaged ones are passed over."""
+        keys = [STEPS + key for key in rotation_order.detection_keys(rule)]
+        count = min(len(self), rotation_order.EPISODES)
+        for index in np.linspace(0, len(self) - 1, count).round().astype(int):
+            try:
+                yield self._folder.read(int(index), keys).steps
+            except DataFileError:
+                continue
+
+
+def _check_source(row: Row, folder: RldsFolder) -> None:
+    if folder.name not in (row.source.name, *row.source.also_called):
+        raise DataFileError(
+            f"{folder.path}: holds the dataset {folder.name!r}; the row {row.name} describes "
+            f"{row.source.name!r}: name the row that fits the folder, or, if it is the same data, "
+            "add the name in a table of your own (source: {also_called: [...]})"
+        )
+    if folder.version not in row.source.versions:
+        known = ", ".join(row.source.versions)
+        raise DataFileError(
+            f"{folder.path}: version {folder.version} of {folder.name}; the row {row.name} "
+            f"describes {known}: if the layout is the same, add the version in a table of your own "
+            "(source: {versions: [...]})"
+        )
+
+
+class BridgeReader(OxeReader):
+    """The episodes of a BridgeData V2 folder in RLDS form, pictures decoded; see OxeReader.
+
+    Raises:
+        DataFileError: the folder cannot be used.
+    """
+
+    def __init__(self, path: str | Path, split: str = "train"):
+        super().__init__(load_table()["bridge"], path, split, lazy_images=False, any_name=True)
+
+
+# Motion: poses and gripper --------------------------------------------------------------------
+
+
+def motion_keys(rules: MotionRules) -> tuple[str, ...]:
+    """The features of a step that `read_motion` needs."""
+    command = () if rules.command == REACHED else pose_keys(rules.command)
+    both = (rules.gripper_opening, rules.gripper_command)
+    grippers = [rule.key for rule in both if isinstance(rule, Columns)]
+    return tuple(dict.fromkeys([*pose_keys(rules.pose), *command, *grippers]))
+
+
+def read_motion(rules: MotionRules, steps: Steps):
+    """Poses (T, 7), commanded poses or None, openings (T,), gripper commands or None.
+
+    None stands for what is not recorded. Openings are 0 closed .. 1 open; where nothing measures
+    the gripper, it is taken to be where the command tells it to be.
+
+    Raises:
+        EpisodeError: a number is not finite, or none that the arm or the gripper can have.
+    """
+    poses = read_poses(rules.pose, steps)
+    command_poses = None if rules.command == REACHED else read_poses(rules.command, steps)
+    return poses, command_poses, *read_gripper(rules, steps, len(poses))
+
+
+def read_gripper(rules: MotionRules, steps: Steps, count: int) -> tuple[NDArray, NDArray | None]:
+    """The last two of `read_motion`, for an episode of `count` steps."""
+    openings = commands = None
+    if rules.gripper_opening != FROM_COMMAND:
+        openings = _opening(rules.gripper_opening, steps, count)
+    if isinstance(rules.gripper_command, GripperEvents):
+        commands = follow_events(rules.gripper_command, steps, openings)
+    elif rules.gripper_command != FROM_MEASURED:
+        commands = _opening(rules.gripper_command, steps, count)
     return (commands if openings is None else openings), commands
 
 
@@ -115,9 +290,9 @@ def linear_opening(rule: LinearGripper, values: NDArray, where: str) -> NDArray:
 def follow_events(rule: GripperEvents, steps: Steps, openings: NDArray | None) -> NDArray:
     """(T,) commands from events: each holds until the next one.
 
-    What was told before the first event is not recorded. It is what the measured opening is nearer
-    to in the first step; without a measurement, the opposite of the first event, for a gripper
-    that is told to close was open; without any event, open.
+    What was commanded before the first event is not recorded. It is what the measured opening is
+    nearer to in the first step; without a measurement, the opposite of the first event, for a
+    gripper that is commanded to close was open; without any event, open.
 
     Raises:
         EpisodeError: a number is not finite.
@@ -127,17 +302,17 @@ def follow_events(rule: GripperEvents, steps: Steps, openings: NDArray | None) -
     if bad.any():
         raise EpisodeError(f"{rule.key}[{int(np.argmax(bad))}] has a number that is not finite")
     closes, opens = values > rule.threshold, values < -rule.threshold
-    told = np.flatnonzero(closes | opens)
+    commanded = np.flatnonzero(closes | opens)
     if openings is not None:
         initial = GRIPPER_OPEN if openings[0] >= 0.5 else GRIPPER_CLOSED
     else:
-        initial = GRIPPER_CLOSED if len(told) and opens[told[0]] else GRIPPER_OPEN
+        initial = GRIPPER_CLOSED if len(commanded) and opens[commanded[0]] else GRIPPER_OPEN
     commands = np.where(opens, GRIPPER_OPEN, GRIPPER_CLOSED)
-    newest = np.searchsorted(told, np.arange(len(values)), side="right") - 1
-    return np.where(newest < 0, initial, commands[told[newest]] if len(told) else initial)
+    newest = np.searchsorted(commanded, np.arange(len(values)), side="right") - 1
+    return np.where(newest < 0, initial, commands[commanded[newest]] if len(commanded) else initial)
 
 
-def _read(rule: LinearGripper | ConstantGripper, steps: Steps, count: int) -> NDArray:
+def _opening(rule: LinearGripper | ConstantGripper, steps: Steps, count: int) -> NDArray:
     if isinstance(rule, ConstantGripper):
         return np.full(count, rule.opening)
     return linear_opening(rule, _column(rule, steps), rule.key.rsplit("/", 1)[-1])
@@ -149,12 +324,12 @@ def _column(rule: Columns, steps: Steps) -> NDArray:
     if values.shape[1] <= rule.first_column:
         raise EpisodeError(
             f"{rule.key} has {values.shape[1]} numbers, none in column {rule.first_column}; the "
-            "data set is not the one that the table describes"
+            "dataset is not the one that the table describes"
         )
     return values[:, rule.first_column]
 
 
-# The sentences of an episode, from however a data set writes them.
+# Sentences ------------------------------------------------------------------------------------
 
 
 def read_sentences(rule: Language, steps: Steps) -> tuple[str, ...]:
@@ -197,11 +372,7 @@ def text_from_code_units(units: NDArray, key: str = "text") -> str:
         raise EpisodeError(f"{key}: its numbers are no UTF-8 text") from None
 
 
-# Which episodes of a data set a row takes.
-
-
-class NotSelected(EpisodeError):
-    """The episode is sound, but the row does not take it; the text says why."""
+# Which episodes a row takes -------------------------------------------------------------------
 
 
 def selector_keys(rules: Iterable[Condition | Subset]) -> tuple[str, ...]:
@@ -217,12 +388,12 @@ def select(rules: Iterable[Condition | Subset], metadata: Mapping[str, Any]) -> 
     """
     for rule in rules:
         value = metadata[rule.key]
-        wanted, holds = _judge(rule, value)
+        wanted, holds = _wanted(rule, value)
         if not holds:
             raise NotSelected(f"not selected: {rule.key} is {str(value)!r}, wanted is {wanted}")
 
 
-def _judge(rule: Condition | Subset, value: Any) -> tuple[str, bool]:
+def _wanted(rule: Condition | Subset, value: Any) -> tuple[str, bool]:
     if isinstance(rule, Subset):
         rule = Condition(key=rule.key, matches=rule.matches)
     if rule.equals is not None:
@@ -232,237 +403,40 @@ def _judge(rule: Condition | Subset, value: Any) -> tuple[str, bool]:
     return f"a text like {rule.matches!r}", re.search(rule.matches, str(value)) is not None
 
 
-# Episodes of any row of the mixture table, from the RLDS files of its data set.
+# Pictures: decoded one by one, always RGB, black cameras left out -----------------------------
 
 
-FILE_PATH = "episode_metadata/file_path"
-EXTERNAL = "external"
-
-
-class OxeReader:
-    """The episodes of one data set by its row of the mixture table; see EpisodeReader.
-
-    Episodes that the row does not take raise NotSelected. Where the row leaves the order of its
-    rotations to the data, some episodes are read at once to find it.
-
-    Attributes:
-        row: the rules, with every order decided.
-        row_hash: of the row as it stands in the table.
-        state_known, action_from, gripper_from: what the row says of every episode, in the words of
-            a store's metadata.
+def open_camera(camera: Camera, pictures: list[bytes], spec: FeatureSpec) -> Video | None:
+    """The pictures of one camera, or None where every one is black: the episode lacks the camera.
 
     Raises:
-        DataFileError: the folder cannot be used or holds another data set, the row has
-            unconfirmed facts or no such subset, or the data do not tell the order of rotations.
+        EpisodeError: a picture that had to be looked at is damaged; further ones raise it when
+            they are asked for.
     """
-
-    def __init__(
-        self,
-        row: Row,
-        path: str | Path,
-        split: str = "train",
-        *,
-        subset: str | None = None,
-        lazy_images: bool = True,
-        any_name: bool = False,
-    ):
-        """Open a folder.
-
-        Args:
-            row: of the mixture table.
-            path: folder with dataset_info.json, features.json and the TFRecord files.
-            split: of the data set.
-            subset: one of the row's `subsets`, or None for all.
-            lazy_images: leave pictures encoded until they are asked for.
-            any_name: take the folder whatever its dataset_info.json calls it.
-        """
-        row.require_confirmed()
-        self._folder = RldsFolder(path, split)
-        if not any_name:
-            _judge_source(row, self._folder)
-        asked = row.require_subset(subset) if subset else None
-        self._subsets = tuple(part for part in (row.subset, asked) if part)
-        self._selectors = (*row.conditions, *self._subsets)
-        self._lazy_images = lazy_images
-        self._where = f"row {row.name}"
-        self.row, self.row_hash = row, row.hash
-        self.row = replace(row, pose=self._decided("pose"), command=self._decided("command"))
-        self._keys = self._needed_keys()
-
-    @property
-    def name(self) -> str:
-        """Data set, subset and split."""
-        subsets = [each.name for each in self._subsets]
-        return "-".join([self._folder.name, *subsets, self._folder.split])
-
-    @property
-    def subset(self) -> Subset | None:
-        """The part of the data set that is taken, or None for all of it."""
-        return self._subsets[-1] if self._subsets else None
-
-    @property
-    def dataset_version(self) -> dict[str, str]:
-        """Name, version and split of the data set."""
-        folder = self._folder
-        return {"dataset": folder.name, "version": folder.version, "split": folder.split}
-
-    @property
-    def state_known(self) -> bool:
-        """False where poses are sums of deltas."""
-        return not isinstance(self.row.pose, SummedDeltas)
-
-    @property
-    def action_from(self) -> str:
-        """Whether episodes have commanded poses: "commanded", or else "reached"."""
-        return "reached" if self.row.command == REACHED else "commanded"
-
-    @property
-    def gripper_from(self) -> str:
-        """Whether episodes have gripper commands: "commanded", or else "measured"."""
-        return "measured" if self.row.gripper_command == FROM_MEASURED else "commanded"
-
-    def __len__(self) -> int:
-        return len(self._folder)
-
-    def read(self, index: int) -> Episode:
-        """Episode `index`.
-
-        Raises:
-            NotSelected: the row does not take it.
-            DataFileError, EpisodeError, IndexError: see EpisodeReader.
-        """
-        record = self._folder.read(index, self._keys, decode_images=False)
-        try:
-            select(self._selectors, record.metadata)
-            return self._episode(record, index)
-        except EpisodeError as error:
-            raise type(error)(f"{self._where}: {record.where}: {error}") from None
-
-    def _episode(self, record: RldsEpisode, index: int) -> Episode:
-        row, steps = self.row, record.steps
-        drop = row.pose.timing == "next"
-        if len(steps[row.language.keys[0]]) <= drop:
-            raise EpisodeError("it has no step" + " whose pose is told" * drop)
-        poses = read_poses(row.pose, steps)
-        commands = None if row.command == REACHED else read_poses(row.command, steps)
-        openings, gripper_commands = read_gripper(row, steps, len(poses))
-        instruction, *others = read_sentences(row.language, steps)
-        kept = slice(1, None) if drop else slice(None)
-        return Episode(
-            stamps_s=np.arange(len(poses) - drop) / row.control_hz,
-            poses=poses[:-1] if drop else poses,
-            command_poses=None if commands is None else commands[kept],
-            gripper_openings=openings[kept],
-            gripper_commands=None if gripper_commands is None else gripper_commands[kept],
-            instruction=instruction,
-            other_instructions=tuple(others),
-            images=self._videos(steps, kept),
-            state_known=self.state_known,
-            robot=row.robot,
-            source=self._source(record, index),
-            notes=self._notes(),
-        )
-
-    def _videos(self, steps: Steps, kept: slice) -> dict[str, Video]:
-        videos = {}
-        for name, camera in self.row.cameras.items():
-            spec = self._folder.features[STEPS + camera.key]
-            video = open_camera(camera, steps[camera.key][kept], spec)
-            if video is not None:
-                videos[name] = video if self._lazy_images else decoded(video)
-            elif name == EXTERNAL:
-                key = camera.key.rsplit("/", 1)[-1]
-                raise EpisodeError(f"{key} is black in every step")
-        return videos
-
-    def _source(self, record: RldsEpisode, index: int) -> dict[str, str]:
-        source = {**self.dataset_version, "index": str(index), "row": self.row.name}
-        if FILE_PATH in record.metadata:
-            source["recorded_as"] = str(record.metadata[FILE_PATH])
-        return source
-
-    def _notes(self) -> str:
-        notes = ["Stamps are counted, not recorded."]
-        for name, camera in self.row.cameras.items():
-            if camera.native_aspect:
-                width, height = camera.native_aspect
-                notes.append(f"Pictures of {name} are stored squashed, from {width}x{height}.")
-        if not self.state_known:
-            notes.append("Poses are sums of commanded deltas from the identity.")
-        if self.row.pose.timing == "next":
-            notes.append("Poses are the commands of the step before; the first step is left out.")
-        return " ".join(notes)
-
-    def _needed_keys(self) -> tuple[str, ...]:
-        row = self.row
-        of_step = [
-            *pose_keys(row.pose),
-            *(() if row.command == REACHED else pose_keys(row.command)),
-            *gripper_keys(row),
-            *row.language.keys,
-            *(camera.key for camera in row.cameras.values()),
-        ]
-        of_episode = [*selector_keys(self._selectors)]
-        if FILE_PATH in self._folder.features:
-            of_episode.append(FILE_PATH)
-        return tuple(dict.fromkeys([*(STEPS + key for key in of_step), *of_episode]))
-
-    def _decided(self, entry: str) -> PoseRule | str:
-        rule = getattr(self.row, entry)
-        if not rotation_order.needs_detection(rule):
-            return rule
-        return rotation_order.decide(rule, self._some(rule), f"{self._where}: {entry}")
-
-    def _some(self, rule: PoseRule) -> Iterator[Steps]:
-        """Numbers of some episodes, evenly over the split; damaged ones are passed over."""
-        keys = [STEPS + key for key in rotation_order.detection_keys(rule)]
-        count = min(len(self), rotation_order.EPISODES)
-        for index in np.linspace(0, len(self) - 1, count).round().astype(int):
-            try:
-                yield self._folder.read(int(index), keys).steps
-            except DataFileError:
-                continue
+    try:
+        video = EncodedVideo(pictures, partial(_decode, spec, camera.channels == "bgr"))
+        return None if _is_black(video) else video
+    except EpisodeError as error:
+        raise EpisodeError(f"{camera.key}: {error}") from None
 
 
-def _judge_source(row: Row, folder: RldsFolder) -> None:
-    if folder.name not in (row.source.name, *row.source.also_called):
-        raise DataFileError(
-            f"{folder.path}: holds the data set {folder.name!r}; the row {row.name} describes "
-            f"{row.source.name!r}: name the row that fits the folder, or, if it is the same data, "
-            "add the name in a table of your own (source: {also_called: [...]})"
-        )
-    if folder.version not in row.source.versions:
-        known = ", ".join(row.source.versions)
-        raise DataFileError(
-            f"{folder.path}: version {folder.version} of {folder.name}; the row {row.name} "
-            f"describes {known}: if the layout is the same, add the version in a table of your own "
-            "(source: {versions: [...]})"
-        )
+def decoded(video: Video) -> NDArray[np.uint8]:
+    """(T, H, W, 3): all of it at once. Raises EpisodeError."""
+    return np.stack([video[step] for step in range(len(video))])
 
 
-# BridgeData V2 in RLDS form, to episodes: the row `bridge` of the mixture table.
+def _decode(spec: FeatureSpec, swapped: bool, data: bytes) -> NDArray[np.uint8]:
+    picture = spec.picture(data)
+    # "swapped" says that what the file calls red is blue.
+    return np.ascontiguousarray(picture[..., ::-1] if swapped else picture)
 
 
-ROW = "bridge"
+def _is_black(video: Video) -> bool:
+    # A camera that is there shows something in its first picture, so one is looked at mostly.
+    return not any(video[step].any() for step in range(len(video)))
 
 
-class BridgeReader(OxeReader):
-    """The episodes of a BridgeData V2 folder in RLDS form, pictures decoded; see OxeReader.
-
-    Raises:
-        DataFileError: the folder cannot be used.
-    """
-
-    def __init__(self, path: str | Path, split: str = "train"):
-        super().__init__(load_table()[ROW], path, split, lazy_images=False, any_name=True)
-
-
-def bridge_poses(position_and_euler: ArrayLike) -> NDArray:
-    """(T, 7) poses of ee_gripper_link from Bridge's (T, 6) x y z [m] and Euler angles [rad]."""
-    return from_euler(load_table()[ROW].pose, np.asarray(position_and_euler, float))
-
-
-# What a row of the mixture table makes a store say about itself.
+# What a store says about itself ---------------------------------------------------------------
 
 
 def store_metadata(reader: OxeReader) -> StoreMetadata:
@@ -477,9 +451,9 @@ def store_metadata(reader: OxeReader) -> StoreMetadata:
             for name in PICTURE_SIZES
             if name in row.cameras
         ),
-        action_from=reader.action_from,
-        gripper_from=reader.gripper_from,
-        state_known=reader.state_known,
+        action_from=row.action_from,
+        gripper_from=row.gripper_from,
+        state_known=row.state_known,
         reader="RLDS by the mixture table",
         row=row.name,
         row_hash=reader.row_hash,

@@ -1,24 +1,31 @@
-"""The mixture table: the one that comes with SPEAR, and what a user confirms or changes in it."""
+"""The mixture table: by what rules each dataset of Open X-Embodiment is read, and with what weight.
+
+A row holds rules, a dataclass each: where the end effector's pose, the gripper, the sentences and
+the pictures are, and which episodes are taken. Where a feature can be written in several ways there
+is one dataclass for each, told apart in the table by its `encoding`. `load_table` reads the table
+that comes with SPEAR, oxe_table.yaml, with what a user confirmed or changed in a file of his own.
+"""
 
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
 from spear_policy.shared.config import ConfigError, read_dataclass
 from spear_training.data.reader import DataFileError
 
-# The vocabulary of the mixture table: what a row can say about a data set.
-
-
+# Words that stand in the place of a rule.
 REACHED, FROM_COMMAND, FROM_MEASURED = "reached", "from_command", "from_measured"
+# In the place of an order: the data tell it.
+DETECT = "detect"
+EXTERNAL = "external"
 
 
 def needed() -> Any:
@@ -34,6 +41,119 @@ class Columns:
     first_column: int = 0
 
 
+# The pose of the end effector ----------------------------------------------------------------
+
+Timing = Literal["same", "next"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuaternionPose(Columns):
+    """Position and quaternion, 7 columns.
+
+    Attributes:
+        order: of the quaternion's numbers; "detect": by the joint angles in `joints`.
+        joints: of a Franka, where the dataset has them.
+    """
+
+    encoding: ClassVar[str] = "quaternion"
+    order: Literal["xyzw", "wxyz", "detect"] | None = needed()
+    joints: Columns | None = None
+    timing: Timing = "same"
+
+    def __post_init__(self):
+        _require_joints(self.order, self.joints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixPose(Columns):
+    """A 4x4 homogeneous matrix, 16 columns.
+
+    Attributes:
+        order: of the 16 numbers; "detect": by where 0 0 0 1 stands.
+    """
+
+    encoding: ClassVar[str] = "matrix4x4"
+    order: Literal["row_major", "column_major", "detect"] | None = needed()
+    timing: Timing = "same"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EulerPose(Columns):
+    """Position and three angles, 6 columns.
+
+    Attributes:
+        axes: in the order of the columns, as scipy writes them: xyz turns about fixed axes, XYZ
+            about turning ones; "detect": by the joint angles in `joints`.
+        angle_unit, position_unit: of the numbers.
+        default_rotation: D, 9 numbers row by row: the angles are those of R D^T.
+        joints: of a Franka, where the dataset has them.
+    """
+
+    encoding: ClassVar[str] = "euler"
+    axes: str | None = needed()
+    angle_unit: Literal["rad", "deg"] = "rad"
+    position_unit: Literal["m", "mm"] = "m"
+    default_rotation: tuple[float, ...] | None = None
+    joints: Columns | None = None
+    timing: Timing = "same"
+
+    def __post_init__(self):
+        _require_joints(self.axes, self.joints)
+        axes = self.axes
+        if axes not in (None, DETECT) and sorted(axes) not in (list("XYZ"), list("xyz")):
+            raise ConfigError(f"axes are {axes!r}: three different ones such as xyz or ZYX")
+        if self.default_rotation is not None and len(self.default_rotation) != 9:
+            raise ConfigError("default_rotation must be 9 numbers, row by row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointPose(Columns):
+    """Joint angles of a Franka [rad], 7 columns; see franka_kinematics for `end_effector`."""
+
+    encoding: ClassVar[str] = "franka_joints"
+    end_effector: Literal["flange", "hand"] = "hand"
+    timing: Timing = "same"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanarPose(Columns):
+    """x and y [m], 2 columns; height and orientation are constants."""
+
+    encoding: ClassVar[str] = "planar"
+    z_m: float
+    orientation_xyzw: tuple[float, ...]
+    timing: Timing = "same"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummedDeltas:
+    """No pose at all: those of the steps before are summed up, from the identity.
+
+    Attributes:
+        translation_key, rotation_key: features with 3 numbers a step [m], [rad].
+        rotation: what the three angles are: "vector" (axis times angle) or Euler axes like "xyz".
+        frame: in whose axes they are.
+    """
+
+    encoding: ClassVar[str] = "summed_deltas"
+    translation_key: str
+    rotation_key: str
+    rotation: Literal["vector", "xyz", "XYZ", "zyx", "ZYX"] | None = needed()
+    frame: Literal["base", "end_effector"] | None = needed()
+    timing: Timing = "same"
+
+
+PoseRule = QuaternionPose | MatrixPose | EulerPose | JointPose | PlanarPose | SummedDeltas
+
+
+def _require_joints(order: str | None, joints: Columns | None) -> None:
+    if order == DETECT and joints is None:
+        raise ConfigError(f"{DETECT!r} needs `joints`: the joint angles tell the order")
+
+
+# The gripper ---------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True)
 class LinearGripper(Columns):
     """One number between two that mean closed and open.
@@ -44,6 +164,7 @@ class LinearGripper(Columns):
         saturate: any number beyond them is clipped.
     """
 
+    encoding: ClassVar[str] = "linear"
     closed_at: float | None = needed()
     open_at: float | None = needed()
     margin: float = 0.1
@@ -58,6 +179,7 @@ class LinearGripper(Columns):
 class GripperEvents(Columns):
     """One number: above `threshold` the gripper is told to close, below -threshold to open."""
 
+    encoding: ClassVar[str] = "events"
     threshold: float = 0.1
 
 
@@ -65,7 +187,11 @@ class GripperEvents(Columns):
 class ConstantGripper:
     """A hand that does not open or close."""
 
+    encoding: ClassVar[str] = "constant"
     opening: float
+
+
+# Sentences, episodes and pictures ------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +226,12 @@ class Condition:
     def __post_init__(self):
         if [self.equals, self.contains, self.matches].count(None) != 2:
             raise ConfigError(f"the condition on {self.key} needs one of equals, contains, matches")
-        check_pattern(self.matches)
+        _check_pattern(self.matches)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """A part of the data set.
+    """A part of the dataset.
 
     Attributes:
         name: of it; it goes into the reader's name.
@@ -121,7 +247,7 @@ class Subset:
     doubt: str = ""
 
     def __post_init__(self):
-        check_pattern(self.matches)
+        _check_pattern(self.matches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +271,8 @@ class Camera:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where the data set is from.
+class DatasetSource:
+    """Where the dataset is from.
 
     Attributes:
         name: what it is called, in the bucket and as a rule in its dataset_info.json.
@@ -164,7 +290,7 @@ class Source:
     episodes: int | None = None
 
 
-def check_pattern(pattern: str | None) -> None:
+def _check_pattern(pattern: str | None) -> None:
     """Raise ConfigError for what is no regular expression."""
     try:
         re.compile(pattern or "")
@@ -172,126 +298,7 @@ def check_pattern(pattern: str | None) -> None:
         raise ConfigError(f"{pattern!r} is no regular expression ({error})") from None
 
 
-def missing(rule: Any, where: str) -> list[str]:
-    """Names of the needed fields of a rule, and of the rules in it, that have no value."""
-    found = []
-    for each in dataclasses.fields(rule):
-        value = getattr(rule, each.name)
-        if value is None and each.metadata.get("needed"):
-            found.append(f"{where}.{each.name}")
-        if dataclasses.is_dataclass(value):
-            found += missing(value, f"{where}.{each.name}")
-    return found
-
-
-# How a data set writes the pose of its end effector: what a row of the table can say.
-
-
-DETECT = "detect"
-Timing = Literal["same", "next"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuaternionPose(Columns):
-    """Position and quaternion, 7 columns.
-
-    Attributes:
-        order: of the quaternion's numbers; "detect": by the joint angles in `joints`.
-        joints: of a Franka, where the data set has them.
-    """
-
-    order: Literal["xyzw", "wxyz", "detect"] | None = needed()
-    joints: Columns | None = None
-    timing: Timing = "same"
-
-    def __post_init__(self):
-        _require_joints(self.order, self.joints)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatrixPose(Columns):
-    """A 4x4 homogeneous matrix, 16 columns.
-
-    Attributes:
-        order: of the 16 numbers; "detect": by where 0 0 0 1 stands.
-    """
-
-    order: Literal["row_major", "column_major", "detect"] | None = needed()
-    timing: Timing = "same"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EulerPose(Columns):
-    """Position and three angles, 6 columns.
-
-    Attributes:
-        axes: in the order of the columns, as scipy writes them: xyz turns about fixed axes, XYZ
-            about turning ones; "detect": by the joint angles in `joints`.
-        angle_unit, position_unit: of the numbers.
-        default_rotation: D, 9 numbers row by row: the angles are those of R D^T.
-        joints: of a Franka, where the data set has them.
-    """
-
-    axes: str | None = needed()
-    angle_unit: Literal["rad", "deg"] = "rad"
-    position_unit: Literal["m", "mm"] = "m"
-    default_rotation: tuple[float, ...] | None = None
-    joints: Columns | None = None
-    timing: Timing = "same"
-
-    def __post_init__(self):
-        _require_joints(self.axes, self.joints)
-        axes = self.axes
-        if axes not in (None, DETECT) and sorted(axes) not in (list("XYZ"), list("xyz")):
-            raise ConfigError(f"axes are {axes!r}: three different ones such as xyz or ZYX")
-        if self.default_rotation is not None and len(self.default_rotation) != 9:
-            raise ConfigError("default_rotation must be 9 numbers, row by row")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JointPose(Columns):
-    """Joint angles of a Franka [rad], 7 columns; see franka_kinematics for `end_effector`."""
-
-    end_effector: Literal["flange", "hand"] = "hand"
-    timing: Timing = "same"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanarPose(Columns):
-    """x and y [m], 2 columns; height and orientation are constants."""
-
-    z_m: float
-    orientation_xyzw: tuple[float, ...]
-    timing: Timing = "same"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SummedDeltas:
-    """No pose at all: those of the steps before are summed up, from the identity.
-
-    Attributes:
-        translation_key, rotation_key: features with 3 numbers a step [m], [rad].
-        rotation: what the three angles are: "vector" (axis times angle) or Euler axes like "xyz".
-        frame: in whose axes they are.
-    """
-
-    translation_key: str
-    rotation_key: str
-    rotation: Literal["vector", "xyz", "XYZ", "zyx", "ZYX"] | None = needed()
-    frame: Literal["base", "end_effector"] | None = needed()
-    timing: Timing = "same"
-
-
-PoseRule = QuaternionPose | MatrixPose | EulerPose | JointPose | PlanarPose | SummedDeltas
-
-
-def _require_joints(order: str | None, joints: Columns | None) -> None:
-    if order == DETECT and joints is None:
-        raise ConfigError(f"{DETECT!r} needs `joints`: the joint angles tell the order")
-
-
-# One row of the mixture table: a data set, its weight, and the rules to read it by.
-
+# Rows ----------------------------------------------------------------------------------------
 
 # What says nothing about what an episode becomes.
 _NOT_HASHED = ("weight", "source", "notes", "unconfirmed", "subsets")
@@ -306,22 +313,68 @@ class Unconfirmed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A row of the table; see py for its parts.
+class MotionRules:
+    """How the motion of an episode is written, whatever the format of its files.
 
     Attributes:
-        name, weight: in the mixture; the weights of all rows sum to 100.
-        source: the data set's name, versions and place.
-        robot: which robot moved.
-        control_hz: steps a second. RLDS holds no stamps: they are counted.
-        cameras: by our name: "external", "wrist", and further ones with a number.
-        pose: measured pose of the end effector; None while that is unconfirmed.
+        pose: measured pose of the end effector.
         command: where it was told to be, or REACHED: not recorded, targets are reached poses.
         gripper_opening: measured, or FROM_COMMAND where nothing measures it.
         gripper_command: or FROM_MEASURED where none is recorded.
-        language: the sentences.
         conditions: all must hold, or the episode is left out.
-        subset: the part of the data set that this row is, where it is only a part.
+    """
+
+    pose: PoseRule | None = needed()
+    command: PoseRule | Literal["reached"] | None = needed()
+    gripper_opening: LinearGripper | ConstantGripper | Literal["from_command"] | None = needed()
+    gripper_command: (
+        LinearGripper | ConstantGripper | GripperEvents | Literal["from_measured"] | None
+    ) = needed()
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def state_known(self) -> bool:
+        """False where poses are sums of deltas."""
+        return not isinstance(self.pose, SummedDeltas)
+
+    @property
+    def action_from(self) -> Literal["commanded", "reached"]:
+        """Whether episodes have commanded poses."""
+        return "reached" if self.command == REACHED else "commanded"
+
+    @property
+    def gripper_from(self) -> Literal["commanded", "measured"]:
+        """Whether episodes have gripper commands."""
+        return "measured" if self.gripper_command == FROM_MEASURED else "commanded"
+
+    def missing(self) -> list[str]:
+        """Dotted names of the needed fields, of this and of the rules in it, without a value."""
+        return list(_missing(self, ""))
+
+
+def _missing(rule: Any, prefix: str) -> Iterator[str]:
+    for each in dataclasses.fields(rule):
+        value, name = getattr(rule, each.name), prefix + each.name
+        if value is None and each.metadata.get("needed"):
+            yield name
+        parts = value.items() if isinstance(value, Mapping) else [("", value)]
+        for key, part in parts:
+            if dataclasses.is_dataclass(part):
+                yield from _missing(part, f"{name}.{key}." if key else f"{name}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(MotionRules):
+    """A row of the table; None stands for what is unconfirmed.
+
+    Attributes:
+        name, weight: in the mixture; the weights of all rows sum to 100.
+        source: the dataset's name, versions and place.
+        robot: which robot moved.
+        control_hz: steps a second. RLDS holds no stamps: they are counted.
+        cameras: by our name: "external", "wrist", and further ones with a number.
+        language: the sentences.
+        subset: the part of the dataset that this row is, where it is only a part.
         subsets: further parts that can be asked for by name.
         notes: where each fact is from, and what was decided.
         unconfirmed: facts that must be confirmed before the row can be used.
@@ -329,20 +382,28 @@ class Row:
 
     name: str
     weight: float
-    source: Source
+    source: DatasetSource
     robot: str
     control_hz: float
     cameras: Mapping[str, Camera]
-    pose: PoseRule | None
-    command: PoseRule | str | None
-    gripper_opening: LinearGripper | ConstantGripper | str | None
-    gripper_command: LinearGripper | ConstantGripper | GripperEvents | str | None
     language: Language
-    conditions: tuple[Condition, ...] = ()
     subset: Subset | None = None
     subsets: tuple[Subset, ...] = ()
     notes: tuple[str, ...] = ()
     unconfirmed: tuple[Unconfirmed, ...] = ()
+
+    def __post_init__(self):
+        for name in ("weight", "control_hz"):
+            if not 0 < getattr(self, name) < 1e4:
+                raise ConfigError(f"{name} is {getattr(self, name):g}: it must be positive")
+        if not self.robot.strip():
+            raise ConfigError(f"robot is {self.robot!r}: it must be a name")
+        if EXTERNAL not in self.cameras:
+            raise ConfigError(f"cameras must name the camera `{EXTERNAL}`")
+        doubted = {each.key for each in self.unconfirmed}
+        for name in self.missing():
+            if name not in doubted:
+                raise ConfigError(f"it lacks the field {name!r}")
 
     @property
     def hash(self) -> str:
@@ -389,159 +450,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-# Rows of the mixture table from plain values: nothing unknown, missing or impossible.
-
-
-POSES = {
-    "quaternion": QuaternionPose,
-    "matrix4x4": MatrixPose,
-    "euler": EulerPose,
-    "franka_joints": JointPose,
-    "planar": PlanarPose,
-    "summed_deltas": SummedDeltas,
-}
-OPENINGS = {"linear": LinearGripper, "constant": ConstantGripper}
-COMMANDS = OPENINGS | {"events": GripperEvents}
-
-
-def read_row(name: str, values: Mapping[str, Any], where: str) -> Row:
-    """A row from its part of the table; `where` names the file in messages.
-
-    Raises:
-        DataFileError: an unknown, missing or impossible entry; it is named.
-    """
-    try:
-        return _read_row(name, values)
-    except ConfigError as error:
-        raise DataFileError(f"{where}: {error}") from None
-
-
-def _read_row(name: str, values: Mapping[str, Any]) -> Row:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"row {name} is {values!r}: it must have named entries")
-    unconfirmed: list[Unconfirmed] = []
-    values = _without_unconfirmed(values, "", unconfirmed)
-    known = {each.name for each in dataclasses.fields(Row)} - {"name", "unconfirmed"}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        entries = ", ".join(sorted(known))
-        raise ConfigError(f"row {name} has the unknown entry {unknown[0]!r}; it may have {entries}")
-    doubted = {each.key for each in unconfirmed}
-    parts: dict[str, Any] = {"name": name, "unconfirmed": tuple(unconfirmed)}
-    for key, read in _PARTS.items():
-        if key in values:
-            parts[key] = read(values[key], f"{name}.{key}")
-        elif key in doubted:
-            parts[key] = None
-        elif key not in _OPTIONAL:
-            raise ConfigError(f"row {name} lacks the entry {key!r}")
-    for key, part in parts.items():
-        for rule in [part] if dataclasses.is_dataclass(part) else []:
-            _require(rule, key, name, doubted)
-    for key, camera in parts["cameras"].items():
-        _require(camera, f"cameras.{key}", name, doubted)
-    return Row(**parts)
-
-
-def _require(rule: Any, key: str, row: str, doubted: set[str]) -> None:
-    for path in missing(rule, key):
-        if path not in doubted:
-            raise ConfigError(f"row {row} lacks the entry {path!r}")
-
-
-def _without_unconfirmed(values: Mapping[str, Any], key: str, found: list[Unconfirmed]) -> dict:
-    kept = {}
-    for name, value in values.items():
-        path = f"{key}.{name}" if key else str(name)
-        if isinstance(value, Mapping) and "unconfirmed" in value:
-            if set(value) != {"unconfirmed"} or not isinstance(value["unconfirmed"], str):
-                raise ConfigError(f"{path}: `unconfirmed` stands alone, with a text")
-            found.append(Unconfirmed(path, value["unconfirmed"].strip()))
-        elif isinstance(value, Mapping):
-            kept[name] = _without_unconfirmed(value, path, found)
-        else:
-            kept[name] = value
-    return kept
-
-
-def tagged(kinds: Mapping[str, type], word: str | None = None) -> Callable[[Any, str], Any]:
-    """A function of (value, where) that reads a rule of one of `kinds`, or the word.
-
-    It raises a ConfigError that begins with `where`.
-    """
-
-    def read(value: Any, where: str) -> Any:
-        if word is not None and value == word:
-            return value
-        encodings = ", ".join(kinds)
-        if not isinstance(value, Mapping) or value.get("encoding") not in kinds:
-            given = value.get("encoding") if isinstance(value, Mapping) else value
-            also = f", or the word {word}" if word else ""
-            raise ConfigError(f"{where} has encoding {given!r}; it may be {encodings}{also}")
-        rest = {k: v for k, v in value.items() if k != "encoding"}
-        return read_dataclass(kinds[value["encoding"]], rest, where)
-
-    return read
-
-
-def _one(kind: type) -> Callable[[Any, str], Any]:
-    return lambda value, where: read_dataclass(kind, value, where)
-
-
-def _many(kind: type) -> Callable[[Any, str], Any]:
-    def read(value: Any, where: str) -> Any:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where} is {value!r}: it must be a list")
-        return tuple(read_dataclass(kind, v, f"{where}[{i}]") for i, v in enumerate(value))
-
-    return read
-
-
-def _cameras(value: Any, where: str) -> dict[str, Camera]:
-    if not isinstance(value, Mapping) or "external" not in value:
-        raise ConfigError(f"{where} must name the camera `external`")
-    return {name: read_dataclass(Camera, v, f"{where}.{name}") for name, v in value.items()}
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e4:
-        raise ConfigError(f"{where} is {value!r}: it must be a positive number")
-    return float(value)
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{where} is {value!r}: it must be a text")
-    return value
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{where} is {value!r}: it must be a list of texts")
-    return tuple(_text(each, where) for each in value)
-
-
-_PARTS: dict[str, Callable[[Any, str], Any]] = {
-    "weight": _number,
-    "source": _one(Source),
-    "robot": _text,
-    "control_hz": _number,
-    "cameras": _cameras,
-    "pose": tagged(POSES),
-    "command": tagged(POSES, REACHED),
-    "gripper_opening": tagged(OPENINGS, FROM_COMMAND),
-    "gripper_command": tagged(COMMANDS, FROM_MEASURED),
-    "language": _one(Language),
-    "conditions": _many(Condition),
-    "subset": _one(Subset),
-    "subsets": _many(Subset),
-    "notes": _texts,
-}
-_OPTIONAL = ("conditions", "subset", "subsets", "notes")
-
-
-# The mixture table: the one that comes with SPEAR, and what a user confirms or changes in.
-
+# Reading the table ---------------------------------------------------------------------------
 
 SHIPPED = Path(__file__).with_name("oxe_table.yaml")
 TOTAL_WEIGHT = 100.0
@@ -565,7 +474,7 @@ def load_table(mine: str | Path | None = None) -> dict[str, Row]:
     where = str(SHIPPED)
     if mine is not None:
         where = str(mine)
-        for name, changes in _read(Path(mine)).items():
+        for name, changes in _read_rows(Path(mine)).items():
             if name not in values:
                 known = ", ".join(values)
                 raise DataFileError(f"{mine}: unknown row {name!r}; the table has {known}")
@@ -577,6 +486,36 @@ def load_table(mine: str | Path | None = None) -> dict[str, Row]:
     if abs(total - TOTAL_WEIGHT) > 1e-6:
         raise DataFileError(f"{where}: the weights sum to {total:g}, not to {TOTAL_WEIGHT:g}")
     return rows
+
+
+def read_row(name: str, values: Any, where: str) -> Row:
+    """A row from its part of the table; `where` names the file in messages.
+
+    Raises:
+        DataFileError: an unknown, missing or impossible field; it is named.
+    """
+    unconfirmed: list[Unconfirmed] = []
+    try:
+        values = _without_unconfirmed(values, "", unconfirmed)
+        return read_dataclass(Row, values, f"row {name}", name=name, unconfirmed=tuple(unconfirmed))
+    except ConfigError as error:
+        raise DataFileError(f"{where}: {error}") from None
+
+
+def _without_unconfirmed(values: Any, key: str, found: list[Unconfirmed]) -> Any:
+    """`values` without the places where `{unconfirmed: ...}` stands; those go to `found`."""
+    if not isinstance(values, Mapping):
+        return values
+    kept = {}
+    for name, value in values.items():
+        path = f"{key}.{name}" if key else str(name)
+        if isinstance(value, Mapping) and "unconfirmed" in value:
+            if set(value) != {"unconfirmed"} or not isinstance(value["unconfirmed"], str):
+                raise ConfigError(f"{path}: `unconfirmed` stands alone, with a text")
+            found.append(Unconfirmed(path, value["unconfirmed"].strip()))
+        else:
+            kept[name] = _without_unconfirmed(value, path, found)
+    return kept
 
 
 def find_row(rows: Mapping[str, Row], name: str) -> Row:
@@ -594,29 +533,38 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         both = isinstance(old, Mapping) and isinstance(change, Mapping)
         if change is None:
             result.pop(key, None)
-        elif both and "unconfirmed" not in old and _same_encoding(old, change):
+        elif (
+            both
+            and "unconfirmed" not in old
+            and change.get("encoding", old.get("encoding")) == old.get("encoding")
+        ):
             result[key] = merged(old, change)
         else:
             result[key] = change
     return result
 
 
-def _same_encoding(old: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
-    return change.get("encoding", old.get("encoding")) == old.get("encoding")
-
-
 @cache
 def _shipped() -> dict[str, Any]:
-    return _read(SHIPPED)
+    return _read_rows(SHIPPED)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(), _LOADER)
-    except OSError as error:
-        raise DataFileError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataFileError(f"{path}: not a YAML file ({error})") from None
+def _read_rows(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise DataFileError(f"{path}: must hold rows by name")
     return values
+
+
+def read_yaml(path: Path, hint: str = "") -> Any:
+    """What a YAML file says; `hint` follows the reason why it cannot be read.
+
+    Raises:
+        DataFileError: the file is missing or no YAML.
+    """
+    try:
+        return yaml.load(path.read_text(), _LOADER)
+    except OSError as error:
+        raise DataFileError(f"{path}: cannot be read ({error.strerror}){hint}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataFileError(f"{path}: not a YAML file ({error})") from None

@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 from spear_policy.inference.episode import Episode, EpisodeError, Video
 from spear_policy.inference.image_geometry import Fit, plan_fit
 from spear_policy.shared.files import atomic_write, remove_temporary_files, write_atomically
-from spear_training.data.oxe.reader import NotSelected
-from spear_training.data.reader import DataFileError, EpisodeReader
+from spear_training.data.reader import DataFileError, EpisodeReader, NotSelected
 from spear_training.data.store.format import (
     ACTION,
     BUILDING,
