@@ -24,9 +24,9 @@ from spear_policy.inference.scripted_rules import (
     CLOSING_S,
     OPENING_S,
     GripperOpenings,
+    GripperReference,
     MotionLimits,
     PickAndPlace,
-    Reference,
     ScriptedScene,
     Situation,
     advance,
@@ -166,7 +166,7 @@ class ScriptedEngine:
         return situations, done
 
     @staticmethod
-    def _after(now: Situation, reference: Reference, gripper: float) -> Situation:
+    def _after(now: Situation, reference: GripperReference, gripper: float) -> Situation:
         after = replace(now, time_s=now.time_s + _SUBSTEP_S, reference=reference)
         if now.holding:
             after.item_m = now.item_m + reference.position_m - now.reference.position_m
@@ -201,7 +201,7 @@ class ScriptedEngine:
             now.item_m = now.reference.position_m - lowered
         return now
 
-    def _reference(self, seen: Observation, foreseen: Reference) -> Reference:
+    def _reference(self, seen: Observation, foreseen: GripperReference) -> GripperReference:
         """The foreseen reference, or a new one where the robot really is commanded to be."""
         translation, rotation = distance(foreseen.pose, seen.commanded)
         if translation <= _LOST_M and rotation <= _LOST_RAD:

@@ -33,7 +33,7 @@ class MotionLimits:
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class GripperReference:
     """Where the gripper is wanted, and how fast.
 
     `tilt` (3,) is what is left of the tilt that it had at first: a rotation vector in tool axes
@@ -53,7 +53,7 @@ class Reference:
         return Pose(self.position_m, quat.multiply(_downward(self.heading_rad), tilt))
 
 
-def reference_at(pose: Pose, velocity_m_s: NDArray, max_tilt_rad: float = 0.6) -> Reference:
+def reference_at(pose: Pose, velocity_m_s: NDArray, max_tilt_rad: float = 0.6) -> GripperReference:
     """The reference that stands at `pose`.
 
     Raises:
@@ -69,17 +69,17 @@ def reference_at(pose: Pose, velocity_m_s: NDArray, max_tilt_rad: float = 0.6) -
             f"the gripper is tilted by {degrees:.0f} degrees; the scripted expert needs it to "
             "point down: send the robot home"
         )
-    return Reference(pose.position_m, heading, np.asarray(velocity_m_s, float), 0.0, tilt)
+    return GripperReference(pose.position_m, heading, np.asarray(velocity_m_s, float), 0.0, tilt)
 
 
 def advance(
-    state: Reference,
+    state: GripperReference,
     position_m: NDArray,
     heading_rad: float,
     speed_m_s: float,
     limits: MotionLimits,
     dt_s: float,
-) -> Reference:
+) -> GripperReference:
     """The reference `dt_s` later, on its way to a waypoint with at most `speed_m_s`."""
     away = position_m - state.position_m
     distance = float(np.sqrt(away @ away))
@@ -115,13 +115,13 @@ def advance(
     )
 
 
-def between(a: Reference, b: Reference, t: float) -> Reference:
+def between(a: GripperReference, b: GripperReference, t: float) -> GripperReference:
     """From a (t=0) to b (t=1), linear: the two are one short step apart."""
     mixed = {
         name: getattr(a, name) + t * (getattr(b, name) - getattr(a, name))
         for name in ("position_m", "heading_rad", "velocity_m_s", "turning_rad_s", "tilt")
     }
-    return Reference(**mixed)
+    return GripperReference(**mixed)
 
 
 def _approach_speed(distance: float, cap: float, acceleration: float, stiffness: float) -> float:
@@ -360,7 +360,7 @@ class Situation:
     """
 
     time_s: float
-    reference: Reference
+    reference: GripperReference
     gripper: float
     commanded_s: float
     settled_s: float
