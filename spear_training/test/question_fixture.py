@@ -4,7 +4,7 @@ All objects are boxes along the camera's axes, so every number can be worked out
 """
 
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 from hypothesis import strategies as st
@@ -44,12 +44,7 @@ def thing(label="mug", centre=(0.0, 0.0, 1.0), sides=(0.2, 0.1, 0.4)):
 
 
 def picture(*things, name="shelf/1", **changes):
-    """Return an annotation of these objects; gaps are those of boxes along the axes."""
-    gaps = []
-    for (i, a), (j, b) in combinations(enumerate(things), 2):
-        low = b.vertices.min(axis=0) - a.vertices.max(axis=0)
-        high = b.vertices.max(axis=0) - a.vertices.min(axis=0)
-        gaps.append((i, j, _triple(np.where(low > 0, low, np.where(high < 0, high, 0.0)))))
+    """Return an annotation of these objects."""
     annotation = Annotation(
         id=name,
         image=f"pictures/{name}.jpg",
@@ -57,7 +52,6 @@ def picture(*things, name="shelf/1", **changes):
         reason=None if things else "nothing was detected",
         intrinsics=CAMERA,
         objects=things,
-        gaps_m=tuple(gaps),
         pixel_points=((99.0, 199.0, -0.5, -0.2, 1.1), (419.0, 314.0, 0.0, 0.0, 1.5)),
     )
     return replace(annotation, **changes)

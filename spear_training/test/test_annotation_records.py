@@ -44,7 +44,6 @@ RECORD = Annotation(
     status="ok",
     intrinsics=CAMERA,
     objects=(CUP, dataclasses.replace(CUP, label="bowl", score=None)),
-    gaps_m=((0, 1, (0.0, 0.01, -0.2)),),
     pixel_points=((10.0, 20.0, 0.1, 0.2, 0.3),),
     dropped=(Dropped("spoon", "2 of its kind"),),
     seconds={"boxes": 0.01},
@@ -158,3 +157,8 @@ def test_a_damaged_mask_is_refused(change):
     stored = encode_mask(MASK)
     with pytest.raises(RecordError, match="the mask is damaged"):
         decode_mask(stored | change(stored))
+
+
+def test_a_record_of_an_older_version_with_vectors_between_boxes_is_read():
+    values = json.loads(RECORD.to_json()) | {"gaps_m": [[0, 1, [0.0, 0.01, -0.2]]]}
+    assert Annotation.from_json(json.dumps(values)) == RECORD

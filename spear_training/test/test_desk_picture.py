@@ -87,10 +87,5 @@ def test_things_stand_where_they_are_seen(annotation):
     assert all(1.8 < place[2] < 2.8 for place in centre.values())
 
 
-def test_gaps_and_drawn_pixels_are_there(annotation):
-    count = len(annotation.objects)
-    assert len(annotation.gaps_m) == count * (count - 1) // 2
-    names = [found.label for found in annotation.objects]
-    gap = {(names[i], names[j]): np.linalg.norm(gap) for i, j, gap in annotation.gaps_m}
-    assert 0.05 < gap["die", "striped cushion"] < 0.4
+def test_drawn_pixels_are_there(annotation):
     assert len(annotation.pixel_points) == 64

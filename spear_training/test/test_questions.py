@@ -53,7 +53,7 @@ def test_a_box_is_all_its_vertices_in_the_records_order():
     ("category", "what", "from_mug"),
     [
         ("object_distance", "centres", Distance(0.75**0.5, (0.7, -0.1, 0.5))),
-        ("box_distance", "boxes", Distance(0.34**0.5, (0.5, 0.0, 0.3))),
+        ("box_distance", "boxes", Distance(0.53**0.5, (0.6, -0.1, 0.4))),
     ],
 )
 def test_a_distance_goes_from_start_to_end_with_signs(category, what, from_mug):
@@ -72,10 +72,14 @@ def test_a_distance_goes_from_start_to_end_with_signs(category, what, from_mug):
         assert pair.answer.distance_m == pytest.approx(from_mug.distance_m)
 
 
-def test_boxes_that_touch_are_at_distance_0():
-    touching = picture(MUG, thing("lid", (-0.3, -0.05, 1.0), (0.1, 0.1, 0.1)))
-    answers = {pair.answer for pair in asked(touching, "box_distance", 20)}
-    assert answers == {Distance(0.0, (0.0, 0.0, 0.0))}
+def test_a_box_distance_is_the_shortest_vector_between_the_same_vertices_or_the_centres():
+    cup = thing("cup", (0.0, 0.0, 1.0), (0.1, 0.1, 0.1))
+    tray = thing("tray", (0.5, 0.0, 1.0), (0.8, 0.1, 0.1))  # reaches to 0.05 beside the cup
+    lid = thing("lid", (0.0, 0.3, 1.4), (0.1, 0.1, 0.1))
+    for other, xyz_m in ((tray, (0.15, 0.0, 0.0)), (lid, (0.0, 0.3, 0.4))):
+        for pair in asked(picture(cup, other), "box_distance", 20):
+            assert pair.answer.distance_m == pytest.approx(np.linalg.norm(xyz_m))
+            np.testing.assert_allclose(np.abs(pair.answer.xyz_m), xyz_m, atol=1e-12)
 
 
 def test_backprojection_says_where_the_exact_point_is_seen():

@@ -55,7 +55,7 @@ def test_the_papers_mixture_draws_one_sample_in_ten_from_bridge():
 
 def test_a_set_gives_path_aspect_and_the_example_of_the_record(tmp_path):
     pictures = [replace(shelf(number), native_aspect=4 / 3) for number in range(9)]
-    pictures[4] = replace(pictures[4], status="failed", objects=(), gaps_m=(), pixel_points=())
+    pictures[4] = replace(pictures[4], status="failed", objects=(), pixel_points=())
     pictures[6] = picture(name="empty")
     folder = write_run(tmp_path, pictures, 4)
     found = VqaSet(folder)

@@ -11,14 +11,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spear_policy.shared.seeds import generator
-from spear_training.annotation.boxes import box_gap_m
 from spear_training.annotation.frame import Frame, PointMap, Stage, read_frame
 from spear_training.annotation.records import Annotation, Item
 from spear_training.annotation.stages import JobError, StageError
@@ -166,10 +164,6 @@ def _record(frame: Frame) -> Annotation:
         metric=frame.points.metric,
         intrinsics=frame.points.intrinsics,
         objects=objects,
-        gaps_m=tuple(
-            (i, j, tuple(box_gap_m(objects[i].vertices, objects[j].vertices).tolist()))
-            for i, j in combinations(range(len(objects)), 2)
-        ),
         pixel_points=random_pixel_points(frame.points, frame.item.id, PIXEL_POINTS),
         dropped=frame.dropped,
     )

@@ -286,7 +286,6 @@ class Annotation:
         metric: whether lengths are metres, or the depth model's own unit.
         intrinsics: of the picture; None where they are not known.
         objects: each the only one of its kind.
-        gaps_m: (i, j, xyz) from the closest point of box i to that of box j, i < j.
         pixel_points: (u, v, x, y, z) of random pixels: centres (px), then the point seen there.
         dropped: what was found and not used.
         seconds: that each stage took, by its name.
@@ -300,7 +299,6 @@ class Annotation:
     metric: bool = True
     intrinsics: Intrinsics | None = None
     objects: tuple[AnnotatedObject, ...] = ()
-    gaps_m: tuple[tuple[int, int, Triple], ...] = ()
     pixel_points: tuple[tuple[float, ...], ...] = ()
     dropped: tuple[Dropped, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -323,10 +321,10 @@ class Annotation:
         try:
             values = json.loads(line)
             camera = values.pop("intrinsics")
+            values.pop("gaps_m", None)  # between boxes, in records of older versions
             annotation = cls(
                 intrinsics=camera and Intrinsics(**camera),
                 objects=tuple(_annotated_object(found) for found in values.pop("objects")),
-                gaps_m=tuple((i, j, tuple(xyz)) for i, j, xyz in values.pop("gaps_m", ())),
                 pixel_points=tuple(tuple(point) for point in values.pop("pixel_points")),
                 dropped=tuple(Dropped(**drop) for drop in values.pop("dropped")),
                 **values,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from spear_policy.model.answers import (
@@ -279,17 +280,24 @@ def way_m(start: QuestionObject, end: QuestionObject) -> Distance:
 
 
 def ask_box_distance(scene: QuestionScene, draws: Draws) -> Pair:
-    """Ask for the gap between two boxes; 0 where they touch or overlap.
+    """Ask how far it is from one box to another.
 
     Raises:
-        NotAskedError: there are no two objects, or the record has no gap of theirs.
+        NotAskedError: there are no two objects.
     """
     start, end = _two(scene, draws)
-    xyz = scene.gap_m(start, end)
-    if xyz is None:
-        raise NotAskedError("the record has no gap between the two boxes")
-    gap = Distance(math.hypot(*xyz), xyz)
-    return _distance_pair("box_distance", "boxes", draws, start, end, gap)
+    return _distance_pair("box_distance", "boxes", draws, start, end, box_way_m(start, end))
+
+
+def box_way_m(start: QuestionObject, end: QuestionObject) -> Distance:
+    """From one box to another: the shortest vector between vertices that correspond, or centres.
+
+    The paper (A.1.1) takes the vectors between corresponding vertices and between the centres.
+    """
+    vectors_m = end.box_points_m - start.box_points_m
+    distances_m = np.linalg.norm(vectors_m, axis=1)
+    shortest = distances_m.argmin()
+    return Distance(float(distances_m[shortest]), tuple(vectors_m[shortest].tolist()))
 
 
 def _distance_pair(category, what, draws, start, end, answer):
@@ -332,11 +340,6 @@ class Relation:
     is_place: bool = False
 
 
-def _gap(scene, thing, reference):
-    gap = scene.gap_m(reference, thing)
-    return gap and math.hypot(*gap)
-
-
 def _place(axis, sign):
     def slope(scene, thing, reference):
         z = thing.centre_m[2]
@@ -362,7 +365,12 @@ RELATIONS = {
     "further": _range(-1),
     "larger": _size(-1),
     "smaller": _size(1),
-    "nearer": Relation("way", 1, lambda thing, other: way_m(other, thing).distance_m, _gap),
+    "nearer": Relation(
+        "way",
+        1,
+        lambda thing, other: way_m(other, thing).distance_m,
+        lambda scene, thing, other: box_way_m(other, thing).distance_m,
+    ),
     "left": _place(0, 1),
     "right": _place(0, -1),
     "higher": _place(1, 1),

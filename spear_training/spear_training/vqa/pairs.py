@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spear_policy.model.answers import (
     CONCLUSION,
@@ -260,6 +261,11 @@ class QuestionObject:
     stored: AnnotatedObject
 
     @cached_property
+    def box_points_m(self) -> NDArray[np.float64]:
+        """The vertices of the box in their order, then its centre (9, 3)."""
+        return np.vstack([self.stored.vertices_m, self.centre_m])
+
+    @cached_property
     def range_m(self) -> float:
         """Distance of the centre from the camera."""
         return math.hypot(*self.centre_m)
@@ -286,22 +292,13 @@ class QuestionScene:
 
     Attributes:
         things: the objects that words can name.
-        gaps_m: (i, j) by their numbers in the record, i < j: from the box of i to that of j.
         intrinsics: of the picture; None where they are not known.
         pixel_points: (u, v, x, y, z): a pixel's centre (px) and the point seen there.
     """
 
     things: tuple[QuestionObject, ...]
-    gaps_m: dict[tuple[int, int], Triple]
     intrinsics: Intrinsics | None
     pixel_points: tuple[tuple[float, ...], ...]
-
-    def gap_m(self, start: QuestionObject, end: QuestionObject) -> Triple | None:
-        """From the closest point of one box to that of another; None where it is not stored."""
-        if start.number < end.number:
-            return self.gaps_m.get((start.number, end.number))
-        back = self.gaps_m.get((end.number, start.number))
-        return back and tuple(0.0 - number for number in back)
 
 
 def scene_of(annotation: Annotation) -> QuestionScene:
@@ -321,12 +318,7 @@ def scene_of(annotation: Annotation) -> QuestionScene:
             for number, name in enumerate(names)
             if name is not None and uses[name] == 1
         ]
-    return QuestionScene(
-        tuple(things),
-        {(i, j): xyz for i, j, xyz in annotation.gaps_m},
-        annotation.intrinsics,
-        annotation.pixel_points,
-    )
+    return QuestionScene(tuple(things), annotation.intrinsics, annotation.pixel_points)
 
 
 @lru_cache(maxsize=4096)
