@@ -1,11 +1,18 @@
-"""Strict reading of dataclasses from plain values: nothing unknown, missing or of another type."""
+"""Strict reading of configurations, with sentences for the people who wrote them.
+
+First dataclasses from plain values: nothing unknown, missing or of another type. Then the check of
+ROS parameter files.
+"""
 
 import dataclasses
 import types
 import typing
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 class ConfigError(ValueError):
@@ -106,3 +113,38 @@ def _tag(members: tuple[type, ...]) -> str:
         for m in members
     ]
     return set.intersection(*tags).pop()
+
+
+# Parameter files of ROS ---------------------------------------------------------------------------
+
+
+def params_file_problem(path: str | Path) -> str:
+    """Why ROS could not read a parameter file, in a sentence with the fix; empty when it can.
+
+    rclpy answers with a traceback that names a line of the file and no fix.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        return f"params_file {path} does not exist or cannot be read ({error.strerror})"
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return f"params_file {path} is not YAML: {' '.join(str(error).split())}"
+    if not isinstance(content, dict):
+        return (
+            f"params_file {path} has no parameters; write `/**:`, `  ros__parameters:` and values"
+        )
+    if without := [str(key) for key, value in content.items() if not _sets_parameters(value)]:
+        defines = "default_value" in str(content[without[0]])
+        what = "defines parameters" if defines else "has no ros__parameters"
+        return (
+            f"params_file {path} {what} under {without[0]!r}, so it sets none: write the name of "
+            "the node (or /**), below it `ros__parameters:` and below that `NAME: VALUE` lines"
+        )
+    return ""
+
+
+def _sets_parameters(value) -> bool:
+    """Whether a node's or a namespace's entry leads to ros__parameters everywhere."""
+    if not isinstance(value, dict) or not value:
+        return False
+    return "ros__parameters" in value or all(map(_sets_parameters, value.values()))
