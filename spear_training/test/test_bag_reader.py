@@ -146,7 +146,7 @@ def test_other_bags_are_unharmed_by_a_damaged_one(tmp_path):
     assert len(reader) == 3 and len(reader.read(0)) == 7
     with pytest.raises(DataFileError, match=r"b.*copy the bag again"):
         reader.read(1)
-    with pytest.raises(DataFileError, match="never closed; mend it with: .*bag_repair"):
+    with pytest.raises(DataFileError, match="never closed; fix it with: .*bag_repair"):
         reader.read(2)
 
 

@@ -73,7 +73,7 @@ def test_bags_of_successes_become_a_store(trials, tmp_path, capsys):
     assert np.allclose(store.actions[:, 0] - store.states[:, 0], 0.01, atol=1e-4)
     reasons = [json.loads(line)["reason"] for line in open(root / "meta/rejects.jsonl")]
     assert "outcome is FAILURE" in reasons[0]
-    assert "never closed; mend it with" in reasons[1]
+    assert "never closed; fix it with" in reasons[1]
     assert "rejected: 2, see" in capsys.readouterr().out
 
 

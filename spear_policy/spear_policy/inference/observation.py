@@ -342,7 +342,7 @@ def decode(
     sizes = {spec.name: (spec.width, spec.height) for spec in cameras}
     images = {}
     for name, frame in frames.items():
-        image = _rgb(frame.message, topics[name], bridge)
+        image = rgb_of_message(frame.message, topics[name], bridge)
         size = (image.shape[1], image.shape[0])
         if sizes[name] != (0, 0) and size != sizes[name]:
             wanted = "{}x{}".format(*sizes[name])
@@ -354,7 +354,8 @@ def decode(
     return images
 
 
-def _rgb(message: Any, topic: str, bridge: Any) -> NDArray:
+def rgb_of_message(message: Any, topic: str, bridge: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB of an Image or CompressedImage. Raises InputError, which names `topic`."""
     compressed = not hasattr(message, "encoding")
     if not compressed and message.encoding not in COLOUR_ENCODINGS:
         raise InputError(

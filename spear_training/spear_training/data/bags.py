@@ -1,15 +1,18 @@
-"""Trials that SPEAR recorded, as episodes.
+"""Trials that SPEAR recorded (rosbag2 folders, MCAP or sqlite3), as episodes.
 
 One picture of the external camera is one step; everything else is brought to its stamp: poses by
-interpolation, the wrist picture nearest in time, the gripper command that was in force. Poses
-that were told come from the robot's own commanded pose, so a policy's recording and a teacher's
-are alike.
+interpolation, the wrist picture nearest in time, the gripper command that was in force. Commanded
+poses are the robot's own commanded pose, so a policy's recording and a teacher's are alike.
+
+`BagFolder` is an open bag, `BagReader` makes episodes of many, and `store_metadata` is what they
+make a store say about itself.
 """
 
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +21,13 @@ from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader, AnyReaderError
 
 from spear_policy.geometry.tracking import TimedPoses
-from spear_policy.inference.engine import CameraSpec
 from spear_policy.inference.episode import Episode, EpisodeError
 from spear_policy.inference.image_codec import CvBridge
-from spear_policy.inference.observation import CameraFrame, InputError, decode
+from spear_policy.inference.observation import rgb_of_message
 from spear_training.data.reader import DataFileError, EncodedVideo
 from spear_training.data.store.format import EXTERNAL, WRIST, CameraMetadata, StoreMetadata
 
-# One rosbag2 folder, MCAP or sqlite3: its messages by relative topic name.
-
+# One bag: its messages by relative topic name -------------------------------------------------
 
 METADATA = "metadata.yaml"
 STORAGE_SUFFIXES = (".mcap", ".db3")
@@ -105,7 +106,7 @@ def open_bag(folder: Path, namespace: str | None = None) -> Iterator[BagFolder]:
     folder = Path(folder)
     if not (folder / METADATA).exists():
         raise DataFileError(
-            f"{folder} was never closed; mend it with: "
+            f"{folder} was never closed; fix it with: "
             f"python3 -m spear_bringup.trials.bag_repair {folder}"
         )
     try:
@@ -131,8 +132,7 @@ def custom_data(folder: Path) -> dict[str, str]:
         ) from None
 
 
-# Trials that SPEAR recorded, as episodes.
-
+# Episodes -------------------------------------------------------------------------------------
 
 SUCCESS = "SUCCESS"
 
@@ -200,11 +200,11 @@ def _episode(bag: BagFolder, words: dict[str, str], place: dict, rules: BagRules
     states = [_state(message) for message in bag.messages("ee_state")]
     if not states:
         raise EpisodeError("no ee_state: the driver was not recorded")
-    stamps, measured, told, openings, frames = zip(*states, strict=True)
+    stamps, measured, commands, openings, frames = zip(*states, strict=True)
     state_stamps = _increasing(np.array(stamps), "ee_state")
     keep = state_stamps.kept
     motion = TimedPoses(state_stamps.stamps_s, np.array(measured)[keep])
-    commanded = TimedPoses(state_stamps.stamps_s, np.array(told)[keep])
+    commanded = TimedPoses(state_stamps.stamps_s, np.array(commands)[keep])
 
     pictures = _pictures(bag, "external")
     if not pictures:
@@ -228,7 +228,7 @@ def _episode(bag: BagFolder, words: dict[str, str], place: dict, rules: BagRules
         command_poses=commanded.at(steps_s),
         gripper_openings=opening,
         gripper_commands=_gripper_commands(bag, steps_s, opening),
-        instruction=words.get("instruction") or _spoken(bag),
+        instruction=words.get("instruction") or _spoken_instruction(bag),
         images=images,
         robot=frames[0].removesuffix("_base"),
         source=place | known,
@@ -289,20 +289,20 @@ def _nearest(pictures: list, steps_s: NDArray, furthest_s: float) -> list:
 
 def _gripper_commands(bag: BagFolder, steps_s: NDArray, opening: NDArray) -> NDArray:
     """What was in force at each step; what was measured before the first command."""
-    told = [
+    commands = [
         (_seconds(message.header.stamp), message.gripper_opening)
         for message in bag.messages("command")
         if len(message.knots)
     ]
-    if not told:
+    if not commands:
         return (opening >= 0.5).astype(float)
-    stamps, wanted = np.array(sorted(told)).T
+    stamps, wanted = np.array(sorted(commands)).T
     last = np.searchsorted(stamps, steps_s, side="right") - 1
     before = (opening >= 0.5).astype(float)
     return np.where(last >= 0, np.clip(wanted[np.maximum(last, 0)], 0, 1), before)
 
 
-def _spoken(bag: BagFolder) -> str:
+def _spoken_instruction(bag: BagFolder) -> str:
     sentences = {message.data.strip() for message in bag.messages("instruction")} - {""}
     if len(sentences) > 1:
         raise EpisodeError(f"{len(sentences)} different instructions in one bag: record trials")
@@ -310,16 +310,8 @@ def _spoken(bag: BagFolder) -> str:
 
 
 def _video(messages: list, camera: str) -> EncodedVideo:
-    bridge = CvBridge(None, None)
-
-    def rgb(message) -> NDArray[np.uint8]:
-        try:
-            frame = {camera: CameraFrame(message=message, stamp_s=0.0, received_s=0.0)}
-            return decode(frame, (CameraSpec(camera, 0, 0),), {camera: camera}, bridge)[camera]
-        except InputError as error:
-            raise ValueError(str(error)) from None
-
-    return EncodedVideo(messages, rgb)
+    decode = partial(rgb_of_message, topic=camera, bridge=CvBridge(None, None))
+    return EncodedVideo(messages, decode)
 
 
 def _state(message) -> tuple:
@@ -337,11 +329,10 @@ def _seconds(stamp) -> float:
     return stamp.sec + stamp.nanosec * 1e-9
 
 
-# What a folder of our own recordings makes a store say about itself.
-
+# What a store of our own trials says about itself ---------------------------------------------
 
 # The rate and the robot are those of some bags, spread over all of them.
-LOOKED_AT = 5
+PROBED_BAGS = 5
 # A rate nearer to a whole number than this is that number.
 WHOLE_HZ = 0.02
 
@@ -349,17 +340,16 @@ WHOLE_HZ = 0.02
 def store_metadata(root: str | Path, rules: BagRules | None = None) -> StoreMetadata:
     """The metadata of the store that the bags at or below `root` are imported to.
 
-    Pictures of our cameras have square pixels, and what the arm and the gripper were told is
-    recorded.
+    Pictures of our cameras have square pixels; commands of the arm and the gripper are recorded.
 
     Raises:
-        DataFileError: there is no bag, not one of those that are looked at can be used, or they
+        DataFileError: there is no bag, not one of those that are probed can be used, or they
             are of different robots.
     """
     rules = rules or BagRules()
     bags = find_bags(Path(root))
     reader = BagReader(root, rules)
-    episodes = _some(reader, root)
+    episodes = _probed(reader, root)
     robots = sorted({episode.robot for episode in episodes})
     if len(robots) > 1:
         raise DataFileError(
@@ -396,7 +386,7 @@ def control_hz(episodes: Sequence[Episode]) -> float:
     return float(round(hz)) if abs(hz - round(hz)) < WHOLE_HZ * hz else round(hz, 2)
 
 
-def _some(reader: BagReader, root: str | Path) -> list[Episode]:
+def _probed(reader: BagReader, root: str | Path) -> list[Episode]:
     """A few sound episodes, from all over the folder."""
     found: list[Episode] = []
     first_reason = ""
@@ -405,7 +395,7 @@ def _some(reader: BagReader, root: str | Path) -> list[Episode]:
             found.append(reader.read(index))
         except (DataFileError, EpisodeError) as error:
             first_reason = first_reason or str(error)
-        if len(found) == LOOKED_AT:
+        if len(found) == PROBED_BAGS:
             break
     if not found:
         raise DataFileError(f"{root}: none of {len(reader)} bags can be used; {first_reason}")

@@ -1,9 +1,9 @@
 """Draw what the chunks of an episode mean, beside what was recorded, so that a person can judge.
 
 From several moments of the episode (diamonds) a robot starts where the arm was and follows the
-chunk that is to be learned there. What it reaches (rings) must lie where the arm was told to be:
-on the dashed line, or on the grey one of measured poses where nobody recorded that. A wrong
-frame, sign or unit takes it off.
+chunk that is to be learned there. What it reaches (rings) must lie on the dashed line of commanded
+poses, or on the grey one of measured poses where no commands were recorded. A wrong frame, sign or
+unit takes it off.
 """
 
 import argparse
@@ -29,7 +29,7 @@ EXAMPLE = (
     "example: python3 -m spear_training.data.replay_plot stores/bridge --episode 3 --out p.png"
 )
 COLOURS = ("#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a5fb7", "#3ca0a8")
-RECORDED, TOLD = "#c3ccd5", "#52606d"
+MEASURED, COMMANDED = "#c3ccd5", "#52606d"
 DPI = 120
 
 
@@ -40,8 +40,8 @@ class FollowedChunk:
     Attributes:
         frame: of the episode, where it starts.
         path: the start and the poses that it reaches.
-        grippers: (N,) what the gripper is told at each step, 0 closed or 1 open.
-        errors: how far the steps that are recorded are from where the arm was told to be; None
+        grippers: (N,) the gripper's command at each step, 0 closed or 1 open.
+        errors: how far the steps that are recorded are from the commanded poses; None
             where the episode ends at once.
     """
 
@@ -115,9 +115,10 @@ def _draw_pictures(figure, cell, motion, chunks, pictures) -> None:
 
 def _draw_lines(axis, motion, chunks, value) -> None:
     """Recorded lines, and on them what each chunk reaches; `value` makes numbers of poses."""
-    axis.plot(motion.measured.stamps_s, value(motion.measured.poses), color=RECORDED, linewidth=4)
+    axis.plot(motion.measured.stamps_s, value(motion.measured.poses), color=MEASURED, linewidth=4)
     if motion.told is not motion.measured:
-        axis.plot(motion.told.stamps_s, value(motion.told.poses), "--", color=TOLD, linewidth=1.0)
+        commanded = motion.told
+        axis.plot(commanded.stamps_s, value(commanded.poses), "--", color=COMMANDED, linewidth=1)
     for number, chunk in enumerate(chunks):
         heights, seconds = value(chunk.path.poses), chunk.path.stamps_s
         axis.plot(seconds, heights, "-", color=COLOURS[number], linewidth=0.8)
@@ -128,12 +129,12 @@ def _draw_lines(axis, motion, chunks, value) -> None:
 
 def _draw_gripper(axis, motion, chunks) -> None:
     stamps = motion.measured.stamps_s
-    axis.plot(stamps, motion.openings, color=RECORDED, linewidth=4)
-    axis.step(stamps, motion.commands, "--", where="post", color=TOLD, linewidth=1.0)
+    axis.plot(stamps, motion.openings, color=MEASURED, linewidth=4)
+    axis.step(stamps, motion.commands, "--", where="post", color=COMMANDED, linewidth=1.0)
     for number, chunk in enumerate(chunks):
         axis.plot(chunk.path.stamps_s[1:], chunk.grippers, "o", **_ring(number))
     axis.set(ylim=(-0.15, 1.15), xlabel="s")
-    axis.set_title("gripper, 1 is open; grey: measured, dashed: told, rings: what the chunks tell")
+    axis.set_title("gripper, 1 is open; grey: measured, dashed: commanded, rings: by the chunks")
 
 
 def _ring(number: int) -> dict:

@@ -137,13 +137,13 @@ def _orders(row: Row, episodes: list[Steps]) -> Iterator[str]:
 
 
 def _grippers(row: Row, episodes: list[Steps]) -> Iterator[str]:
-    measured, told = row.gripper_opening, row.gripper_command
-    if not isinstance(measured, LinearGripper) or not isinstance(told, LinearGripper):
+    measured, commanded = row.gripper_opening, row.gripper_command
+    if not isinstance(measured, LinearGripper) or not isinstance(commanded, LinearGripper):
         return
     same = opposite = 0
     for steps in episodes:
         opening = _columns(steps[measured.key])[:, measured.first_column]
-        command = _columns(steps[told.key])[:, told.first_column]
+        command = _columns(steps[commanded.key])[:, commanded.first_column]
         turns = np.flatnonzero(np.abs(np.diff(command)) > SUDDEN * np.ptp(command)) + 1
         ends = np.append(turns, len(command) - 1)[1:]
         for turn, end in zip(turns, ends, strict=True):
@@ -152,8 +152,8 @@ def _grippers(row: Row, episodes: list[Steps]) -> Iterator[str]:
             same, opposite = same + int(agreement > 0), opposite + int(agreement < 0)
     yield (
         f"\ngripper: {measured.key}[{measured.first_column}] followed a sudden change of "
-        f"{told.key}[{told.first_column}] in the same direction {same} times, in the opposite "
-        f"{opposite} times"
+        f"{commanded.key}[{commanded.first_column}] in the same direction {same} times, "
+        f"in the opposite {opposite} times"
     )
 
 
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("row", help="row of the mixture table")
     parser.add_argument("folder", type=Path, help="folder with dataset_info.json")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--episodes", type=int, default=20, help="how many to look at (20)")
+    parser.add_argument("--episodes", type=int, default=20, help="how many to read (20)")
     parser.add_argument("--table", type=Path, help="a table of your own, with what differs")
     options = parser.parse_args(arguments)
     try:

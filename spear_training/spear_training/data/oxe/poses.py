@@ -1,7 +1,9 @@
-"""End-effector poses from however a dataset writes them.
+"""End-effector poses from however a dataset writes them: `read_poses`, by a rule of the table.
 
-What comes out is (T, 7): position [m] and orientation xyzw in the robot's base frame. Numbers that
-mean no pose raise an EpisodeError that names the feature and the step.
+Before it stands where a Franka's hand is when its joint angles are known; after it, how those
+angles show in which order a dataset writes its rotations (`decide`). What comes out is (T, 7):
+position [m] and orientation xyzw in the robot's base frame. Numbers that mean no pose raise an
+EpisodeError that names the feature and the step.
 """
 
 import dataclasses
@@ -26,8 +28,7 @@ from spear_training.data.oxe.table import (
 )
 from spear_training.data.reader import DataFileError
 
-# Where a Franka's end effector is when its joint angles are known.
-
+# A Franka's end effector from its joint angles ------------------------------------------------
 
 # One row a joint: a [m] and alpha [rad] of the link before it, then d [m] along its own axis.
 _A_ALPHA_D = (
@@ -66,7 +67,7 @@ def end_effector_poses(joints_rad: ArrayLike, end_effector: str = "hand") -> NDA
         raise ValueError(f"joints_rad must have shape (T, 7), got {joints.shape}")
     if end_effector not in END_EFFECTORS:
         raise ValueError(f"end effector {end_effector!r}: it is one of {END_EFFECTORS}")
-    _judge(joints)
+    _check_joints(joints)
     position = np.zeros((len(joints), 3))
     turn = Rotation.identity(len(joints))
     for joint, (a, alpha, d) in enumerate(_A_ALPHA_D):
@@ -82,7 +83,7 @@ def end_effector_poses(joints_rad: ArrayLike, end_effector: str = "hand") -> NDA
     return np.hstack([position, turn.as_quat()])
 
 
-def _judge(joints: NDArray) -> None:
+def _check_joints(joints: NDArray) -> None:
     # The comparison is false for NaN too.
     bad = ~((joints >= LOWEST_RAD) & (joints <= HIGHEST_RAD))
     if bad.any():
@@ -93,8 +94,7 @@ def _judge(joints: NDArray) -> None:
         )
 
 
-# End-effector poses from however a dataset writes them.
-
+# Poses by a rule of the table -----------------------------------------------------------------
 
 Steps = Mapping[str, NDArray]
 
@@ -231,8 +231,7 @@ def _summed(rule: SummedDeltas, steps: Steps) -> NDArray:
     return poses
 
 
-# Which order or axes a dataset writes its rotations in, told by the arm's joint angles.
-
+# The order of rotations, found by joint angles ------------------------------------------------
 
 QUATERNION_ORDERS = ("xyzw", "wxyz")
 EULER_AXES = ("xyz", "XYZ", "zyx", "ZYX")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spear_policy.geometry.poses import GRIPPER_CLOSED, GRIPPER_OPEN
 from spear_policy.inference.episode import Episode, EpisodeError, Video
-from spear_training.data.oxe import poses as rotation_order
+from spear_training.data.oxe import poses as pose_rules
 from spear_training.data.oxe.poses import Steps, pose_keys, read_poses
 from spear_training.data.oxe.table import (
     EXTERNAL,
@@ -193,14 +193,14 @@ class OxeReader:
 
     def _decided(self, entry: str) -> PoseRule | str:
         rule = getattr(self.row, entry)
-        if not rotation_order.needs_detection(rule):
+        if not pose_rules.needs_detection(rule):
             return rule
-        return rotation_order.decide(rule, self._some(rule), f"{self._where}: {entry}")
+        return pose_rules.decide(rule, self._some(rule), f"{self._where}: {entry}")
 
     def _some(self, rule: PoseRule) -> Iterator[Steps]:
         """Numbers of some episodes, evenly over the split; damaged ones are passed over."""
-        keys = [STEPS + key for key in rotation_order.detection_keys(rule)]
-        count = min(len(self), rotation_order.EPISODES)
+        keys = [STEPS + key for key in pose_rules.detection_keys(rule)]
+        count = min(len(self), pose_rules.EPISODES)
         for index in np.linspace(0, len(self) - 1, count).round().astype(int):
             try:
                 yield self._folder.read(int(index), keys).steps
@@ -250,7 +250,7 @@ def read_motion(rules: MotionRules, steps: Steps):
     """Poses (T, 7), commanded poses or None, openings (T,), gripper commands or None.
 
     None stands for what is not recorded. Openings are 0 closed .. 1 open; where nothing measures
-    the gripper, it is taken to be where the command tells it to be.
+    the gripper, it is taken to be where it is commanded to be.
 
     Raises:
         EpisodeError: a number is not finite, or none that the arm or the gripper can have.
@@ -410,7 +410,7 @@ def open_camera(camera: Camera, pictures: list[bytes], spec: FeatureSpec) -> Vid
     """The pictures of one camera, or None where every one is black: the episode lacks the camera.
 
     Raises:
-        EpisodeError: a picture that had to be looked at is damaged; further ones raise it when
+        EpisodeError: the first picture is damaged; further ones raise it when
             they are asked for.
     """
     try:
@@ -432,7 +432,7 @@ def _decode(spec: FeatureSpec, swapped: bool, data: bytes) -> NDArray[np.uint8]:
 
 
 def _is_black(video: Video) -> bool:
-    # A camera that is there shows something in its first picture, so one is looked at mostly.
+    # A camera that is there shows something in its first picture, so mostly one is decoded.
     return not any(video[step].any() for step in range(len(video)))
 
 

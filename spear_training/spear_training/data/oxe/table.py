@@ -108,7 +108,7 @@ class EulerPose(Columns):
 
 @dataclass(frozen=True, kw_only=True)
 class JointPose(Columns):
-    """Joint angles of a Franka [rad], 7 columns; see franka_kinematics for `end_effector`."""
+    """Joint angles of a Franka [rad], 7 columns; see poses.end_effector_poses."""
 
     encoding: ClassVar[str] = "franka_joints"
     end_effector: Literal["flange", "hand"] = "hand"
@@ -177,7 +177,7 @@ class LinearGripper(Columns):
 
 @dataclass(frozen=True, kw_only=True)
 class GripperEvents(Columns):
-    """One number: above `threshold` the gripper is told to close, below -threshold to open."""
+    """One number: above `threshold` the gripper is to close, below -threshold to open."""
 
     encoding: ClassVar[str] = "events"
     threshold: float = 0.1
@@ -318,7 +318,7 @@ class MotionRules:
 
     Attributes:
         pose: measured pose of the end effector.
-        command: where it was told to be, or REACHED: not recorded, targets are reached poses.
+        command: commanded pose, or REACHED: not recorded, targets are reached poses.
         gripper_opening: measured, or FROM_COMMAND where nothing measures it.
         gripper_command: or FROM_MEASURED where none is recorded.
         conditions: all must hold, or the episode is left out.
