@@ -214,9 +214,10 @@ def run(options: argparse.Namespace) -> int:
             "\nannotate run: interrupted; finished shards stay, the same command makes the others",
             file=sys.stderr,
         )
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # A thread may wait for a service, or be in the midst of a network's work.
-        os._exit(130)
+        if pipeline.parallel > 1:  # threads may wait for a service, and Python would for them
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        return 130
     console.print(f"{describe(counts)}, in {options.out}", markup=False, soft_wrap=True)
     return 1 if counts["failed"] else 0
