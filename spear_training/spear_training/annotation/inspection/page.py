@@ -27,12 +27,8 @@ from spear_training.annotation.inspection.counts import (
     summarise,
 )
 from spear_training.annotation.inspection.overlays import (
-    HEIGHT_PX,
-    PALETTE,
-    WIDTH_PX,
     Colour,
     Image,
-    PlanView,
     Tag,
     colour_of,
     draw_box_3d,
@@ -45,8 +41,6 @@ from spear_training.annotation.inspection.overlays import (
     label_tag,
     project,
     vertex_tags,
-    view_from_above,
-    view_from_the_side,
     web_colour,
 )
 from spear_training.annotation.inspection.token_text import AskedPair, TokenReader
@@ -254,7 +248,6 @@ class PageEntry:
 
     annotation: Annotation
     pictures: tuple[Shown, ...]
-    views: tuple[PlanView, ...]
     rows: tuple[ObjectRow, ...]
     pairs: tuple[AskedPair, ...]
     notes: tuple[str, ...]
@@ -276,13 +269,9 @@ def make_entry(
     """
     notes: list[str] = []
     image = _read(annotation, images, notes)
-    found = annotation.objects
-    above = view_from_above(found, annotation.intrinsics)
-    side = view_from_the_side(found, annotation.intrinsics)
     return PageEntry(
         annotation,
         () if image is None else _pictures(image, annotation, pairs, notes),
-        tuple(view for view in (above, side) if view),
         tuple(_rows(annotation, unusual or {})),
         tuple(pairs),
         tuple(notes),
@@ -590,8 +579,6 @@ def write_pages(
             first=number * per_page,
             number=number,
             links=[other.name for other in files],
-            view_size=(WIDTH_PX, HEIGHT_PX),
-            colours=[web_colour(number) for number in range(len(PALETTE))],
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         )
         text.enable_buffering(50)
