@@ -74,8 +74,8 @@ class OneAtATime(Generic[T]):
                 ) from None
             except torch.AcceleratorError as error:
                 raise JobError(
-                    f"the device has failed ({_first_line(error)}): start the job again; what is "
-                    "done is kept"
+                    f"the device has failed ({_first_line(error)}): start the job again; finished "
+                    "shards stay"
                 ) from None
 
 

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folders",
         nargs="+",
         metavar="FOLDER",
-        help="that `annotate run` has finished; NAME=FOLDER for the data sets of a mixture",
+        help="that `annotate run` has finished; NAME=FOLDER for the datasets of a mixture",
     )
     add("--out", type=Path, help=f"folder for {NAME} (default: FOLDER)")
     choice = parser.add_mutually_exclusive_group()
@@ -148,22 +148,22 @@ def _report(console: Console, counts: QuestionCounts, path: Path) -> None:
         table.add_row(category, str(counts.pairs[category]), _reasons(counts, category))
     console.print(table)
     asked = counts.pictures - counts.without.total()
-    _say(console, f"{counts.pairs.total()} questions about {asked} of {counts.pictures} pictures")
+    _print(console, f"{counts.pairs.total()} questions about {asked} of {counts.pictures} pictures")
     for reason, count in counts.without.most_common():
-        _say(console, f"  {count} without: {reason}")
-    _say(console, str(path))
+        _print(console, f"  {count} without: {reason}")
+    _print(console, str(path))
 
 
 def _report_bins(console: Console, fitted: FittedBins) -> None:
     edges = fitted.bins.edges_m
-    _say(
+    _print(
         console,
         f"{fitted.bins.count} bins from {edges[0]:.3f} to {edges[-1]:.3f}; "
         f"{fitted.share_clipped:.1%} of the objects' coordinates lie outside",
     )
 
 
-def _say(console: Console, words: str) -> None:
+def _print(console: Console, words: str) -> None:
     console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
