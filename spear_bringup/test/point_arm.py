@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from spear_bringup.control.command_core import CommandCore
+from spear_bringup.control.gate import Reason
 from spear_bringup.control.limits import Limits, Timing
 from spear_bringup.control.path import Reference, RunningPath, path_through
 from spear_bringup.drivers.arm_session import ArmSession
@@ -124,7 +125,16 @@ class Driver:
         self._chunk_id = 0
 
     def chunk(self, delta_m=(0.05, 0.0, 0.0), opening=1.0, dt_s=0.1):
-        """Send a chunk that leads to `delta_m` from here in five steps."""
+        """Send a chunk that leads to `delta_m` from here in five steps; what the gate decided.
+
+        Where a busy machine let it become too late on the way, another one is sent.
+        """
+        while True:
+            gate = self._send_chunk(delta_m, opening, dt_s)
+            if gate.reason is not Reason.LATE:
+                return gate
+
+    def _send_chunk(self, delta_m, opening, dt_s):
         sample = self.session.sample
         here = sample.state.measured
         shares = np.arange(1, 6) / 5
@@ -134,7 +144,12 @@ class Driver:
         object.__setattr__(made, "chunk_id", self._chunk_id)
         object.__setattr__(made, "source_id", "test")
         self.session.on_chunk(made, hold=False, received_age_s=0.0)
-        return self.session.gate
+        answers = [
+            decision.gate
+            for decision, about_chunk, _ in list(self.decisions)
+            if about_chunk and decision.gate.chunk_id == self._chunk_id
+        ]
+        return answers[-1] if answers else self.session.gate
 
     def judged(self):
         """(verdict, reason) of the newest decision."""

@@ -43,8 +43,9 @@ def test_a_good_chunk_moves_the_arm_and_is_reported(drive):
     driver = drive()
     assert driver.chunk((0.05, 0.0, 0.0)).moves
     until(lambda: driver.place[0] > START[0] + 0.049)
-    decision, about_chunk, sample = next(row for row in driver.decisions if row[1])
-    assert about_chunk and decision.path is not None
+    moving = [row for row in driver.decisions if row[0].path is not None]
+    decision, about_chunk, sample = moving[0]
+    assert about_chunk and len(moving) == 1
     assert decision.gate.source_id == "test"
     assert np.allclose(sample.state.measured.position_m, START)
 
@@ -177,8 +178,8 @@ def test_a_thread_of_the_driver_that_breaks_latches_the_arm(drive, monkeypatch):
 def test_a_call_into_the_arm_that_never_returns_is_a_lost_robot_and_blocks_nobody(
     drive, monkeypatch
 ):
-    monkeypatch.setattr("spear_bringup.drivers.arm_session._TURN_TIMEOUT_S", 0.2)
     driver = drive()
+    monkeypatch.setattr("spear_bringup.drivers.arm_session._TURN_TIMEOUT_S", 0.2)
     let_go = threading.Event()
     monkeypatch.setattr(driver.arm, "send", lambda path: let_go.wait(120.0))
     threading.Thread(target=driver.chunk, daemon=True).start()

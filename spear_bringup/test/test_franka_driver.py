@@ -1,5 +1,6 @@
 """The Franka driver as a node: chunks, services and faults over the wire; a simulated robot."""
 
+import functools
 import gc
 import sys
 import threading
@@ -123,6 +124,18 @@ class Lab:
         self._chunks.publish(message)
         return until(lambda: self._answer(message))
 
+    def move(self, *where, change=lambda message: None, **how):
+        """The command that answers a chunk of these arguments.
+
+        Where a busy machine let it become too late on the way, another one is sent.
+        """
+        while True:
+            message = self.chunk(*where, **how)
+            change(message)
+            command = self.send(message)
+            if command.gate.reason != GateStatus.REASON_LATE:
+                return command
+
     def _answer(self, message):
         found = [c for c in list(self.commands) if c.gate.chunk_id == message.chunk_id]
         return found[0] if found else None
@@ -226,8 +239,7 @@ def ready(driver, lab):
 
 def test_a_chunk_moves_the_arm_and_the_command_says_what_was_sent(ready, lab):
     start = lab.pose
-    chunk = lab.chunk((0.06, 0.0, 0.0), rotation=(0.0, 0.0, 0.2))
-    command = lab.send(chunk)
+    command = lab.move((0.06, 0.0, 0.0), rotation=(0.0, 0.0, 0.2))
     assert command.gate.verdict in (PASS, CLAMPED)
     assert command.gate.source_id == "lab"
     assert command.header.frame_id == "franka_base"
@@ -248,14 +260,14 @@ def test_a_chunk_moves_the_arm_and_the_command_says_what_was_sent(ready, lab):
 
 
 def test_a_chunk_enters_at_most_nine_files_on_its_way_to_the_robot(ready, lab):
-    entered = []
     for _ in range(2):  # the first one may still import what it needs
         lab.fresh()
         chunk, info = lab.chunk((0.02, 0.0, 0.0)), {"received_timestamp": time.time_ns()}
-        entered = files_entered(lambda: ready._on_chunk(chunk, info))  # noqa: B023
-    print("chunk to robot:", *entered, sep="\n  ")
-    assert any(name.endswith("drivers/franka.py") for name in entered)
+        entered = files_entered(functools.partial(ready._on_chunk, chunk, info))
+    print("\nchunk to robot:", *entered, sep="\n  ")
     assert len(entered) <= 9, entered
+    if until(lambda: lab._answer(chunk)).gate.verdict in (PASS, CLAMPED):
+        assert "spear_bringup/drivers/franka.py" in entered
 
 
 def test_states_carry_frames_rising_stamps_and_joint_names(ready, lab):
@@ -289,21 +301,19 @@ def test_states_carry_frames_rising_stamps_and_joint_names(ready, lab):
 )
 def test_a_bad_chunk_is_rejected_and_the_robot_does_not_move(ready, lab, poison, reason):
     start = lab.pose
-    chunk = lab.chunk((0.05, 0.0, 0.0))
-    poison(chunk)
-    command = lab.send(chunk)
+    command = lab.move((0.05, 0.0, 0.0), change=poison)
     assert (command.gate.verdict, command.gate.reason) == (REJECTED, reason)
     assert command.gate.text
     assert len(command.knots) == 0
     count = len(lab.states)
     until(lambda: len(lab.states) > count + 25)
     assert distance(lab.pose, start)[0] < 3e-4
-    assert lab.send(lab.chunk((0.01, 0.0, 0.0))).gate.verdict in (PASS, CLAMPED)
+    assert lab.move((0.01, 0.0, 0.0)).gate.verdict in (PASS, CLAMPED)
 
 
 def test_a_hold_stops_the_arm_on_its_way(ready, lab):
     start = lab.pose
-    lab.send(lab.chunk((0.15, 0.0, 0.0), dt_s=0.8))
+    lab.move((0.15, 0.0, 0.0), dt_s=0.8)
     until(lambda: lab.pose.position_m[0] > start.position_m[0] + 0.02)
     hold = lab.chunk()
     hold.kind, hold.steps = ActionChunk.KIND_HOLD, []
@@ -315,7 +325,7 @@ def test_a_hold_stops_the_arm_on_its_way(ready, lab):
 
 def test_a_closing_chunk_closes_the_gripper_and_home_opens_it(ready, lab):
     until(lambda: lab.states[-1].gripper_opening > 0.9)
-    lab.send(lab.chunk(opening=0.0))
+    lab.move(opening=0.0)
     until(lambda: lab.states[-1].gripper_width < 0.003)
     assert not lab.states[-1].gripper_holding
     assert lab.call("home").success
@@ -324,7 +334,7 @@ def test_a_closing_chunk_closes_the_gripper_and_home_opens_it(ready, lab):
 
 def test_states_go_on_while_home_is_on_its_way(ready, lab):
     start = lab.pose
-    lab.send(lab.chunk((0.08, 0.08, 0.0)))
+    lab.move((0.08, 0.08, 0.0))
     until(lambda: lab.pose.position_m[0] > start.position_m[0] + 0.07)
     count = len(lab.states)
     assert lab.call("home").success
@@ -334,7 +344,7 @@ def test_states_go_on_while_home_is_on_its_way(ready, lab):
 
 
 def test_a_stop_is_latched_told_to_late_joiners_and_released_by_recover(ready, lab):
-    lab.send(lab.chunk((0.1, 0.0, 0.0), dt_s=0.3))
+    lab.move((0.1, 0.0, 0.0), dt_s=0.3)
     assert lab.call("stop").success
     until(lab.at_rest)
     seen = []
@@ -342,15 +352,15 @@ def test_a_stop_is_latched_told_to_late_joiners_and_released_by_recover(ready, l
     until(lambda: seen)
     assert (seen[0].verdict, seen[0].reason) == (STOPPED, GateStatus.REASON_STOP_REQUESTED)
     lab.node.destroy_subscription(late)
-    refused = lab.send(lab.chunk((0.02, 0.0, 0.0)))
+    refused = lab.move((0.02, 0.0, 0.0))
     assert refused.gate.verdict == STOPPED and len(refused.knots) == 0
     assert not lab.call("home").success
     assert lab.call("recover").success
-    assert lab.send(lab.chunk((0.02, 0.0, 0.0))).gate.verdict in (PASS, CLAMPED)
+    assert lab.move((0.02, 0.0, 0.0)).gate.verdict in (PASS, CLAMPED)
 
 
 def test_a_reflex_latches_and_diagnostics_say_so(robot, ready, lab):
-    lab.send(lab.chunk((0.1, 0.0, 0.0), dt_s=0.8))
+    lab.move((0.1, 0.0, 0.0), dt_s=0.8)
     robot.inject("reflex")
     gate = until(lambda: lab.gates[-1] if lab.gates[-1].verdict == STOPPED else None)
     assert gate.reason == GateStatus.REASON_ROBOT_REFLEX
@@ -361,7 +371,7 @@ def test_a_reflex_latches_and_diagnostics_say_so(robot, ready, lab):
 
 
 def test_a_stalled_clock_holds_and_the_status_is_repeated_without_it(robot, ready, lab):
-    lab.send(lab.chunk((0.15, 0.0, 0.0), dt_s=0.9))
+    lab.move((0.15, 0.0, 0.0), dt_s=0.9)
     robot.inject("clock_off")
     try:
         until(lambda: lab.gates[-1].reason == GateStatus.REASON_CLOCK_FAULT)
@@ -386,18 +396,18 @@ def test_a_lost_robot_latches_and_recover_brings_it_back(robot, ready, lab):
 
 def test_deactivation_stops_the_arm_and_the_node_comes_up_again(ready, lab):
     start = lab.pose
-    lab.send(lab.chunk((0.15, 0.0, 0.0), dt_s=0.8))
+    lab.move((0.15, 0.0, 0.0), dt_s=0.8)
     until(lambda: lab.pose.position_m[0] > start.position_m[0] + 0.02)
     assert ready.trigger_deactivate() is SUCCESS
     until(lab.at_rest)
     assert lab.pose.position_m[0] < start.position_m[0] + 0.14
-    held = lab.send(lab.chunk((0.02, 0.0, 0.0)))
+    held = lab.move((0.02, 0.0, 0.0))
     assert (held.gate.verdict, held.gate.reason) == (HELD, GateStatus.REASON_NOT_ACTIVE)
     assert ready.trigger_cleanup() is SUCCESS
     assert ready.trigger_configure() is SUCCESS
     assert ready.trigger_activate() is SUCCESS
     lab.fresh()
-    assert lab.send(lab.chunk((-0.02, 0.0, 0.0))).gate.verdict in (PASS, CLAMPED)
+    assert lab.move((-0.02, 0.0, 0.0)).gate.verdict in (PASS, CLAMPED)
 
 
 @pytest.mark.parametrize(

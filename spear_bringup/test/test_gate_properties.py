@@ -86,8 +86,8 @@ def test_ten_thousand_random_chunks_never_make_a_knot_or_segment_break_a_limit(s
             assert_within_limits(decision.path, before)
         else:
             assert not decision.gate.moves and decision.gate.text
-        for _ in range(10):
-            now_s += 0.02
+        for _ in range(4):
+            now_s += 0.05
             pose = core.reference(now_s, pose).pose
             history.add(now_s, pose, pose)
         opening = core.gripper_opening(now_s)
@@ -111,8 +111,8 @@ def test_the_reference_between_knots_is_continuous_and_unit(seed):
     )
     if decision.path is None:
         return
-    times = np.arange(10.0, core.player.running.end_s + 0.1, 0.005)
+    times = np.arange(10.0, core.player.running.end_s + 0.1, 0.01)
     samples = [core.player.running.at(t) for t in times]
     steps = np.diff([sample.pose.position_m for sample in samples], axis=0)
-    assert np.linalg.norm(steps, axis=1).max() <= LIMITS.max_linear_speed_m_s * 0.005 * 1.02 + 1e-9
+    assert np.linalg.norm(steps, axis=1).max() <= LIMITS.max_linear_speed_m_s * 0.01 * 1.02 + 1e-9
     assert all(isinstance(sample.pose, Pose) for sample in samples)

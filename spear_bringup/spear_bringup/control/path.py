@@ -150,16 +150,16 @@ class ChunkPlayer:
 
     def reference(self, now_s: float, commanded: Pose) -> Reference:
         """The running reference at now, or rest at the robot's own commanded pose."""
-        if self._followed(now_s, commanded):
-            return self.running.at(now_s)
-        return Reference.at_rest(commanded)
+        return self._followed(now_s, commanded) or Reference.at_rest(commanded)
 
-    def _followed(self, now_s: float, commanded: Pose) -> bool:
-        """Whether there is a running reference and the robot is on it."""
+    def _followed(self, now_s: float, commanded: Pose) -> Reference | None:
+        """The running reference at now; None when there is none or the robot is not on it."""
         if self.running is None:
-            return False
-        translation, rotation = distance(self.running.at(now_s).pose, commanded)
-        return translation <= RESYNCHRONISE_M and rotation <= RESYNCHRONISE_RAD
+            return None
+        reference = self.running.at(now_s)
+        translation, rotation = distance(reference.pose, commanded)
+        on_it = translation <= RESYNCHRONISE_M and rotation <= RESYNCHRONISE_RAD
+        return reference if on_it else None
 
     def first_step(self, chunk: Chunk, now_s: float) -> int:
         """Index of the first step that is due late enough to be gone to."""
@@ -182,8 +182,9 @@ class ChunkPlayer:
             raise ValueError("every step of the chunk is already due")
         positions, orientations = chunk.targets()
         orientations = orientations / np.linalg.norm(orientations, axis=-1, keepdims=True)
-        old = self.running if self._followed(now_s, commanded) else None
-        start = old.at(now_s) if old else Reference.at_rest(commanded)
+        followed = self._followed(now_s, commanded)
+        old = self.running if followed else None
+        start = followed or Reference.at_rest(commanded)
         seam = distance(start.pose, _target_at(chunk, positions, orientations, now_s))
         knots = []
         for time_s, position, orientation in zip(
