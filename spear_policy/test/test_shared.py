@@ -9,12 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 from rich.console import Console
 
+from spear_policy.shared.config import ConfigError, read_dataclass
 from spear_policy.shared.files import (
     MismatchError,
     atomic_write,
@@ -249,3 +253,72 @@ def test_a_page_is_one_file_whose_text_is_escaped(tmp_path):
     assert "a &lt; b" in page and "data:image/svg+xml;base64," in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert jpeg_address(b"x") == "data:image/jpeg;base64,eA=="
+
+
+# Dataclasses from plain values ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A member of a tagged union."""
+
+    shape: ClassVar[str] = "circle"
+    radius_m: float
+
+    def __post_init__(self):
+        if self.radius_m <= 0:
+            raise ConfigError("radius_m must be positive")
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """Another."""
+
+    shape: ClassVar[str] = "rectangle"
+    sides_m: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What holds the union."""
+
+    top: Circle | Rectangle | Literal["none"]
+    legs: Mapping[str, Circle]
+    name: str | None = None
+
+
+def table(**changes):
+    """Return a Table from plain values."""
+    values = {"top": {"shape": "rectangle", "sides_m": [1, 2.0]}, "legs": {"left": {"radius_m": 1}}}
+    return read_dataclass(Table, values | changes, "table", name="desk")
+
+
+def test_a_union_is_read_by_its_tag_and_a_mapping_by_its_values():
+    assert table() == Table(Rectangle((1.0, 2.0)), {"left": Circle(1.0)}, "desk")
+    assert table(top={"shape": "circle", "radius_m": 2}).top == Circle(2.0)
+    assert table(top="none").top == "none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"top": {"shape": "star"}}, "table.top has shape 'star'; it may be circle, rectangle, or"),
+        (
+            {"top": "all"},
+            "table.top has shape 'all'; it may be circle, rectangle, or the word none",
+        ),
+        ({"top": {"shape": ["circle"]}}, r"table.top has shape \['circle'\]"),
+        ({"top": {"shape": "circle"}}, "table.top lacks the field 'radius_m'"),
+        ({"top": {"shape": "circle", "radius_m": 0}}, "table.top: radius_m must be positive"),
+        ({"top": {"shape": "circle", "radius_m": 1, "side": 2}}, "unknown field 'side'"),
+        ({"legs": []}, r"table.legs is \[\]: it must have named entries"),
+        (
+            {"legs": {"left": {"radius_m": "1"}}},
+            "table.legs.left.radius_m is '1': it must be float",
+        ),
+        ({"name": "other"}, "table has the unknown field 'name'"),
+    ],
+)
+def test_what_fits_no_member_is_named_by_its_place(changes, text):
+    with pytest.raises(ConfigError, match=text):
+        table(**changes)

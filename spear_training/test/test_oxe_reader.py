@@ -1,18 +1,41 @@
-"""The reader of the mixture's rows: what it takes, what it leaves out, and bad files."""
+"""The reader of the mixture's rows: motion, sentences and pictures of each row, and bad files."""
 
 import dataclasses
 import pickle
+from types import SimpleNamespace
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
-from oxe_folders import TABLE, confirmed_table, record_of, written
+import yaml
+from hypothesis import assume, given
+from oxe_folders import EXTERNAL_RGB, TABLE, WRIST_RGB, confirmed_table, record_of, written
 from oxe_layouts import LAYOUTS
-from oxe_motions import STEPS
+from oxe_motions import SENTENCE, STEPS
+from oxe_recipes import RECIPES
 from oxe_writing import picture, write_folder
 
+from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.oxe.inspect_row import main as look
-from spear_training.data.oxe.reader import BridgeReader, OxeReader
+from spear_training.data.oxe.inspect_row import main as inspect_row
+from spear_training.data.oxe.reader import (
+    BridgeReader,
+    OxeReader,
+    follow_events,
+    linear_opening,
+    read_gripper,
+    read_sentences,
+    store_metadata,
+    text_from_code_units,
+    tidy,
+)
+from spear_training.data.oxe.table import (
+    ConstantGripper,
+    GripperEvents,
+    Language,
+    LinearGripper,
+    load_table,
+)
 from spear_training.data.reader import DataFileError, NotSelected
 
 
@@ -143,7 +166,7 @@ def test_a_camera_that_is_black_at_first_is_there(tmp_path):
     assert "wrist" in episode.images
 
 
-def test_a_damaged_picture_is_named_when_it_is_looked_at(tmp_path):
+def test_a_damaged_picture_is_named_when_it_is_decoded(tmp_path):
     pictures = [picture(180, 320, 9, 99, 9)] * STEPS
     pictures[4] = b"no picture"
     records = [
@@ -225,10 +248,10 @@ def test_reader_and_episodes_go_to_other_processes(tmp_path):
     assert episode.images["external"][0].shape == (180, 320, 3)
 
 
-def test_look_shows_what_confirms_a_row(tmp_path, capsys):
+def test_inspect_row_shows_what_confirms_a_row(tmp_path, capsys):
     name = "stanford_hydra_dataset"
     folder = written(tmp_path, name, [record_of(name, number)[0] for number in range(3)])
-    assert look([name, str(folder)]) == 0
+    assert inspect_row([name, str(folder)]) == 0
     said = capsys.readouterr().out
     assert "unconfirmed: gripper_opening.open_at: " in said
     assert "observation/state[24]  0.0240  " in said
@@ -240,18 +263,18 @@ def test_look_shows_what_confirms_a_row(tmp_path, capsys):
     assert "language_instruction: 'put the cup on the plate'" in said
 
 
-def test_look_tells_the_share_of_a_subset(bridge_rlds_dir, tmp_path, capsys):
-    assert look(["bridge", str(bridge_rlds_dir)]) == 0
+def test_inspect_row_tells_the_share_of_a_subset(bridge_rlds_dir, tmp_path, capsys):
+    assert inspect_row(["bridge", str(bridge_rlds_dir)]) == 0
     assert "single_kitchen_sink takes 0 of these episodes (0%)" in capsys.readouterr().out
     records = [record_of("droid")[0], changed("droid", **path("/lab/failure/7.h5"))]
-    assert look(["droid", str(written(tmp_path, "droid", records))]) == 0
+    assert inspect_row(["droid", str(written(tmp_path, "droid", records))]) == 0
     assert "the row takes 1 of these episodes (50%)" in capsys.readouterr().out
 
 
-def test_look_says_what_it_cannot_do(tmp_path, capsys):
-    assert look(["viola", str(tmp_path)]) == 2
+def test_inspect_row_says_what_it_cannot_do(tmp_path, capsys):
+    assert inspect_row(["viola", str(tmp_path)]) == 2
     assert "dataset_info.json: cannot be read" in capsys.readouterr().err
-    assert look(["violin", str(tmp_path)]) == 2
+    assert inspect_row(["violin", str(tmp_path)]) == 2
     assert "no row 'violin'" in capsys.readouterr().err
 
 
@@ -263,3 +286,244 @@ def test_a_folder_that_calls_itself_otherwise_is_taken_if_the_table_knows_it(tmp
     folder = write_folder(tmp_path / "other", LAYOUTS["droid"], records, "other", "1.0.1")
     with pytest.raises(DataFileError, match="holds the dataset 'other'.*also_called"):
         OxeReader(TABLE["droid"], folder)
+
+
+# Each of the 25 rows reads a motion that was written in its own dataset's layout --------------
+
+UNCONFIRMED = [name for name, row in TABLE.items() if row.unconfirmed]
+SEVERAL = [name for name, row in TABLE.items() if len(row.unconfirmed) > 1]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_motion_comes_back_from_its_dataset_s_own_layout(tmp_path, name):
+    recipe, row = RECIPES[name], confirmed_table(tmp_path, name)[name]
+    records, motions = zip(*(record_of(name, number) for number in range(2)), strict=True)
+    reader = OxeReader(row, written(tmp_path, name, records))
+    assert len(reader) == 2
+    for index, motion in enumerate(motions):
+        episode = reader.read(index)
+        assert_poses(episode.poses, recipe.poses(motion))
+        assert np.allclose(episode.gripper_openings, recipe.openings, atol=1e-5)
+        assert_same(episode.gripper_commands, recipe.commands)
+        commanded = recipe.commanded(motion)
+        if commanded is None:
+            assert episode.command_poses is None
+        else:
+            assert_poses(episode.command_poses, commanded)
+        assert (episode.instruction, *episode.other_instructions) == (SENTENCE, *recipe.others)
+        assert np.allclose(np.diff(episode.stamps_s), 1 / row.control_hz)
+        assert episode.state_known == (name != "roboturk")
+        assert episode.robot == row.robot
+        assert episode.source["index"] == str(index)
+        assert episode.images.keys() == row.cameras.keys()
+        for camera, video in episode.images.items():
+            colour = WRIST_RGB if camera.startswith("wrist") else EXTERNAL_RGB
+            assert len(video) == STEPS - recipe.dropped
+            assert np.abs(video[0].mean(axis=(0, 1)) - colour).max() < 4, camera
+
+
+def assert_poses(got, expected):
+    """Compare poses (T, 7) to the precision of float32."""
+    assert got.shape == expected.shape
+    assert np.abs(got[:, :3] - expected[:, :3]).max() < 1e-5
+    assert quat.angle(got[:, 3:], expected[:, 3:]).max() < 1e-4
+
+
+def assert_same(got, expected):
+    """Compare values that may be missing."""
+    if expected is None:
+        assert got is None
+    else:
+        assert np.allclose(got, expected)
+
+
+@pytest.mark.parametrize("name", UNCONFIRMED)
+def test_a_row_with_unconfirmed_facts_refuses_and_says_what_to_check(tmp_path, name):
+    folder = written(tmp_path, name, [record_of(name)[0]])
+    row = TABLE[name]
+    with pytest.raises(DataFileError) as caught:
+        OxeReader(row, folder)
+    said = str(caught.value)
+    assert said.startswith(f"row {name} cannot be read until")
+    for fact in row.unconfirmed:
+        assert fact.key in said
+        assert len(fact.check) > 20
+        assert fact.check in said
+    assert "--table" in said
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_one_fact_left_unconfirmed_still_refuses(tmp_path, name):
+    keys = [fact.key.split(".") for fact in TABLE[name].unconfirmed]
+    confirmed = RECIPES[name].confirmed
+    first = keys[0]
+    without = {
+        entry: {k: v for k, v in values.items() if [entry, k] != first}
+        for entry, values in confirmed.items()
+    }
+    path = tmp_path / "my_table.yaml"
+    path.write_text(yaml.safe_dump({name: without}))
+    with pytest.raises(DataFileError, match=".".join(first)):
+        load_table(path)[name].require_confirmed()
+
+
+def test_every_row_has_a_recipe_and_only_what_is_unconfirmed_is_confirmed():
+    assert RECIPES.keys() == LAYOUTS.keys() == TABLE.keys()
+    for name, recipe in RECIPES.items():
+        assert bool(recipe.confirmed) == (name in UNCONFIRMED), name
+
+
+@pytest.mark.parametrize("name", ["droid", "roboturk", "berkeley_cable_routing"])
+def test_a_store_s_metadata_tell_where_numbers_are_from(tmp_path, name):
+    row = confirmed_table(tmp_path, name)[name]
+    metadata = store_metadata(OxeReader(row, written(tmp_path, name, [record_of(name)[0]])))
+    assert metadata.action_from == ("commanded" if name == "droid" else "reached")
+    assert metadata.gripper_from == ("measured" if "cable" in name else "commanded")
+    assert metadata.state_known == (name != "roboturk")
+    assert metadata.camera_names == (("external",) if name == "roboturk" else ("external", "wrist"))
+    assert (metadata.row, metadata.row_hash) == (name, row.hash)
+    assert metadata.source["dataset"] == row.source.name
+
+
+# Gripper numbers and sentences, from however a dataset writes them ----------------------------
+
+
+def linear(closed_at, open_at, **more):
+    """Return a rule for the feature `state`."""
+    return LinearGripper(key="state", closed_at=closed_at, open_at=open_at, **more)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=5),
+    st.floats(-10, 10),
+    st.floats(-10, 10),
+)
+def test_openings_come_back_from_any_two_numbers(openings, closed_at, open_at):
+    assume(abs(open_at - closed_at) > 1e-2)
+    written = closed_at + np.array(openings) * (open_at - closed_at)
+    assert np.allclose(linear_opening(linear(closed_at, open_at), written, "state"), openings)
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "expected"),
+    [
+        (linear(0.0, 0.08), [0, 0.04, 0.08, 0.0805], [0, 0.5, 1, 1]),  # a width in m
+        (linear(1.0, 0.0), [0, 0.25, 1], [1, 0.75, 0]),  # closedness
+        (linear(1.0, -1.0), [-1, 0, 1], [1, 0.5, 0]),  # -1 opens, 1 closes
+        (linear(1.0, 0.0, saturate=True), [-1, 0, 1, 1.5], [1, 1, 0, 0]),
+    ],
+)
+def test_each_form_of_a_gripper_s_number(rule, values, expected):
+    assert np.allclose(linear_opening(rule, np.array(values), "state"), expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 40.0])
+def test_a_number_that_no_gripper_has_names_its_step_and_the_range(value):
+    with pytest.raises(EpisodeError, match=r"gripper state\[1\] is .* 0 \(closed\) to 0.08 \(open"):
+        linear_opening(linear(0.0, 0.08), np.array([0.0, value]), "state")
+
+
+def test_a_saturated_number_must_be_finite_too():
+    with pytest.raises(EpisodeError, match=r"state\[0\] is inf"):
+        linear_opening(linear(1.0, 0.0, saturate=True), np.array([np.inf]), "state")
+
+
+def events(values, openings=None):
+    """Return the commands of some events."""
+    rule = GripperEvents(key="action")
+    return follow_events(rule, {"action": np.array(values, float)}, openings).tolist()
+
+
+def test_an_event_holds_until_the_next_one():
+    measured = np.array([1.0, 1, 1, 1, 1, 1])
+    assert events([0, 1, 0, 0, -1, 0], measured) == [1, 0, 0, 0, 1, 1]
+    assert events([0, 0.05, 0.2, -0.05, 0, 0], measured) == [1, 1, 0, 0, 0, 0]
+
+
+def test_before_the_first_event_the_measured_opening_tells():
+    assert events([0, 0, 0], np.array([0.2, 1, 1])) == [0, 0, 0]
+    assert events([0, 0, 0], np.array([0.8, 0, 0])) == [1, 1, 1]
+
+
+def test_without_a_measurement_the_first_event_tells():
+    assert events([0, 1, 0]) == [1, 0, 0]
+    assert events([0, -1, 0]) == [0, 1, 1]
+    assert events([0, 0, 0]) == [1, 1, 1]
+
+
+def test_an_event_that_is_not_finite_is_named():
+    with pytest.raises(EpisodeError, match=r"action\[1\] has a number that is not finite"):
+        events([0, np.nan, 0])
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=12))
+def test_commands_after_an_event_are_what_it_said(values):
+    commands = events(values)
+    for step, value in enumerate(values):
+        if value:
+            assert commands[step] == (value < 0)
+        elif step:
+            assert commands[step] == commands[step - 1]
+
+
+def test_what_is_not_recorded_is_taken_from_what_is():
+    steps = {"action": np.array([1.0, 0.0]), "state": np.array([[0.4], [0.6]])}
+    command = LinearGripper(key="action", closed_at=1.0, open_at=0.0)
+    row = SimpleNamespace(gripper_opening="from_command", gripper_command=command)
+    openings, commands = read_gripper(row, steps, 2)
+    assert openings.tolist() == commands.tolist() == [0, 1]
+    row = SimpleNamespace(gripper_opening=linear(0, 1), gripper_command="from_measured")
+    openings, commands = read_gripper(row, steps, 2)
+    assert openings.tolist() == [0.4, 0.6]
+    assert commands is None
+    row = SimpleNamespace(
+        gripper_opening=ConstantGripper(opening=1.0), gripper_command="from_measured"
+    )
+    assert read_gripper(row, steps, 2)[0].tolist() == [1, 1]
+
+
+def test_a_missing_column_is_named():
+    row = SimpleNamespace(
+        gripper_opening=LinearGripper(key="state", first_column=7, closed_at=0.0, open_at=1.0),
+        gripper_command="from_measured",
+    )
+    with pytest.raises(EpisodeError, match="state has 3 numbers, none in column 7"):
+        read_gripper(row, {"state": np.zeros((2, 3))}, 2)
+
+
+def sentences(rule, **steps):
+    """Return the sentences of an episode."""
+    return read_sentences(rule, {key: np.array(value) for key, value in steps.items()})
+
+
+def test_sentences_are_tidied_and_each_is_said_once():
+    rule = Language(keys=("a", "b", "c"))
+    said = sentences(rule, a=["put_the  cup\ndown "] * 2, b=["", ""], c=["put the cup down", ""])
+    assert said == ("put the cup down",)
+    assert sentences(rule, a=[""], b=["second"], c=["third"]) == ("second", "third")
+
+
+def test_an_episode_without_one_sentence_is_refused():
+    rule = Language(keys=("a",))
+    with pytest.raises(EpisodeError, match="the instruction is empty"):
+        sentences(rule, a=["", "  ", "_"])
+    with pytest.raises(EpisodeError, match="a: 2 different instructions, not one"):
+        sentences(rule, a=["open it", "close it"])
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60))
+def test_code_units_come_back(sentence):
+    units = np.zeros(512, np.int32)
+    units[: len(sentence.encode())] = list(sentence.encode())
+    assert text_from_code_units(units) == sentence
+    said = tidy(sentence)
+    if said:
+        rule = Language(keys=("k",), encoding="code_units")
+        assert sentences(rule, k=[units, units]) == (said,)
+
+
+def test_code_units_that_are_no_text_are_refused():
+    for units in ([300, 0], [-1, 0], [0xFF, 0xFE, 0]):
+        with pytest.raises(EpisodeError, match="k: its numbers are no UTF-8 text"):
+            text_from_code_units(np.array(units), "k")
+    assert text_from_code_units(np.array([104, 105])) == "hi"

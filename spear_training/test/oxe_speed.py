@@ -1,6 +1,6 @@
 """How fast one core reads and decodes episodes of DROID's layout, by process-CPU time.
 
-Run from the project's root: OMP_NUM_THREADS=1 python3 spear_training/test/oxe_fixture.py
+Run from the project's root: OMP_NUM_THREADS=1 python3 spear_training/test/oxe_speed.py
 """
 
 import tempfile
