@@ -6,10 +6,12 @@ It can be made again whenever the bags are there:
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import av
@@ -25,6 +27,7 @@ from spear_bringup.trials.recording import SHEET_NAME, TrialRow, read_rows
 from spear_bringup.trials.results import COLUMNS, ReportedTrial, TrialsSummary, cells, verdict_rows
 from spear_policy.shared.files import atomic_write, write_atomically
 from spear_policy.shared.pages import render
+from spear_policy.shared.workers import process_pool
 
 # Headlines -------------------------------------------------------------------------------------
 
@@ -240,9 +243,9 @@ def write_report(
     limits = limits or _earlier_limits(folder)
     (folder / MEDIA_NAME).mkdir(exist_ok=True)
     trials = []
-    for number, row in enumerate(rows, start=1):
-        progress(f"report: trial {number} of {len(rows)}, {row.trial_id}")
-        trials.append(_result(folder, row, limits))
+    for trial in _results(folder, rows, limits):
+        trials.append(trial)
+        progress(f"report: trial {len(trials)} of {len(rows)}, {trial.row.trial_id}")
     engine = engine or ", ".join(sorted({row.engine for row in rows if row.engine}))
     summary = TrialsSummary(engine, tuple(trials), limits)
     summary.write(folder / "summary.json")
@@ -269,7 +272,20 @@ def _earlier_limits(folder: Path) -> SpeedLimits | None:
         return None
 
 
-def _result(folder: Path, row: TrialRow, limits: SpeedLimits | None) -> ReportedTrial:
+def _results(
+    folder: Path, rows: list[TrialRow], limits: SpeedLimits | None
+) -> Iterator[ReportedTrial]:
+    """Each trial's result in order, made on as many cores as there are."""
+    workers = min(len(rows), os.cpu_count() or 1)
+    make = partial(_result, folder, limits)
+    if workers == 1:
+        yield from map(make, rows)
+        return
+    with process_pool(workers) as pool:
+        yield from pool.map(make, rows)
+
+
+def _result(folder: Path, limits: SpeedLimits | None, row: TrialRow) -> ReportedTrial:
     media = folder / MEDIA_NAME
     try:
         trial = read_trial(folder / row.bag)
