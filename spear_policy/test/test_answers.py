@@ -12,6 +12,7 @@ from spear_policy.model.answers import (
     AnswerError,
     AnswerGrammar,
     Box,
+    BoxVectors,
     ChainOfThought,
     Distance,
     Length,
@@ -36,9 +37,10 @@ lengths = st.builds(Length, metres)
 points = st.builds(Point, triples)
 distances = st.builds(Distance, metres, triples)
 boxes = st.builds(Box, st.tuples(*[triples] * 8))
+box_vectors = st.builds(BoxVectors, st.tuples(*[triples] * 8), triples)
 fractions = st.floats(0, 1)
 pixels = st.builds(Pixel, fractions, fractions)
-numbers = st.one_of(lengths, points, distances, boxes)
+numbers = st.one_of(lengths, points, distances, boxes, box_vectors)
 
 
 def _plain(text):
@@ -66,6 +68,7 @@ answers = {
     "point": points,
     "distance": distances,
     "box": boxes,
+    "box_vectors": box_vectors,
     "pixel": pixels,
     "words": st.builds(Words, plain_words),
     "thought": thoughts(),
@@ -93,6 +96,9 @@ def quantised(answer, grammar):
         return Distance(q(answer.distance_m), tuple(q(answer.xyz_m)))
     if isinstance(answer, Box):
         return Box(tuple(tuple(vertex) for vertex in q(answer.vertices_m)))
+    if isinstance(answer, BoxVectors):
+        vertices = tuple(tuple(vector) for vector in q(answer.vertices_m))
+        return BoxVectors(vertices, tuple(q(answer.centre_m)))
     if isinstance(answer, Pixel):
         return Pixel(side(answer.y), side(answer.x))
     if isinstance(answer, ChainOfThought):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from question_fixture import BOARD, BOWL, GRAMMAR, MUG, SHELF, WIDE_BINS, picture, pictures, thing
 
-from spear_policy.model.answers import Box, Distance, Pixel, Point
+from spear_policy.model.answers import Box, Pixel, Point
 from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_policy.model.prompts import question_ids
 from spear_training.vqa.asking import load_phrases
@@ -49,37 +49,34 @@ def test_a_box_is_all_its_vertices_in_the_records_order():
     assert answers == {(found.label,): Box(found.vertices_m) for found in (MUG, BOWL, BOARD)}
 
 
-@pytest.mark.parametrize(
-    ("category", "what", "from_mug"),
-    [
-        ("object_distance", "centres", Distance(0.75**0.5, (0.7, -0.1, 0.5))),
-        ("box_distance", "boxes", Distance(0.53**0.5, (0.6, -0.1, 0.4))),
-    ],
-)
-def test_a_distance_goes_from_start_to_end_with_signs(category, what, from_mug):
-    templates = load_phrases().questions[category][what]
-    ways = {1: ("mug", "bowl"), -1: ("bowl", "mug")}
-    sign_of = {
+def directions(category, what):
+    """Return 1 for each question that goes from the mug to the bowl, -1 for the way back."""
+    return {
         template.fill(start=start, end=end): sign
-        for template in templates
-        for sign, (start, end) in ways.items()
+        for template in load_phrases().questions[category][what]
+        for sign, (start, end) in {1: ("mug", "bowl"), -1: ("bowl", "mug")}.items()
     }
-    found = [pair for pair in asked(SHELF, category) if pair.subject == ("bowl", "mug")]
+
+
+def test_a_distance_goes_from_start_to_end_with_signs():
+    sign_of = directions("object_distance", "centres")
+    found = [pair for pair in asked(SHELF, "object_distance") if pair.subject == ("bowl", "mug")]
     assert {sign_of[pair.question] for pair in found} == {1, -1}
     for pair in found:
-        expected = sign_of[pair.question] * np.array(from_mug.xyz_m)
+        expected = sign_of[pair.question] * np.array([0.7, -0.1, 0.5])
         np.testing.assert_allclose(pair.answer.xyz_m, expected, atol=1e-12)
-        assert pair.answer.distance_m == pytest.approx(from_mug.distance_m)
+        assert pair.answer.distance_m == pytest.approx(0.75**0.5)
 
 
-def test_a_box_distance_is_the_shortest_vector_between_the_same_vertices_or_the_centres():
-    cup = thing("cup", (0.0, 0.0, 1.0), (0.1, 0.1, 0.1))
-    tray = thing("tray", (0.5, 0.0, 1.0), (0.8, 0.1, 0.1))  # reaches to 0.05 beside the cup
-    lid = thing("lid", (0.0, 0.3, 1.4), (0.1, 0.1, 0.1))
-    for other, xyz_m in ((tray, (0.15, 0.0, 0.0)), (lid, (0.0, 0.3, 0.4))):
-        for pair in asked(picture(cup, other), "box_distance", 20):
-            assert pair.answer.distance_m == pytest.approx(np.linalg.norm(xyz_m))
-            np.testing.assert_allclose(np.abs(pair.answer.xyz_m), xyz_m, atol=1e-12)
+def test_the_way_from_box_to_box_is_told_vertex_by_vertex_and_for_the_centres():
+    sign_of = directions("box_distance", "boxes")
+    found = [pair for pair in asked(SHELF, "box_distance") if pair.subject == ("bowl", "mug")]
+    assert {sign_of[pair.question] for pair in found} == {1, -1}
+    way = np.array(BOWL.vertices_m) - np.array(MUG.vertices_m)
+    for pair in found:
+        sign = sign_of[pair.question]
+        np.testing.assert_allclose(pair.answer.vertices_m, sign * way, atol=1e-12)
+        np.testing.assert_allclose(pair.answer.centre_m, sign * way.mean(axis=0), atol=1e-12)
 
 
 def test_backprojection_says_where_the_exact_point_is_seen():

@@ -6,6 +6,7 @@
 | point | 3 `<coord>`: x y z |
 | distance | 4 `<coord>`: distance, then its x y z |
 | box | 24 `<coord>`: 8 vertices, x y z each |
+| box_vectors | 27 `<coord>`: from each of 8 vertices to that of another box, then of the centres |
 | pixel | 2 `<loc>`: y x |
 | words | words |
 | thought | words and numbers, then `answer:` and words |
@@ -76,10 +77,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Distance:
-    """From one object or box to another: 4 tokens, the distance and then its components x, y, z.
-
-    Between boxes it is taken between their closest points.
-    """
+    """From one object to another: 4 tokens, the distance and then its components x, y, z."""
 
     distance_m: float
     xyz_m: tuple[float, float, float]
@@ -109,14 +107,37 @@ class Box:
         Raises:
             AnswerError: another number of vertices, or a vertex without three numbers.
         """
-        if len(self.vertices_m) != BOX_VERTICES:
-            raise AnswerError(f"a box has {len(self.vertices_m)} vertices, not {BOX_VERTICES}")
-        vertices = tuple(_triple(vertex, "a vertex") for vertex in self.vertices_m)
-        object.__setattr__(self, "vertices_m", vertices)
+        object.__setattr__(self, "vertices_m", _of_vertices(self.vertices_m))
 
     def coordinates_m(self) -> tuple[float, ...]:
         """Numbers in the order of their tokens."""
         return tuple(number for vertex in self.vertices_m for number in vertex)
+
+
+@dataclass(frozen=True)
+class BoxVectors:
+    """From one box to another: 27 tokens (paper, A.1.1).
+
+    Attributes:
+        vertices_m: from each of its 8 vertices to the corresponding one, in the data's order.
+        centre_m: from centre to centre.
+    """
+
+    vertices_m: tuple[tuple[float, float, float], ...]
+    centre_m: tuple[float, float, float]
+
+    def __post_init__(self):
+        """Make arrays tuples.
+
+        Raises:
+            AnswerError: another number of vertices, or a vector without three numbers.
+        """
+        object.__setattr__(self, "vertices_m", _of_vertices(self.vertices_m))
+        object.__setattr__(self, "centre_m", _triple(self.centre_m, "a vector"))
+
+    def coordinates_m(self) -> tuple[float, ...]:
+        """Numbers in the order of their tokens."""
+        return tuple(number for each in (*self.vertices_m, self.centre_m) for number in each)
 
 
 @dataclass(frozen=True)
@@ -205,7 +226,13 @@ class ChainOfThought:
         _check_conclusion(self.choice, "the choice")
 
 
-Answer = Length | Point | Distance | Box | Pixel | Words | ChainOfThought
+Answer = Length | Point | Distance | Box | BoxVectors | Pixel | Words | ChainOfThought
+
+
+def _of_vertices(vectors) -> tuple[tuple[float, float, float], ...]:
+    if len(vectors) != BOX_VERTICES:
+        raise AnswerError(f"a box has {len(vectors)} vertices, not {BOX_VERTICES}")
+    return tuple(_triple(vector, "a vertex") for vector in vectors)
 
 
 def check_words(text: str, name: str) -> None:
@@ -360,7 +387,13 @@ def _words_of_text(text, begin, end):
 # The grammar of answers ------------------------------------------------------------------------
 
 
-NUMBERS = {"length": 1, "point": 3, "distance": 4, "box": 3 * BOX_VERTICES}
+NUMBERS = {
+    "length": 1,
+    "point": 3,
+    "distance": 4,
+    "box": 3 * BOX_VERTICES,
+    "box_vectors": 3 * (BOX_VERTICES + 1),
+}
 KINDS = (*NUMBERS, "pixel", "words", "thought")
 _KIND_OF_COUNT = {count: kind for kind, count in NUMBERS.items()}
 
@@ -487,7 +520,8 @@ class AnswerGrammar:
             return Point(tuple(numbers))
         if kind == "distance":
             return Distance(numbers[0], tuple(numbers[1:]))
-        return Box(tuple(tuple(numbers[i : i + 3]) for i in range(0, len(numbers), 3)))
+        triples = tuple(tuple(numbers[i : i + 3]) for i in range(0, len(numbers), 3))
+        return Box(triples) if kind == "box" else BoxVectors(triples[:-1], triples[-1])
 
     def _loc(self, side):
         """Bin of a fraction of the image's side; the far edge belongs to the last bin."""

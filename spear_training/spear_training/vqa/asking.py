@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from spear_policy.model.answers import (
     AnswerError,
     Box,
+    BoxVectors,
     ChainOfThought,
     Distance,
     Length,
@@ -280,24 +280,19 @@ def way_m(start: QuestionObject, end: QuestionObject) -> Distance:
 
 
 def ask_box_distance(scene: QuestionScene, draws: Draws) -> Pair:
-    """Ask how far it is from one box to another.
+    """Ask for the vectors from the vertices and the centre of a box to those of another.
 
     Raises:
         NotAskedError: there are no two objects.
     """
     start, end = _two(scene, draws)
-    return _distance_pair("box_distance", "boxes", draws, start, end, box_way_m(start, end))
+    return _distance_pair("box_distance", "boxes", draws, start, end, box_vectors(start, end))
 
 
-def box_way_m(start: QuestionObject, end: QuestionObject) -> Distance:
-    """From one box to another: the shortest vector between vertices that correspond, or centres.
-
-    The paper (A.1.1) takes the vectors between corresponding vertices and between the centres.
-    """
-    vectors_m = end.box_points_m - start.box_points_m
-    distances_m = np.linalg.norm(vectors_m, axis=1)
-    shortest = distances_m.argmin()
-    return Distance(float(distances_m[shortest]), tuple(vectors_m[shortest].tolist()))
+def box_vectors(start: QuestionObject, end: QuestionObject) -> BoxVectors:
+    """Between corresponding vertices of two boxes and between their centres (paper, A.1.1)."""
+    *vertices, centre = (end.box_points_m - start.box_points_m).tolist()
+    return BoxVectors(tuple(map(tuple, vertices)), tuple(centre))
 
 
 def _distance_pair(category, what, draws, start, end, answer):
@@ -369,7 +364,9 @@ RELATIONS = {
         "way",
         1,
         lambda thing, other: way_m(other, thing).distance_m,
-        lambda scene, thing, other: box_way_m(other, thing).distance_m,
+        lambda scene, thing, other: min(
+            math.hypot(*vector) for vector in box_vectors(other, thing).vertices_m
+        ),
     ),
     "left": _place(0, 1),
     "right": _place(0, -1),

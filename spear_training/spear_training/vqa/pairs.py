@@ -41,7 +41,7 @@ KIND_OF_CATEGORY = {
     "keypoints": "point",
     "box": "box",
     "object_distance": "distance",
-    "box_distance": "distance",
+    "box_distance": "box_vectors",
     "backprojection": "pixel",
     "comparison": "thought",
     "pixel_points": "point",
