@@ -63,7 +63,7 @@ def test_a_refused_transition_ends_the_graph_with_what_the_node_said(run_graph):
     assert all(_gone(process.pid) for process in graph.processes.values())
 
 
-def test_a_process_that_dies_while_activating_is_told_at_once_with_its_last_lines(run_graph):
+def test_a_process_that_dies_while_activating_is_reported_at_once_with_its_last_lines(run_graph):
     with pytest.raises(GraphError, match="ended with exit status 3") as caught:
         with run_graph(dummy("only", refuse="crash")) as graph:
             graph.wait_active(120.0)

@@ -14,7 +14,7 @@ from spear_bringup.sim.table_top import layout
 from spear_bringup.sim.world import DEBT_LIMIT_S, World, WorldListener, WorldSettings
 
 
-class Diary:
+class EventLog:
     """Everything a world said."""
 
     def __init__(self):
@@ -39,17 +39,17 @@ class Diary:
 
 
 @pytest.fixture(scope="module")
-def diary():
-    return Diary()
+def events():
+    return EventLog()
 
 
 @pytest.fixture(scope="module")
-def world(diary):
+def world(events):
     patience = pytest.MonkeyPatch()
     # No robot client waits here, so physics may wait for the slowest machine's pictures.
     patience.setattr(rendering.RenderThread, "BUSY_LIMIT_S", 60.0)
-    world = World(WorldSettings(host=free_loopback_host(), seed=3), diary.listener())
-    diary.world = world
+    world = World(WorldSettings(host=free_loopback_host(), seed=3), events.listener())
+    events.world = world
     world.start()
     yield world
     world.close()
@@ -72,13 +72,13 @@ def test_a_world_starts_with_the_scene_of_its_seed(world):
     assert_standing(world.object_poses(), layout("random", 3))
 
 
-def test_reset_moves_everything_to_where_the_seed_says(world, diary):
+def test_reset_moves_everything_to_where_the_seed_says(world, events):
     for seed in (11, 12):
         world.reset(seed)
         assert_standing(world.object_poses(), layout("random", seed))
         now_s = world.time_s
-        wait_until(lambda after_s=now_s: diary.newest(diary.objects) > after_s)
-        assert_standing(diary.objects[-1][1], layout("random", seed))
+        wait_until(lambda after_s=now_s: events.newest(events.objects) > after_s)
+        assert_standing(events.objects[-1][1], layout("random", seed))
 
 
 def test_reset_stops_what_was_moving(world):
@@ -111,58 +111,58 @@ def test_a_negative_seed_is_refused_and_changes_nothing(world):
     assert_standing(world.object_poses(), layout("random", 4))
 
 
-def test_the_clock_starts_after_zero_and_ticks_a_hundred_times_a_simulated_second(world, diary):
-    wait_until(lambda: len(diary.clock) > 50)
-    times = np.array([time_s for time_s, _ in diary.clock])
+def test_the_clock_starts_after_zero_and_ticks_a_hundred_times_a_simulated_second(world, events):
+    wait_until(lambda: len(events.clock) > 50)
+    times = np.array([time_s for time_s, _ in events.clock])
     assert times[0] >= 1.0
     assert np.diff(times) == pytest.approx(0.01, abs=1e-9)
 
 
-def test_simulated_time_never_runs_ahead_of_the_wall_clock(world, diary):
-    wait_until(lambda: len(diary.clock) > 150)
-    simulated, wall = np.array(diary.clock).T
+def test_simulated_time_never_runs_ahead_of_the_wall_clock(world, events):
+    wait_until(lambda: len(events.clock) > 150)
+    simulated, wall = np.array(events.clock).T
     ahead = simulated - wall
     # A busy machine reads the wall clock late now and then, which looks like falling behind: what
     # counts is the least late of the first readings. And a stall is made up for a little.
     assert ahead.max() - ahead[:50].max() < DEBT_LIMIT_S + 0.02
 
 
-def test_time_stands_still_while_stopped_and_goes_on_after(world, diary):
+def test_time_stands_still_while_stopped_and_goes_on_after(world, events):
     world.stop()
-    stopped_s, said = world.time_s, len(diary.clock)
+    stopped_s, said = world.time_s, len(events.clock)
     assert_standing(world.object_poses(), world.object_poses())
     world.reset(6)
-    assert world.time_s == stopped_s and len(diary.clock) == said
+    assert world.time_s == stopped_s and len(events.clock) == said
     world.start()
-    wait_until(lambda: len(diary.clock) > said + 5)
-    times = [time_s for time_s, _ in diary.clock]
+    wait_until(lambda: len(events.clock) > said + 5)
+    times = [time_s for time_s, _ in events.clock]
     assert np.diff(times) == pytest.approx(0.01, abs=1e-9)
     assert_standing(world.object_poses(), layout("random", 6))
 
 
-def test_both_views_come_fifteen_times_a_simulated_second(world, diary):
-    wait_until(lambda: len(diary.images) > 20)
-    times = np.array([time_s for time_s, _ in diary.images])
+def test_both_views_come_fifteen_times_a_simulated_second(world, events):
+    wait_until(lambda: len(events.images) > 20)
+    times = np.array([time_s for time_s, _ in events.images])
     periods = np.diff(times) * 15
     # On the grid of 15 Hz up to the millisecond of a tick; a machine at its limit may skip one.
     assert np.abs(periods - np.round(periods)).max() < 0.02
     assert np.round(periods).min() == 1
-    for _, images in diary.images[-3:]:
+    for _, images in events.images[-3:]:
         assert images["external"].shape == (210, 280, 3)
         assert images["wrist"].shape == (112, 112, 3)
 
 
-def test_a_picture_is_never_older_than_one_camera_period_of_simulated_time(world, diary):
-    wait_until(lambda: len(diary.ages_s) > 20)
-    assert max(diary.ages_s) < 1 / 15 + 0.002
+def test_a_picture_is_never_older_than_one_camera_period_of_simulated_time(world, events):
+    wait_until(lambda: len(events.ages_s) > 20)
+    assert max(events.ages_s) < 1 / 15 + 0.002
 
 
-def test_pictures_follow_the_scene(world, diary):
+def test_pictures_follow_the_scene(world, events):
     def picture(seed):
         world.reset(seed)
         after_s = world.time_s
-        wait_until(lambda: diary.newest(diary.images) > after_s)
-        return diary.images[-1][1]
+        wait_until(lambda: events.newest(events.images) > after_s)
+        return events.images[-1][1]
 
     one, other, again = picture(1), picture(2), picture(1)
     for name in ("external", "wrist"):
@@ -192,7 +192,7 @@ def test_a_machine_that_cannot_draw_is_told_what_to_install(world, monkeypatch):
     World(dataclasses.replace(settings, cameras=False)).close()
 
 
-def test_physics_that_fails_is_told(world):
+def test_physics_that_fails_is_reported(world):
     def explode(*_):
         raise FloatingPointError("boom")
 
