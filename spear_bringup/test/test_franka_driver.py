@@ -5,6 +5,7 @@ import gc
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -224,7 +225,7 @@ def driver(robot, lab, make_driver):
     assert node.trigger_configure() is SUCCESS
     assert node.trigger_activate() is SUCCESS
     until(lab.matched)
-    return node
+    return weakref.proxy(node)  # the last test must not keep the node while it is closed
 
 
 @pytest.fixture
