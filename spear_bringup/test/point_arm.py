@@ -87,6 +87,15 @@ class PointArm:
         return self._running.at(now_s)
 
 
+def until(condition, seconds=60.0):
+    """The first truthy value of `condition()`."""
+    end_s = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.002)
+    return value
+
+
 def assert_noticed_in_time(session):
     """The age thread itself latched a lost robot within its timeout and one tick of its own.
 

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from point_arm import START, Driver, assert_noticed_in_time
+from point_arm import START, Driver, assert_noticed_in_time, until
 
 from spear_bringup.control.command_core import CommandCore
 from spear_bringup.control.gate import Reason, Verdict
@@ -30,13 +30,6 @@ def drive():
     for driver in drivers:
         driver.arm.silent = False
         driver.session.close()
-
-
-def until(condition, seconds=60.0):
-    end_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.002)
 
 
 def test_a_good_chunk_moves_the_arm_and_is_reported(drive):

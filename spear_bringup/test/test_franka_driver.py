@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 import pytest
 import rclpy
+from point_arm import until
 from rcl_interfaces.msg import Log
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -156,15 +157,6 @@ class Lab:
         """Wait for a state that was published after this call."""
         count = len(self.states)
         until(lambda: len(self.states) > count + 1)
-
-
-def until(condition, seconds=60.0):
-    """The first truthy value of `condition()`."""
-    end_s = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.005)
-    return value
 
 
 def files_entered(call):

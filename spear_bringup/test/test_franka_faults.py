@@ -8,7 +8,8 @@ import time
 import franky
 import numpy as np
 import pytest
-from franka_fixture import HOST, fault, until
+from franka_fixture import HOST, fault
+from point_arm import until
 
 from spear_bringup.control.path import path_through
 from spear_bringup.drivers import franka as franka_module

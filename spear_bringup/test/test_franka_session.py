@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from franka_fixture import HOST, until
-from point_arm import assert_noticed_in_time
+from franka_fixture import HOST
+from point_arm import assert_noticed_in_time, until
 
 from spear_bringup.control.command_core import CommandCore, GripperLogic
 from spear_bringup.control.gate import Reason

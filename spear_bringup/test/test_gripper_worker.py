@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from point_arm import until
 
 from spear_bringup.drivers import gripper_worker
 from spear_bringup.drivers.gripper_worker import GripperWorker
@@ -69,13 +70,6 @@ def start():
     for worker, gripper in workers:
         gripper.gate.set()
         worker.close()
-
-
-def until(condition, seconds=60.0):
-    end_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.002)
 
 
 def test_a_blocked_gripper_never_blocks_its_caller(start):
