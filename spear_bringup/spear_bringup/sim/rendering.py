@@ -14,7 +14,6 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_bringup.sim import table_top as cameras
 from spear_bringup.sim.table_top import COLLISION_GROUP, View
 
 # Fewer triangles for small images ----------------------------------------------------------------
@@ -177,10 +176,3 @@ class RenderThread:
             self.processor_s += time.thread_time() - started
             self._idle.set()
         renderer.close()
-
-
-def camera_pose(data: mujoco.MjData, view: View) -> tuple[NDArray, NDArray]:
-    """Position (3,) [m] and optical axes (3, 3) of a view in the world, from the current state."""
-    camera = data.camera(view.name)
-    axes = cameras.optical_from_mujoco(camera.xmat.reshape(3, 3))
-    return camera.xpos.copy(), axes

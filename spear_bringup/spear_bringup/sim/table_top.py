@@ -75,23 +75,6 @@ def wrist_orientation() -> Rotation:
     return Rotation.from_matrix(np.column_stack([right, np.cross(back, right), back]))
 
 
-def optical_from_mujoco(axes: NDArray) -> NDArray:
-    """A MuJoCo camera matrix (3, 3) in the optical convention: x right, y down, z forward."""
-    return axes @ np.diag([1.0, -1.0, -1.0])
-
-
-def project(view: View, optical_axes: NDArray, position_m: NDArray, point_m: NDArray) -> NDArray:
-    """Pixel (u, v) of a world point [m] seen from a camera at `position_m` with `optical_axes`.
-
-    Raises:
-        ValueError: the point is behind the camera.
-    """
-    in_camera = optical_axes.T @ (np.asarray(point_m) - position_m)
-    if in_camera[2] <= 0:
-        raise ValueError(f"point {np.asarray(point_m).tolist()} is behind the {view.name} camera")
-    return (view.intrinsics @ in_camera)[:2] / in_camera[2]
-
-
 # Objects: the frame of each sits in its middle -------------------------------------------------
 
 

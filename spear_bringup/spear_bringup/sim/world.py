@@ -269,7 +269,7 @@ class World:
             self._listener.clock(now)
         if self._due(self.settings.object_rate_hz):
             self.rate.mark(now)
-            self._listener.objects(now, self._object_poses())
+            self._listener.objects(now, self.object_poses())
         if self.renderer is not None and self._due(self.settings.image_rate_hz):
             self.renderer.offer(now, self.sim.data.qpos)
 
