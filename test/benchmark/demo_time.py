@@ -86,14 +86,13 @@ def _fields(path: Path) -> list[str]:
 
 
 def _name(pid: int) -> str:
-    """The node's or program's name; empty when the process has ended."""
+    """The node's name, "demo" for the demo and its helpers; empty when the process has ended."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
         return ""
     nodes = [word.removeprefix("__node:=") for word in words if word.startswith("__node:=")]
-    programs = [Path(word).name for word in words[:2] if word]
-    return (nodes or programs or [""])[-1]
+    return nodes[0] if nodes else "demo"
 
 
 def as_table(run: Run) -> Table:

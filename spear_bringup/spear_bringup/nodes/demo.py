@@ -1,7 +1,6 @@
 """Runs trials in the simulated graph without a screen, and ends with a table and a report."""
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -35,6 +34,7 @@ from spear_bringup.trials.plots import SpeedLimits
 from spear_bringup.trials.report import ReportError, write_report
 from spear_bringup.trials.results import COLUMNS, ReplayedEpisode, TrialsSummary, cells
 from spear_policy.nodes.parameters import read_specs
+from spear_policy.shared.files import MismatchError, read_json_object
 
 # The checkpoint of engine spear: yours, or one with random weights --------------------------------
 
@@ -43,19 +43,16 @@ def is_untrained(folder: Path) -> bool:
     """Whether a checkpoint's card says that nothing was trained. The policy node checks the rest.
 
     Raises:
-        ValueError: the folder has no readable card.json.
+        ValueError: the folder has no card.json.
+        MismatchError: it cannot be read.
     """
     path = folder / "card.json"
-    try:
-        card = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         raise ValueError(
             f"checkpoint {folder} has no card.json; name the folder that training left, or one "
             "from make_checkpoint"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    return isinstance(card, dict) and card.get("recipe") == "untrained"
+        )
+    return read_json_object(path).get("recipe") == "untrained"
 
 
 def make_untrained(folder: Path) -> Path:
@@ -224,7 +221,7 @@ def parse(arguments: list[str] | None = None) -> DemoRun:
     if given.checkpoint:
         try:
             untrained = is_untrained(given.checkpoint)
-        except ValueError as error:
+        except (MismatchError, ValueError) as error:
             parser.error(str(error))
     trials = len(given.episode) or given.trials
     return DemoRun(
@@ -242,7 +239,7 @@ def run_demo(run: DemoRun, console: Console) -> int:
     problem = ""
     try:
         _run_trials(run, console)
-    except (GraphError, OSError, ValueError) as error:
+    except (GraphError, MismatchError, OSError, ValueError) as error:
         problem = str(error)
     except KeyboardInterrupt:
         problem = f"stopped after {len(run.results)} of {len(run.seeds)} trials"
