@@ -27,7 +27,7 @@ from store_writing import BRIDGE, write_store
 from spear_policy.inference.episode import EpisodeError
 from spear_training.data.lerobot import LeRobotReader, load_keys, store_metadata
 from spear_training.data.oxe.reader import BridgeReader
-from spear_training.data.reader import DataFileError, NotSelected
+from spear_training.data.reader import DataFileError, NotSelectedError
 
 # Episodes -------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ def test_the_port_of_droid_is_read_by_its_preset(tmp_path):
     assert difference.magnitude() < 1e-6
     assert episode.images.keys() == {"external", "external_1", "wrist"}
     assert episode.robot == "Franka Panda"
-    with pytest.raises(NotSelected, match="is_episode_successful is 'False'"):
+    with pytest.raises(NotSelectedError, match="is_episode_successful is 'False'"):
         reader.read(1)
     assert reader.read(2).instruction == "take it"
     with pytest.raises(EpisodeError, match="a policy needs a sentence"):

@@ -36,7 +36,7 @@ from spear_training.data.oxe.table import (
     LinearGripper,
     load_table,
 )
-from spear_training.data.reader import DataFileError, NotSelected
+from spear_training.data.reader import DataFileError, NotSelectedError
 
 
 def changed(name, **changes):
@@ -69,7 +69,7 @@ def test_the_kitchen_sink_subset_takes_the_episodes_of_its_environment(bridge_rl
     real = OxeReader(TABLE["bridge"], bridge_rlds_dir, subset="single_kitchen_sink")
     assert real.name == "bridge_dataset-single_kitchen_sink-train"
     assert real.subset.expected_share == 0.41
-    with pytest.raises(NotSelected, match="is '/nfs/.*/toysink2_bww/.*, wanted is a text"):
+    with pytest.raises(NotSelectedError, match="is '/nfs/.*/toysink2_bww/.*, wanted is a text"):
         real.read(0)
     base = "/nfs/numpy_256"
     taken = [
@@ -92,7 +92,7 @@ def test_the_kitchen_sink_subset_takes_the_episodes_of_its_environment(bridge_rl
         if index < len(taken):
             assert reader.read(index).source["recorded_as"] == taken[index]
         else:
-            with pytest.raises(NotSelected):
+            with pytest.raises(NotSelectedError):
                 reader.read(index)
 
 
@@ -115,7 +115,7 @@ def test_episodes_that_a_row_does_not_take_are_not_selected(tmp_path, name, chan
     records = [record_of(name)[0], changed(name, **changes)]
     reader = OxeReader(row, written(tmp_path, name, records))
     assert len(reader.read(0)) == STEPS
-    with pytest.raises(NotSelected, match=text):
+    with pytest.raises(NotSelectedError, match=text):
         reader.read(1)
 
 
@@ -199,7 +199,7 @@ def test_an_unusable_episode_names_row_file_and_record_and_leaves_the_others(
     reader = OxeReader(TABLE["droid"], written(tmp_path, "droid", records))
     with pytest.raises(EpisodeError, match=text) as caught:
         reader.read(1)
-    assert not isinstance(caught.value, NotSelected)
+    assert not isinstance(caught.value, NotSelectedError)
     assert str(caught.value).startswith("row droid: ")
     assert "tfrecord-00000-of-00001: record 1" in str(caught.value)
     assert len(reader.read(0)) == len(reader.read(2)) == STEPS

@@ -11,7 +11,7 @@ from store_fixture import MadeUp, finish_store, write_group
 from store_writing import content, groups_of, write_store
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.reader import DataFileError, EncodedVideo, NotSelected
+from spear_training.data.reader import DataFileError, EncodedVideo, NotSelectedError
 from spear_training.data.store.reader import FrameStore
 from spear_training.data.store.writer import begin_store, encode_jpeg, is_finished
 
@@ -39,7 +39,7 @@ class Faulty(MadeUp):
         if index == 1:
             raise DataFileError("shard 0: record 1 is cut short")
         if index == 4:
-            raise NotSelected("not selected: it is another kitchen")
+            raise NotSelectedError("not selected: it is another kitchen")
         episode = super().read(index)
         if index == 3:
             # Its first picture is sound, the last one is not: that shows when it is looked at.

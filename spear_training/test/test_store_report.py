@@ -11,7 +11,7 @@ from store_fixture import MadeUp, finish_store, made_store, write_group
 from spear_policy.inference.episode import EpisodeError
 from spear_policy.inference.image_geometry import plan_fit
 from spear_policy.shared.pages import svg_address
-from spear_training.data.reader import DataFileError, NotSelected
+from spear_training.data.reader import DataFileError, NotSelectedError
 from spear_training.data.report import (
     draw_ranges,
     fit_words,
@@ -40,7 +40,7 @@ class Odd(MadeUp):
         if index in (1, 4):
             raise EpisodeError(f"/lab/{index}.npy: step {index} <script>alert(1)</script>")
         if index == 2:
-            raise NotSelected("not selected: another kitchen")
+            raise NotSelectedError("not selected: another kitchen")
         episode = super().read(index)
         if index == 3:
             images = {"external": episode.images["external"]}

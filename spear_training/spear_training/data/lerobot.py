@@ -558,7 +558,7 @@ class LeRobotReader:
         """Episode `index`, 0-based.
 
         Raises:
-            NotSelected: a condition does not hold.
+            NotSelectedError: a condition does not hold.
             DataFileError, EpisodeError, IndexError: see EpisodeReader.
         """
         if not 0 <= index < len(self):

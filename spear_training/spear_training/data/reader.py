@@ -14,7 +14,7 @@ class DataFileError(ValueError):
     """A data file or folder cannot be used; the text names it, the place in it and the fix."""
 
 
-class NotSelected(EpisodeError):
+class NotSelectedError(EpisodeError):
     """The episode is sound, but the reader's rules do not take it; the text says why."""
 
 
@@ -33,7 +33,7 @@ class EpisodeReader(Protocol):
 
         Raises:
             DataFileError: the file is damaged there.
-            NotSelected: the reader's rules do not take it.
+            NotSelectedError: the reader's rules do not take it.
             EpisodeError: what is in the file is no usable episode.
             IndexError: no such number.
         """

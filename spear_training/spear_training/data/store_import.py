@@ -26,7 +26,7 @@ from spear_policy.shared.config import read_dataclass
 from spear_policy.shared.files import disk_space_warning, write_atomically
 from spear_policy.shared.progress import ProgressDisplay
 from spear_policy.shared.workers import process_pool
-from spear_training.data.reader import DataFileError, EpisodeReader, NotSelected
+from spear_training.data.reader import DataFileError, EpisodeReader, NotSelectedError
 from spear_training.data.sources import EpisodeSource, parse_selection, selection_words, spread
 from spear_training.data.store.format import (
     BUILDING,
@@ -316,7 +316,7 @@ def forecast(reader: EpisodeReader, metadata: StoreMetadata, chosen: Sequence[in
             sizes.append(_episode_bytes(reader.read(index), metadata))
         except (DataFileError, EpisodeError) as error:
             sizes.append(0.0)
-            if not isinstance(error, NotSelected):
+            if not isinstance(error, NotSelectedError):
                 reason = reason or f"episode {index}: {error}"
     return Forecast(float(np.mean(sizes)) if any(sizes) else None, reason)
 

@@ -21,7 +21,7 @@ from spear_training.data.oxe.table import (
     find_row,
     load_table,
 )
-from spear_training.data.reader import DataFileError, NotSelected
+from spear_training.data.reader import DataFileError, NotSelectedError
 from spear_training.data.rlds import RldsEpisode, RldsFolder
 
 EXAMPLE = """\
@@ -98,7 +98,7 @@ def _selection(row: Row, records: list[RldsEpisode]) -> Iterator[str]:
 def _is_selected(rules: list[Condition | Subset], record: RldsEpisode) -> bool:
     try:
         select(rules, record.metadata)
-    except NotSelected:
+    except NotSelectedError:
         return False
     return True
 

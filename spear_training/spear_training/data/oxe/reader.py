@@ -38,7 +38,7 @@ from spear_training.data.oxe.table import (
     load_table,
     plain,
 )
-from spear_training.data.reader import DataFileError, EncodedVideo, NotSelected
+from spear_training.data.reader import DataFileError, EncodedVideo, NotSelectedError
 from spear_training.data.rlds import STEPS, FeatureSpec, RldsEpisode, RldsFolder
 from spear_training.data.store.format import PICTURE_SIZES, CameraMetadata, StoreMetadata
 
@@ -48,8 +48,8 @@ FILE_PATH = "episode_metadata/file_path"
 class OxeReader:
     """The episodes of one dataset by its row of the mixture table; see EpisodeReader.
 
-    Episodes that the row does not take raise NotSelected. Where the row leaves the order of its
-    rotations to the data, some episodes are read at once to find it.
+    Episodes that the row does not take raise NotSelectedError. Where the row leaves the order of
+    its rotations to the data, some episodes are read at once to find it.
 
     Attributes:
         row: the rules, with every order decided.
@@ -117,7 +117,7 @@ class OxeReader:
         """Episode `index`.
 
         Raises:
-            NotSelected: the row does not take it.
+            NotSelectedError: the row does not take it.
             DataFileError, EpisodeError, IndexError: see EpisodeReader.
         """
         record = self._folder.read(index, self._keys, decode_images=False)
@@ -384,13 +384,15 @@ def select(rules: Iterable[Condition | Subset], metadata: Mapping[str, Any]) -> 
     """Let an episode pass that every rule takes.
 
     Raises:
-        NotSelected: the text names the rule and the episode's value.
+        NotSelectedError: the text names the rule and the episode's value.
     """
     for rule in rules:
         value = metadata[rule.key]
         wanted, holds = _wanted(rule, value)
         if not holds:
-            raise NotSelected(f"not selected: {rule.key} is {str(value)!r}, wanted is {wanted}")
+            raise NotSelectedError(
+                f"not selected: {rule.key} is {str(value)!r}, wanted is {wanted}"
+            )
 
 
 def _wanted(rule: Condition | Subset, value: Any) -> tuple[str, bool]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from spear_policy.inference.episode import Episode, EpisodeError, Video
 from spear_policy.inference.image_geometry import Fit, plan_fit
 from spear_policy.shared.files import atomic_write, remove_temporary_files, write_atomically
-from spear_training.data.reader import DataFileError, EpisodeReader, NotSelected
+from spear_training.data.reader import DataFileError, EpisodeReader, NotSelectedError
 from spear_training.data.store.format import (
     ACTION,
     BUILDING,
@@ -304,7 +304,7 @@ def encode_episode(
         columns = episode_columns(episode, metadata)
         pictures = {camera.name: _pictures_of(episode, camera) for camera in metadata.cameras}
     except (DataFileError, EpisodeError) as error:
-        return Reject(index, not isinstance(error, NotSelected), str(error))
+        return Reject(index, not isinstance(error, NotSelectedError), str(error))
     sentences = tuple(dict.fromkeys([episode.instruction, *episode.other_instructions]))
     black = WRIST in pictures and pictures[WRIST].fit is None
     features = {name: vector_statistics(columns[name]) for name in (STATE, ACTION)} | {
