@@ -1,8 +1,6 @@
 """The Franka driver as a node: chunks, services and faults over the wire; a simulated robot."""
 
-import functools
 import gc
-import sys
 import threading
 import time
 import weakref
@@ -18,6 +16,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
 from simulated_franka import SimulatedFranka
 from std_srvs.srv import Trigger
+from walk_tracer import walk
 
 from spear_bringup.graph import free_loopback_host
 from spear_bringup.nodes.franka_driver import FrankaDriver
@@ -159,23 +158,6 @@ class Lab:
         until(lambda: len(self.states) > count + 1)
 
 
-def files_entered(call):
-    """The suite's own files that `call()` enters on this thread, in order."""
-    found = {}
-
-    def note(frame, event, _):
-        name = frame.f_code.co_filename
-        if event == "call" and "/spear_" in name and "/test/" not in name and "/msg/" not in name:
-            found.setdefault(name[name.rindex("/spear_") + 1 :])
-
-    sys.setprofile(note)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return list(found)
-
-
 @pytest.fixture(scope="module")
 def robot(ros_domain):
     """A simulated robot that also publishes /clock."""
@@ -256,11 +238,11 @@ def test_a_chunk_enters_at_most_nine_files_on_its_way_to_the_robot(ready, lab):
     for _ in range(2):  # the first one may still import what it needs
         lab.fresh()
         chunk, info = lab.chunk((0.02, 0.0, 0.0)), {"received_timestamp": time.time_ns()}
-        entered = files_entered(functools.partial(ready._on_chunk, chunk, info))
-    print("\nchunk to robot:", *entered, sep="\n  ")
-    assert len(entered) <= 9, entered
+        with walk() as followed, followed.on():
+            ready._on_chunk(chunk, info)
+    followed.show("chunk to robot", most=9)
     if until(lambda: lab._answer(chunk)).gate.verdict in (PASS, CLAMPED):
-        assert "spear_bringup/drivers/franka.py" in entered
+        assert "spear_bringup/spear_bringup/drivers/franka.py" in followed.files
 
 
 def test_states_carry_frames_rising_stamps_and_joint_names(ready, lab):
