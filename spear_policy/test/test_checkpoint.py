@@ -18,7 +18,6 @@ from toy_models import MICRO, micro, observation
 
 from spear_policy.model.checkpoint import (
     CheckpointError,
-    hash_file,
     kept_in_fp32,
     load_weights,
     save_weights,
@@ -26,6 +25,7 @@ from spear_policy.model.checkpoint import (
 from spear_policy.model.config import LanguageConfig
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.tokenizer import train_tokenizer
+from spear_policy.shared.files import sha256_of_file
 
 TOKENIZER = train_tokenizer(MICRO.vocabulary)
 WEIGHTS = "model.safetensors"
@@ -82,7 +82,7 @@ def test_what_is_saved_is_what_is_loaded(saved):
 def test_the_hash_is_the_files_sha256(saved):
     folder, digest, _ = saved
     output = subprocess.run(["sha256sum", folder / WEIGHTS], capture_output=True, text=True)
-    assert output.stdout.split()[0] == digest == hash_file(folder / WEIGHTS)
+    assert output.stdout.split()[0] == digest == sha256_of_file(folder / WEIGHTS)
 
 
 @torch.no_grad()

@@ -190,5 +190,5 @@ def test_a_model_without_values_cannot_be_filled(published, tmp_path):
     folder = paligemma_folder(published, tmp_path / "p", "one file")
     with torch.device("meta"):
         empty = SpearModel(MICRO)
-    with pytest.raises(ValueError, match=r"no values yet: make it by initialisation.build"):
+    with pytest.raises(ValueError, match=r"no values yet: make it by spear.build"):
         load_paligemma(empty, folder)

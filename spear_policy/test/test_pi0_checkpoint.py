@@ -64,7 +64,7 @@ def write_pi0(folder, dims=8, prefix="", **changes):
     return folder
 
 
-def pi0_velocity(tensors, memory, state, noisy, t):
+def pi0_velocity(tensors, cache, state, noisy, t):
     """pi0's suffix written out in its own convention: t = 1 is noise; returns noise - data."""
     t_ = {
         name.removeprefix(f"{EXPERT}.model."): values.double() for name, values in tensors.items()
@@ -90,7 +90,7 @@ def pi0_velocity(tensors, memory, state, noisy, t):
     hidden = torch.cat([linear(noisy.double(), "action_in_proj"), time], dim=-1)
     hidden = linear(F.silu(linear(hidden, "action_time_mlp_in")), "action_time_mlp_out")
     x = torch.cat([linear(state.double(), "state_proj")[:, None], hidden], dim=1)
-    count, prefix = x.shape[1], memory.length
+    count, prefix = x.shape[1], cache.length
     positions = prefix + torch.arange(count)
     seen = torch.ones(count, prefix + count, dtype=torch.bool)
     seen[0, prefix + 1 :] = False  # the state does not see the actions
@@ -101,7 +101,7 @@ def pi0_velocity(tensors, memory, state, noisy, t):
             for part in "qkv"
         )
         empty = torch.zeros(len(x), 0, LANGUAGE.head_dim)
-        kept_k, kept_v = (kept.double() for kept in memory.view(i, empty, empty))
+        kept_k, kept_v = (kept.double() for kept in cache.view(i, empty, empty))
         k = torch.cat([kept_k, rotary(k, positions)[:, :, 0]], dim=1)
         v = torch.cat([kept_v, v[:, :, 0]], dim=1)
         scores = torch.einsum("bshd,btd->bhst", rotary(q, positions), k) / LANGUAGE.head_dim**0.5
@@ -122,16 +122,16 @@ def test_our_velocity_at_tau_is_pi0s_at_1_minus_tau_with_the_sign_changed(tmp_pa
     assert not filled.left
     assert set(filled.taken) == {n for n, _ in model.named_parameters() if n[:7] == "expert."}
     assert len(filled.ignored) == 2  # both lm_heads
-    inputs, memory = observation(batch=8), DynamicKVCache(LANGUAGE.layers)
-    model.remember(inputs, memory)
+    inputs, cache = observation(batch=8), DynamicKVCache(LANGUAGE.layers)
+    model.prefill(inputs, cache)
     generator = torch.Generator().manual_seed(7)
     noisy = torch.randn(8, 5, 8, generator=generator)
     tau = torch.cat([torch.arange(4) / 4, torch.rand(4, generator=generator)])
-    theirs = pi0_velocity(pi0_tensors(), memory, inputs.state, noisy, 1 - tau.double())
+    theirs = pi0_velocity(pi0_tensors(), cache, inputs.state, noisy, 1 - tau.double())
     ours = model.velocity(inputs, noisy, tau)
     assert theirs.std() > 0.5
     assert (ours + theirs).abs().max() <= 5e-5
-    unreversed = pi0_velocity(pi0_tensors(), memory, inputs.state, noisy, tau.double())
+    unreversed = pi0_velocity(pi0_tensors(), cache, inputs.state, noisy, tau.double())
     assert (ours + unreversed).abs().max() > 0.1
 
 

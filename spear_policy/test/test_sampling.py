@@ -1,4 +1,4 @@
-"""Sampling: what is cached is exact, and a seed makes a chunk."""
+"""The KV cache changes nothing: chunks and answers are those of reading everything anew."""
 
 from dataclasses import replace
 
@@ -6,8 +6,11 @@ import pytest
 import torch
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.gemma import DynamicKVCache, StaticKVCache
-from spear_policy.model.sampling import Sampler
+from spear_policy.model.gemma import DynamicKVCache, StaticKVCache, ids_from_columns
+from spear_policy.model.sampling import Sampler, answer
+from spear_policy.model.spear import ModelInputs
+
+# Chunks ------------------------------------------------------------------------------------------
 
 
 def uncached(model, inputs, noise, steps):
@@ -93,24 +96,85 @@ def test_a_model_without_actions_and_zero_steps_are_refused():
         Sampler(micro(), steps=0)
 
 
-def test_both_memories_show_the_same_tokens():
-    memories = DynamicKVCache(2), StaticKVCache(2, 1, 7, 3)
+def test_both_caches_show_the_same_tokens():
+    caches = DynamicKVCache(2), StaticKVCache(2, 1, 7, 3)
     tokens = torch.randn(2, 1, 7, 3)
     views = []
-    for memory in memories:
+    for cache in caches:
         for layer in range(2):
-            memory.view(layer, tokens[layer, :, :4], -tokens[layer, :, :4])
-        memory.keep(4)
+            cache.view(layer, tokens[layer, :, :4], -tokens[layer, :, :4])
+        cache.keep(4)
         for begin in (4, 5):  # the second view replaces the first, which was not kept
             new = tokens[:, :, begin : begin + 2]
-            seen = [memory.view(layer, new[layer], -new[layer]) for layer in range(2)]
+            seen = [cache.view(layer, new[layer], -new[layer]) for layer in range(2)]
         views.append(torch.stack([torch.stack(pair) for pair in seen]))
-        assert memory.length == 4
+        assert cache.length == 4
     expected = tokens[:, :, [0, 1, 2, 3, 5, 6]]
     for view in views:
         assert torch.equal(view[:, 0], expected) and torch.equal(view[:, 1], -expected)
 
 
 def test_a_memory_that_is_too_small_says_so():
-    with pytest.raises(ValueError, match="5 tokens do not fit a memory made for 4"):
+    with pytest.raises(ValueError, match="5 tokens do not fit a cache made for 4"):
         StaticKVCache(1, 1, 4, 2).view(0, torch.zeros(1, 5, 2), torch.zeros(1, 5, 2))
+
+
+# Answers -----------------------------------------------------------------------------------------
+
+
+EOS = MICRO.vocabulary.eos_id
+
+
+def reread(model, inputs, row, count):
+    """Greedy decoding of one row that computes all logits for each token, without padding."""
+    length = int(inputs.text_valid[row].sum())
+    ids = inputs.text_ids[row : row + 1, :length]
+    images = tuple(image[row : row + 1] for image in inputs.images)
+    for _ in range(count):
+        prompt = torch.arange(ids.shape[1]).unsqueeze(0) < length
+        logits = model.text_logits(ModelInputs(images, ids), prompt)[:, -1]
+        ids = torch.cat([ids, ids_from_columns(logits.argmax(-1), MICRO.vocabulary)[:, None]], 1)
+        if ids[0, -1] == EOS:
+            break
+    return ids[0, length:].tolist()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return micro(expert=None)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    valid = torch.ones(2, 6, dtype=torch.bool)
+    valid[0, 4:] = False
+    return observation(text_valid=valid, state=None)
+
+
+@torch.no_grad()
+def test_an_answer_from_memory_equals_one_that_reads_everything_anew(model, inputs):
+    answers = answer(model, inputs, 8)
+    assert answers == [reread(model, inputs, row, 8) for row in range(2)]
+
+
+@torch.no_grad()
+def test_an_answer_ends_with_its_end_token_and_the_other_goes_on(model, inputs):
+    tokens = answer(model, inputs, 8)
+    # make the first answer's second token the end token by exchanging their rows
+    swapped = micro(expert=None)
+    second = tokens[0][1]
+    assert second < MICRO.vocabulary.size and second not in [tokens[0][0], *tokens[1]]
+    assert not {EOS, second} & set(inputs.text_ids.flatten().tolist())
+    rows = swapped.tokens.words
+    rows[[EOS, second]] = rows[[second, EOS]].clone()
+    assert answer(swapped, inputs, 8) == [[tokens[0][0], EOS], tokens[1]]
+
+
+@torch.no_grad()
+def test_3d_tokens_can_be_the_answer():
+    model = micro(expert=None)
+    model.tokens.coordinates[7] = 100 * model.tokens.words[3:440].mean(0)
+    model.tokens.coordinates[9] = -100 * model.tokens.words[3:440].mean(0)
+    inputs = observation(text_valid=torch.ones(2, 6, dtype=torch.bool), state=None)
+    begin = MICRO.vocabulary.coordinate_begin
+    assert {begin + 7, begin + 9} & {token for row in answer(model, inputs, 4) for token in row}

@@ -185,11 +185,11 @@ class ChunkRunner:
         return torch.tensor([present], device=self.device)
 
     def _read_into(self, now):
-        memory = now.prefix.memory if now.prefix else None
-        if memory is None:
-            memory = self.sampler.memory_for(*now.inputs.text_ids.shape)
-        memory.length = 0
-        now.prefix = self._read(now.inputs, memory, self._image_tokens(now.inputs))
+        cache = now.prefix.kv_cache if now.prefix else None
+        if cache is None:
+            cache = self.sampler.new_cache(*now.inputs.text_ids.shape)
+        cache.length = 0
+        now.prefix = self._read(now.inputs, cache, self._image_tokens(now.inputs))
 
     @torch.no_grad()
     def _image_tokens(self, inputs):

@@ -34,7 +34,7 @@ from spear_policy.model.tokenizer import (
     loc_token,
 )
 
-# What an answer of the vision-language model says ----------------------------------------------
+# Answers by kind ---------------------------------------------------------------------------------
 
 
 BOX_VERTICES = 8
@@ -217,8 +217,8 @@ class ChainOfThought:
             raise AnswerError("the thoughts have no number in them: use Words for such an answer")
         for i, step in enumerate(self.steps):
             if i and are_words[i] == are_words[i - 1]:
-                mend = "join them" if are_words[i] else "put words between them"
-                raise AnswerError(f"steps {i - 1} and {i} are of the same sort: {mend}")
+                fix = "join them" if are_words[i] else "put words between them"
+                raise AnswerError(f"steps {i - 1} and {i} are of the same sort: {fix}")
             if isinstance(step, str):
                 check_words(step, f"step {i}")
                 _check_conclusion(step, f"step {i}")
@@ -277,7 +277,7 @@ def _check_conclusion(text, name):
         raise AnswerError(f"{name} {text!r} contains {CONCLUSION!r}, which begins the choice")
 
 
-# Generated ids ---------------------------------------------------------------------------------
+# Pieces: words and tokens of an answer -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,7 @@ def _words_of_text(text, begin, end):
     return Piece("words", 0, text[begin:end], f"character {begin}")
 
 
-# The grammar of answers ------------------------------------------------------------------------
+# The grammar of answers --------------------------------------------------------------------------
 
 
 NUMBERS = {
@@ -450,7 +450,7 @@ class AnswerGrammar:
             choices: what the words, or the choice after a thought, may be; None: anything.
 
         Returns:
-            The dataclass of `answer_types` for the kind; numbers are the middles of their bins.
+            The dataclass for the kind; numbers are the middles of their bins.
 
         Raises:
             AnswerError: says what was found, where, and what was expected.

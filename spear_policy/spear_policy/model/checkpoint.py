@@ -1,22 +1,19 @@
 """The weights side of a checkpoint folder: model.safetensors, config.json, tokenizer.json.
 
-What is loaded is never resident twice: the modules begin on the meta device and each tensor is
-copied from the mapped file straight to where it stays. It is copied, not kept as a view of the
-file, so that a file that is replaced or a disk that goes away cannot reach a running robot.
+First the tensors of safetensors files, of this suite or of others, then saving and loading a whole
+folder. What is loaded is never resident twice: the modules begin on the meta device and each
+tensor is copied from the mapped file straight to where it stays. It is copied, not kept as a view
+of the file, so that a file that is replaced or a disk that goes away cannot reach a running robot.
 """
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,34 +22,16 @@ from spear_policy.model.config import ModelConfig
 from spear_policy.model.gemma import RmsNorm
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.tokenizer import TextTokenizer, TokenizerError
-
-# A progress bar in bytes on stderr -------------------------------------------------------------
-
-
-@contextmanager
-def byte_progress(title: str, total_bytes: int, show: bool | None) -> Iterator[Callable]:
-    """Give a function that takes the number of bytes just done.
-
-    Args:
-        title: what is being done.
-        total_bytes: of all that will be done.
-        show: whether to draw the bar; it is drawn only on a terminal.
-    """
-    console = Console(stderr=True)
-    if not (show and console.is_terminal):
-        yield lambda done_bytes: None
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total_bytes)
-        yield lambda done_bytes: bar.update(task, advance=done_bytes)
-
-
-# Tensors in safetensors files ------------------------------------------------------------------
-
+from spear_policy.shared.files import sha256_of_file
+from spear_policy.shared.progress import byte_progress
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+
+
+# Tensors in safetensors files --------------------------------------------------------------------
+
 FLOATS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -64,7 +43,7 @@ MAPPED_BYTES = 64 * 2**20
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; names the file, the key and the mend."""
+    """A checkpoint that cannot be used; names the file, the key and the fix."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +91,7 @@ class TensorFiles(Mapping[str, Tensor]):
         return values
 
     def __contains__(self, key: object) -> bool:
-        """Say whether there is a tensor of that name, without mapping it."""
+        """Whether there is a tensor of that name, without mapping it."""
         return key in self.entries
 
     def __iter__(self) -> Iterator[str]:
@@ -231,13 +210,7 @@ def _name(dtype):
     return str(dtype).removeprefix("torch.")
 
 
-# The weights side of a checkpoint folder -------------------------------------------------------
-
-
-__all__ = ["CheckpointError", "hash_file", "kept_in_fp32", "load_weights", "save_weights"]
-
-CONFIG = "config.json"
-HASHED_BYTES = 8 * 2**20
+# A checkpoint folder -----------------------------------------------------------------------------
 
 
 def save_weights(folder: str | Path, model: SpearModel, tokenizer: TextTokenizer) -> str:
@@ -268,7 +241,7 @@ def save_weights(folder: str | Path, model: SpearModel, tokenizer: TextTokenizer
     try:
         beside.mkdir()
         _write(beside, model.config, tensors, tokenizer)
-        digest = hash_file(beside / WEIGHTS)
+        digest = sha256_of_file(beside / WEIGHTS)
         if folder.exists():
             for path in sorted(beside.iterdir()):
                 os.replace(path, folder / path.name)
@@ -297,7 +270,7 @@ def load_weights(
 
     Raises:
         CheckpointError: something is missing, too much, damaged, of a wrong shape or not finite;
-            names the file, the key and the mend.
+            names the file, the key and the fix.
         ValueError: `dtype` is none that weights can have.
     """
     folder = Path(folder)
@@ -347,17 +320,6 @@ def kept_in_fp32(model: SpearModel) -> frozenset[str]:
     return frozenset(names)
 
 
-def hash_file(path: Path, done=None) -> str:
-    """Return a file's sha256 in hex; `done` hears of every piece's size in bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(HASHED_BYTES):
-            digest.update(piece)
-            if done:
-                done(len(piece))
-    return digest.hexdigest()
-
-
 def _write(folder, config, tensors, tokenizer):
     try:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -390,11 +352,11 @@ def _compare(files, model):
     expected = model.state_dict()
     missing = [name for name in expected if name not in files]
     extra = [name for name in files if name not in expected]
-    mend = f"{CONFIG} is of another model: copy both files from the same checkpoint"
+    fix = f"{CONFIG} is of another model: copy both files from the same checkpoint"
     for names, what in ((missing, "lacks"), (extra, "has the unknown")):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise CheckpointError(f"{files.where} {what} tensor {names[0]!r}{more}: {mend}")
+            raise CheckpointError(f"{files.where} {what} tensor {names[0]!r}{more}: {fix}")
     for name, entry in files.entries.items():
         shape = tuple(expected[name].shape)
         if entry.shape != shape:
@@ -421,7 +383,7 @@ def _check_one_dtype(files, kept):
 
 
 def _check_hash(path, expected, done):
-    found = hash_file(path, done)
+    found = sha256_of_file(path, done)
     if found != expected.lower():
         raise CheckpointError(
             f"{path} has the sha256 {found[:12]}..., not {expected[:12]}... as its card says: "

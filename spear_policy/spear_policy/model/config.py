@@ -1,8 +1,8 @@
 """What a SPEAR model is made of: its sizes, and every choice that changes its numbers.
 
 One frozen `ModelConfig` describes a model completely and is what a checkpoint's config.json
-holds. Named ones are in presets.py. Where the paper leaves a choice open, the reason for the
-default is in docs/model.md.
+holds; the presets at the end have names. Where the paper leaves a choice open, the reason for
+the default is in docs/model.md.
 """
 
 import dataclasses
@@ -270,7 +270,7 @@ def _check(config: ModelConfig) -> None:
     need(0 < flow.min_delta < 1, "flow.min_delta", "must be in (0, 1)")
 
 
-# Configurations by name ------------------------------------------------------------------------
+# Presets -----------------------------------------------------------------------------------------
 
 
 _FULL_CAMERAS = (CameraConfig("external", 280, 210), CameraConfig("wrist", 112, 112))

@@ -34,7 +34,7 @@ class CoordinateBins:
         """Refuse edges that leave a bin without a middle.
 
         Raises:
-            ValueError: with the edge and the mend.
+            ValueError: with the edge and the fix.
         """
         _check_scheme(self.scheme)
         edges, middles = self._edges, self._middles

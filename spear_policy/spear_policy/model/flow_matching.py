@@ -16,7 +16,7 @@ from spear_policy.model import s3
 from spear_policy.model.config import FlowConfig
 from spear_policy.model.rotation_flows import rotation_flow
 
-# What a batch's flow matching loss is made of --------------------------------------------------
+# The losses of a batch ---------------------------------------------------------------------------
 
 
 SPEED_BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)  # edges, in tau
@@ -75,7 +75,7 @@ def speed_ratio(v: Tensor, u: Tensor, tau: Tensor, weight: Tensor | None) -> Ten
     return predicted / true
 
 
-# Flow matching of whole action chunks ----------------------------------------------------------
+# The flow ----------------------------------------------------------------------------------------
 
 
 GRIPPER_TOLERANCE = 1e-3

@@ -1,9 +1,11 @@
-"""Gemma's decoder layers, for the language model and for the action expert alike.
+"""Gemma's decoder, for the language model and for the action expert alike.
 
-Both read one stream of keys and values: the expert's tokens attend to what the language model
-remembered of images and text. As nothing in the prefix sees the expert's tokens, the joint
-attention of pi0 is exactly this: first one stack, then the other over its memory
-(facts/model.md 1.8 and 1.9; test_joint_attention.py compares it with the joint form).
+Both read one KV cache: the expert's tokens attend to the keys and values of images and text. As
+nothing in the prefix sees the expert's tokens, the joint attention of pi0 is exactly this: first
+one stack, then the other over its cache (facts/model.md 1.8 and 1.9; test_gemma.py
+compares it with the joint form).
+
+In order: the embedding of tokens, the two KV caches, multi-query attention, the layers.
 """
 
 import math
@@ -11,12 +13,10 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional
 
 from spear_policy.model.config import LanguageConfig, VocabularyConfig
 
-# The tables of word and 3D-token embeddings ----------------------------------------------------
-
+# Embeddings of words and 3D tokens ---------------------------------------------------------------
 
 NO_COLUMN = -100  # what cross_entropy ignores
 ROWS_AT_ONCE = 16_384
@@ -48,16 +48,16 @@ class TokenEmbedding(nn.Module):
         <image> has no row: what it gives here must be replaced by image tokens, which enter
         unscaled (facts/model.md 1.6).
         """
-        words = functional.embedding(ids.clamp(max=self.vocabulary.size - 1), self.words)
+        words = F.embedding(ids.clamp(max=self.vocabulary.size - 1), self.words)
         if self.vocabulary.coordinate_tokens:
             index = ids - self.vocabulary.coordinate_begin
-            coordinates = functional.embedding(index.clamp(min=0), self.coordinates)
+            coordinates = F.embedding(index.clamp(min=0), self.coordinates)
             words = torch.where(index.unsqueeze(-1) >= 0, coordinates, words)
         return words * self._scales[self.words.dtype]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, (..., size + coordinate_tokens), from the unscaled tables."""
-        scores = (functional.linear(hidden, table) for table in (self.words, self.coordinates))
+        scores = (F.linear(hidden, table) for table in (self.words, self.coordinates))
         return torch.cat(list(scores), dim=-1)
 
 
@@ -111,11 +111,15 @@ def initialise_coordinates(
     return mean + math.sqrt(scale / len(words)) * drawn
 
 
-# What attention remembers of tokens already read -----------------------------------------------
+# KV caches: keys and values of tokens already read -----------------------------------------------
 
 
 class DynamicKVCache:
-    """Concatenates; gradients flow through it. For training."""
+    """Concatenates; gradients flow through it. For training.
+
+    Attributes:
+        length: tokens kept.
+    """
 
     def __init__(self, layers: int):
         """Begin empty."""
@@ -124,7 +128,7 @@ class DynamicKVCache:
         self._viewed = list(self._kept)
 
     def view(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return kept and new keys and values of a layer, each (B, length + S, head_dim)."""
+        """Kept and new keys and values of a layer, each (B, length + S, head_dim)."""
         kept = self._kept[layer]
         if kept is not None:
             k, v = torch.cat([kept[0], k], dim=1), torch.cat([kept[1], v], dim=1)
@@ -161,7 +165,7 @@ class StaticKVCache:
         self._values = torch.empty_like(self._keys)
 
     def view(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return kept and new keys and values of a layer, each (B, length + S, head_dim).
+        """Kept and new keys and values of a layer, each (B, length + S, head_dim).
 
         Raises:
             ValueError: the tokens do not fit; the buffers stay as they were.
@@ -169,7 +173,7 @@ class StaticKVCache:
         begin, end = self.length, self.length + k.shape[1]
         keys, values = self._keys[layer], self._values[layer]
         if end > keys.shape[1]:
-            raise ValueError(f"{end} tokens do not fit a memory made for {keys.shape[1]}")
+            raise ValueError(f"{end} tokens do not fit a cache made for {keys.shape[1]}")
         keys[:, begin:end], values[:, begin:end] = k, v
         return keys[:, :end], values[:, :end]
 
@@ -178,10 +182,9 @@ class StaticKVCache:
         self.length += count
 
 
-KeyValues = DynamicKVCache | StaticKVCache
+KVCache = DynamicKVCache | StaticKVCache
 
-
-# Multi-query attention -------------------------------------------------------------------------
+# Multi-query attention ---------------------------------------------------------------------------
 
 
 def rotary_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
@@ -262,8 +265,7 @@ def positions_of(valid: Tensor) -> Tensor:
     return (valid.long().cumsum(-1) - 1).clamp_min(0)
 
 
-# Gemma's decoder layers ------------------------------------------------------------------------
-
+# Decoder layers ----------------------------------------------------------------------------------
 
 NORM_EPS = 1e-6
 
@@ -297,7 +299,7 @@ class GemmaLayer(nn.Module):
         self.down = nn.Linear(mlp_width, width, bias=False)
 
     def forward(self, x: Tensor, rotary, allowed: Tensor | None, view) -> Tensor:
-        """Return (B, S, width) from (B, S, width); `view` is the memory's, for this layer."""
+        """Return (B, S, width) from (B, S, width); `view` is the cache's, for this layer."""
         qkv = self.qkv(self.norm1(x)).unflatten(-1, (-1, self.head_dim))
         q, k, v = qkv.split([self.heads, 1, 1], dim=-2)
         keys, values = view(rotate(k, rotary).squeeze(-2), v.squeeze(-2))
@@ -305,8 +307,8 @@ class GemmaLayer(nn.Module):
         gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
         return x + self.down(F.gelu(gate, approximate="tanh") * up)
 
-    def remember(self, x: Tensor, rotary, view) -> None:
-        """Only put this layer's keys and values into the memory."""
+    def prefill(self, x: Tensor, rotary, view) -> None:
+        """Only put this layer's keys and values into the cache."""
         rows = self.qkv.weight[self.heads * self.head_dim :]
         k, v = F.linear(self.norm1(x), rows).unflatten(-1, (2, self.head_dim)).unbind(-2)
         view(rotate(k.unsqueeze(-2), rotary).squeeze(-2), v)
@@ -316,7 +318,7 @@ class GemmaStack(nn.Module):
     """The layers and the final norm."""
 
     def __init__(self, language: LanguageConfig, width: int, mlp_width: int):
-        """Build it without values; `initialisation.initialise` or a checkpoint gives them.
+        """Build it without values; `spear.initialise` or a checkpoint gives them.
 
         Args:
             language: layers, heads, head_dim and rope_base, which both stacks share.
@@ -331,27 +333,25 @@ class GemmaStack(nn.Module):
         self.norm = RmsNorm(width)
 
     def forward(
-        self, x: Tensor, positions: Tensor, allowed: Tensor | None, memory: KeyValues
+        self, x: Tensor, positions: Tensor, allowed: Tensor | None, cache: KVCache
     ) -> Tensor:
         """Run new tokens through all layers.
 
         Args:
             x: (B, S, width) embeddings.
             positions: (B, S).
-            allowed: see `multi_query_attention`; keys are the memory's tokens, then these.
-            memory: is viewed, not kept.
+            allowed: see `multi_query_attention`; keys are the cache's tokens, then these.
+            cache: is viewed, not kept.
 
         Returns:
             (B, S, width) after the final norm.
         """
         rotary = rotary_tables(positions, self.head_dim, self.rope_base)
         for index, layer in enumerate(self.layers):
-            x = layer(x, rotary, allowed, _viewer(memory, index))
+            x = layer(x, rotary, allowed, _viewer(cache, index))
         return self.norm(x)
 
-    def remember(
-        self, x: Tensor, positions: Tensor, allowed: Tensor | None, memory: KeyValues
-    ) -> None:
+    def prefill(self, x: Tensor, positions: Tensor, allowed: Tensor | None, cache: KVCache) -> None:
         """Keep the keys and values of new tokens; what only their output needs is not computed.
 
         In the last layer that is everything but keys and values, and the final norm: 109.1 of
@@ -360,10 +360,10 @@ class GemmaStack(nn.Module):
         rotary = rotary_tables(positions, self.head_dim, self.rope_base)
         *first, last = self.layers
         for index, layer in enumerate(first):
-            x = layer(x, rotary, allowed, _viewer(memory, index))
-        last.remember(x, rotary, _viewer(memory, len(first)))
-        memory.keep(x.shape[1])
+            x = layer(x, rotary, allowed, _viewer(cache, index))
+        last.prefill(x, rotary, _viewer(cache, len(first)))
+        cache.keep(x.shape[1])
 
 
-def _viewer(memory, layer):
-    return lambda k, v: memory.view(layer, k, v)
+def _viewer(cache, layer):
+    return lambda k, v: cache.view(layer, k, v)

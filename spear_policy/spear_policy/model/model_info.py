@@ -17,21 +17,7 @@ from spear_policy.model.config import PRESETS, STATE_DIM, ModelConfig, preset
 from spear_policy.model.spear import SpearModel
 from spear_policy.shared.config import ConfigError
 
-# What the programs of this package share on their command lines --------------------------------
-
-
-def whole_number(text: str) -> int:
-    """A count from 1 on, for argparse.
-
-    Raises:
-        ArgumentTypeError: the text is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
-
-
-# How many parameters each part of a model has --------------------------------------------------
+# Parameters of each part -------------------------------------------------------------------------
 
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
@@ -70,7 +56,7 @@ def _count(module):
     return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
-# What one inference costs in arithmetic and memory traffic -------------------------------------
+# Arithmetic and memory traffic of one inference --------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -192,8 +178,7 @@ def _denoising_step(config, prefix):
     )
 
 
-# model_info ------------------------------------------------------------------------------------
-
+# The program -------------------------------------------------------------------------------------
 
 LABELS = {
     "siglip": "SigLIP",
@@ -252,6 +237,17 @@ def show(found: dict, console: Console) -> None:
         floors.add_row(device.name, *rates, floor_ms)
     for table in (sizes, cost, floors):
         console.print(table)
+
+
+def whole_number(text: str) -> int:
+    """A count from 1 on, for argparse.
+
+    Raises:
+        ArgumentTypeError: the text is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def main() -> None:

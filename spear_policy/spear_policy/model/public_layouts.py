@@ -2,6 +2,7 @@
 
 A layout is a table: the name of our parameter -> where its values come from. Query, key and value
 matrices are one tensor here and three there, so a source may be several tensors below each other.
+First the layouts, then how they fill a model.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spear_policy.model.checkpoint import CheckpointError, byte_progress, check_finite
+from spear_policy.model.checkpoint import CheckpointError, check_finite
 from spear_policy.model.config import LanguageConfig, ModelConfig
 from spear_policy.model.spear import SpearModel
+from spear_policy.shared.progress import byte_progress
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def paligemma(
 def pi0_expert(config: ModelConfig, prefix: str = "") -> dict[str, TensorSource]:
     """The layout of pi0's action expert in openpi's torch port; lerobot's prefix is `model.`.
 
-    Names only: what its other convention of time does to the values is in pi0_checkpoint.py.
+    Names only: what its other convention of time does to the values is in public_weights.py.
     """
     theirs = f"{prefix}paligemma_with_expert.gemma_expert.model"
     table = {"expert.stack.norm.weight": TensorSource((f"{theirs}.norm.weight",))}
@@ -172,10 +174,10 @@ def _both(ours, *theirs):
     }
 
 
-# Fill part of a model from a public checkpoint -------------------------------------------------
+# Filling a model by a layout ---------------------------------------------------------------------
 
 
-MEND = "give a checkpoint of the sizes in the model's configuration, or change the configuration"
+FIX = "give a checkpoint of the sizes in the model's configuration, or change the configuration"
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ def refuse_unknown(
     unknown = [key for key in keys if key not in known]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise CheckpointError(f"{where} has the unknown tensor {unknown[0]!r}{more}: {MEND}")
+        raise CheckpointError(f"{where} has the unknown tensor {unknown[0]!r}{more}: {FIX}")
 
 
 def _check_finite(values, source, tensors, where):
@@ -260,17 +262,17 @@ def _check_finite(values, source, tensors, where):
 
 def _values(parameter, source, tensors, where):
     if parameter.is_meta:
-        raise ValueError("the model has no values yet: make it by initialisation.build")
+        raise ValueError("the model has no values yet: make it by spear.build")
     try:
         _check_parts(source, tensors, parameter.shape)
         return read(source, tensors, parameter.shape)
     except CheckpointError:
         raise
     except ValueError as error:
-        raise CheckpointError(f"{where}: {error}; {MEND}") from None
+        raise CheckpointError(f"{where}: {error}; {FIX}") from None
     except (RuntimeError, IndexError):  # torch's, for shapes without any likeness
         shape = tuple(tensors[source.keys[0]].shape)
-        raise CheckpointError(f"{where}: {source.keys[0]!r} is {shape}; {MEND}") from None
+        raise CheckpointError(f"{where}: {source.keys[0]!r} is {shape}; {FIX}") from None
 
 
 def _check_parts(source, tensors, shape):

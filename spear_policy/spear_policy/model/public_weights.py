@@ -1,8 +1,7 @@
-"""PaliGemma's weights from a Hugging Face folder, in the layouts that transformers has written.
+"""Weights that others have published: PaliGemma's, MoGe's encoder, pi0's action expert.
 
-On disk: `language_model.model...` and `vision_tower.vision_model...` until 4.51, without
-`vision_model` since 5; in memory since 4.52 (and in folders written from there) everything
-begins with `model.`.
+Each part says what its files look like, refuses what does not fit in one sentence, and fills the
+model by its layout (public_layouts.py).
 """
 
 import re
@@ -27,207 +26,11 @@ from spear_policy.model.public_layouts import (
 )
 from spear_policy.model.spear import SpearModel, time_embedding
 
-# pi0's action expert from openpi's torch port or lerobot ---------------------------------------
+# PaliGemma, a Hugging Face folder ----------------------------------------------------------------
 
-
-PREFIXES = ("", "model.")  # openpi's, lerobot's
-EXPERT = "paligemma_with_expert.gemma_expert"
-# The vision-language part, the expert's token tables, which nothing looks up, and the statistics
-# that lerobot's first port kept among the weights.
-UNUSED = (
-    "paligemma_with_expert.paligemma.",
-    f"{EXPERT}.lm_head.",
-    f"{EXPERT}.model.embed_tokens.",
-)
-STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
-# (name, dimension of the weight that is pi0's padded state or action)
-PADDED = (("action_in", 1), ("state_in", 1), ("action_out", 0))
-MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
-
-
-def load_pi0_expert(model: SpearModel, path: str | Path, *, progress: bool | None = None) -> Filled:
-    """Fill the action expert: its layers, time MLP and those heads whose dimensions fit.
-
-    pi0's states and actions are padded to 32 numbers and laid out for its own robots, ours are 8;
-    a head of another dimension stays as it was and is named in `left`.
-
-    Args:
-        model: with values and with an expert of pi0's size (facts/model.md 2.1).
-        path: model.safetensors, or the folder with it or with its shards.
-        progress: draw a bar on stderr, if that is a terminal.
-
-    Raises:
-        CheckpointError: not a pi0 checkpoint, or something is missing, unknown, of other sizes
-            or not finite; names the file and the key. The model is as it was.
-        ValueError: the model has no expert or no values, or its time periods are not pi0's.
-    """
-    expert = model.config.expert
-    if expert is None:
-        raise ValueError(f"{model.config.name} has no action expert for pi0's weights")
-    if (expert.time_min_period, expert.time_max_period) != (MIN_PERIOD, MAX_PERIOD):
-        raise ValueError(
-            f"expert.time_min_period and time_max_period are {expert.time_min_period} and "
-            f"{expert.time_max_period}: pi0's weights need {MIN_PERIOD} and {MAX_PERIOD}"
-        )
-    files = open_tensors(path)
-    prefix = _prefix(files)
-    layout = pi0_expert(model.config, prefix)
-    left = _left(model, layout, files)
-    unused = [layout.pop(name).keys[0] for name in left]
-    starts = tuple(f"{prefix}{start}" for start in UNUSED) + STATISTICS
-    ignored = tuple(key for key in files if key in unused or key.startswith(starts))
-    refuse_unknown(files, layout, ignored, files.where)
-    changes = {
-        "expert.time_in.weight": lambda weight: reverse_time(weight, expert),
-        "expert.action_out.weight": torch.neg,
-        "expert.action_out.bias": torch.neg,
-    }
-    fill(model, layout, files, files.where, changes=changes, progress=progress)
-    return Filled(tuple(layout), left=left, ignored=ignored)
-
-
-def reverse_time(weight: Tensor, expert: ExpertConfig) -> Tensor:
-    """Turn a first layer that reads phi(1 - tau) into the one that reads phi(tau).
-
-    Args:
-        weight: (width, 2 * width), columns of the action first, then sines, then cosines.
-
-    Returns:
-        The same shape, in fp64.
-    """
-    width = expert.width
-    halves = [width, width // 2, width // 2]
-    of_action, of_sines, of_cosines = weight.double().split(halves, dim=1)
-    whole = torch.ones((), dtype=torch.float64)
-    sines, cosines = time_embedding(whole, width, expert).double().chunk(2)
-    return torch.cat(
-        [
-            of_action,
-            of_cosines * sines - of_sines * cosines,
-            of_sines * sines + of_cosines * cosines,
-        ],
-        dim=1,
-    )
-
-
-def _prefix(files):
-    for prefix in PREFIXES:
-        if f"{prefix}{EXPERT}.model.norm.weight" in files:
-            return prefix
-        if f"{prefix}{EXPERT}.model.norm.dense.weight" in files:
-            raise CheckpointError(
-                f"{files.where} is a pi0.5 checkpoint (its norms depend on time, "
-                f"'{prefix}{EXPERT}.model.norm.dense.weight'): give one of pi0"
-            )
-    raise CheckpointError(
-        f"{files.where} has no tensor '{EXPERT}.model.norm.weight', with or without 'model.': "
-        "give a pi0 checkpoint of openpi's torch port or of lerobot"
-    )
-
-
-def _left(model, layout, files):
-    """Name our head's weight and bias where the checkpoint's padded dimension is not ours."""
-    left = []
-    for name, dimension in PADDED:
-        weight = f"expert.{name}.weight"
-        (key,) = layout[weight].keys
-        if key not in files or len(files.entries[key].shape) != 2:
-            continue  # reported with the rest
-        ours = model.get_parameter(weight).shape[dimension]
-        if files.entries[key].shape[dimension] != ours:
-            left += [weight, f"expert.{name}.bias"]
-    return tuple(left)
-
-
-# MoGe's image encoder from its model.pt --------------------------------------------------------
-
-
-DECODER_V1 = ("head.", "image_mean", "image_std")
-DECODER_V2 = (
-    "encoder.output_projections.",
-    "encoder.image_mean",
-    "encoder.image_std",
-    "neck.",
-    "points_head.",
-    "mask_head.",
-    "normal_head.",
-    "scale_head.",
-)
-# What the encoders' code takes when a file does not say it (facts/model.md 0, row 3).
-OUTPUTS_V1, OUTPUTS_V2 = 4, (5, 11, 17, 23)
-
-
-def load_moge(model: SpearModel, path: str | Path, *, progress: bool | None = None) -> Filled:
-    """Fill the depth encoder; its projector stays as it is.
-
-    Args:
-        model: with values and with a depth encoder.
-        path: model.pt; only tensors and plain values are unpickled, nothing in it is executed.
-        progress: draw a bar on stderr, if that is a terminal.
-
-    Raises:
-        CheckpointError: the file is missing, damaged or not MoGe's, its sizes or output layers
-            are not the configuration's, or a tensor is missing, unknown or not finite; names the
-            key. The model is as it was.
-        ValueError: the model has no depth encoder or no values.
-    """
-    path = Path(path)
-    if model.depth is None:
-        raise ValueError(f"{model.config.name} has no depth encoder for MoGe's weights")
-    tensors, settings = _read(path)
-    second = any(key.startswith("encoder.backbone.") for key in tensors)
-    _check_outputs(settings, second, path, model.config.depth)
-    layout = moge(model.config, "encoder.backbone" if second else "backbone")
-    decoder = DECODER_V2 if second else DECODER_V1
-    ignored = tuple(key for key in tensors if key.startswith(decoder))
-    refuse_unknown(tensors, layout, ignored, path)
-    fill(model, layout, tensors, path, progress=progress)
-    return Filled(tuple(layout), ignored=ignored)
-
-
-def _read(path):
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {path} ({error.strerror or error}): give MoGe's model.pt"
-        ) from None
-    except Exception as error:  # a damaged or hostile pickle may raise anything
-        first = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{path} is not a whole file of tensors ({first}): get MoGe's model.pt again"
-        ) from None
-    document = document if isinstance(document, dict) else {}
-    tensors, settings = document.get("model"), document.get("model_config")
-    named = isinstance(tensors, dict) and all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
-    )
-    if not named or not isinstance(settings, dict):
-        raise CheckpointError(
-            f"{path} has no 'model' of named tensors with its 'model_config': give MoGe's model.pt"
-        )
-    return tensors, settings
-
-
-def _check_outputs(settings, second, path, depth):
-    """Compare the layers that its decoder was trained on with those that the model reads."""
-    where, default = "model_config.intermediate_layers", OUTPUTS_V1
-    if second:
-        where, default = "model_config.encoder.intermediate_layers", OUTPUTS_V2
-        settings = settings.get("encoder")
-    found = settings.get("intermediate_layers", default) if isinstance(settings, dict) else default
-    layers = list(range(depth.layers))[-found:] if isinstance(found, int) else found
-    if layers != list(depth.output_layers) and layers != depth.output_layers:
-        raise CheckpointError(
-            f"{path}: {where} is {found}, so the model must read the layers {layers}, not "
-            f"{list(depth.output_layers)}: set depth.output_layers in its configuration"
-        )
-
-
-# PaliGemma's weights from a Hugging Face folder ------------------------------------------------
-
-
-# Longer ones first where one begins with another.
+# How keys begin. On disk `language_model.model...` and `vision_tower.vision_model...` until
+# transformers 4.51, without `vision_model` since 5; in memory since 4.52, and in folders written
+# from there, all with `model.`. Longer ones first where one begins with another.
 VISION = (
     "model.vision_tower.vision_model",
     "model.vision_tower",
@@ -271,13 +74,13 @@ def load_paligemma(
     files = open_tensors(folder)
     _check_config(read_json(folder / "config.json"), folder / "config.json", model.config)
     prefixes = PaligemmaPrefixes(
-        _paligemma_prefix(files, VISION, "embeddings.patch_embedding.weight"),
-        _paligemma_prefix(files, PROJECTOR, "linear.weight"),
-        _paligemma_prefix(files, LANGUAGE, "norm.weight"),
+        _find_prefix(files, VISION, "embeddings.patch_embedding.weight"),
+        _find_prefix(files, PROJECTOR, "linear.weight"),
+        _find_prefix(files, LANGUAGE, "norm.weight"),
     )
     layout = paligemma(model.config, prefixes)
     outputs = [key for key in OUTPUT_TABLES if key in files]
-    layout["tokens.words"] = _words(files, layout["tokens.words"], outputs)
+    layout["tokens.words"] = _word_table(files, layout["tokens.words"], outputs)
     ignored = _ignored(files, prefixes, outputs)
     refuse_unknown(files, layout, ignored, files.where)
     fill(model, layout, files, files.where, progress=progress)
@@ -296,7 +99,7 @@ def _draw_coordinates(model, seed):
     tables.coordinates.copy_(initialise_coordinates(tables.words, count, generator=generator))
 
 
-def _paligemma_prefix(files: TensorFiles, prefixes, rest):
+def _find_prefix(files: TensorFiles, prefixes, rest):
     for prefix in prefixes:
         if f"{prefix}.{rest}" in files:
             return prefix
@@ -306,7 +109,7 @@ def _paligemma_prefix(files: TensorFiles, prefixes, rest):
     )
 
 
-def _words(files, source: TensorSource, outputs) -> TensorSource:
+def _word_table(files, source: TensorSource, outputs) -> TensorSource:
     """Find the word table and make sure that it is also the output's; transformers ties them."""
     (key,) = source.keys
     if key not in files and outputs:  # of two names for one tensor, safetensors keeps one
@@ -375,7 +178,196 @@ def _check_config(values, path, config):
             )
 
 
-# Weights that others have published ------------------------------------------------------------
+# MoGe's image encoder, model.pt ------------------------------------------------------------------
+
+DECODER_V1 = ("head.", "image_mean", "image_std")
+DECODER_V2 = (
+    "encoder.output_projections.",
+    "encoder.image_mean",
+    "encoder.image_std",
+    "neck.",
+    "points_head.",
+    "mask_head.",
+    "normal_head.",
+    "scale_head.",
+)
+# What the encoders' code takes when a file does not say it (facts/model.md 0, row 3).
+OUTPUTS_V1, OUTPUTS_V2 = 4, (5, 11, 17, 23)
 
 
-__all__ = ["Filled", "load_moge", "load_paligemma", "load_pi0_expert"]
+def load_moge(model: SpearModel, path: str | Path, *, progress: bool | None = None) -> Filled:
+    """Fill the depth encoder; its projector stays as it is.
+
+    Args:
+        model: with values and with a depth encoder.
+        path: model.pt; only tensors and plain values are unpickled, nothing in it is executed.
+        progress: draw a bar on stderr, if that is a terminal.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not MoGe's, its sizes or output layers
+            are not the configuration's, or a tensor is missing, unknown or not finite; names the
+            key. The model is as it was.
+        ValueError: the model has no depth encoder or no values.
+    """
+    path = Path(path)
+    if model.depth is None:
+        raise ValueError(f"{model.config.name} has no depth encoder for MoGe's weights")
+    tensors, settings = _read_moge(path)
+    second = any(key.startswith("encoder.backbone.") for key in tensors)
+    _check_outputs(settings, second, path, model.config.depth)
+    layout = moge(model.config, "encoder.backbone" if second else "backbone")
+    decoder = DECODER_V2 if second else DECODER_V1
+    ignored = tuple(key for key in tensors if key.startswith(decoder))
+    refuse_unknown(tensors, layout, ignored, path)
+    fill(model, layout, tensors, path, progress=progress)
+    return Filled(tuple(layout), ignored=ignored)
+
+
+def _read_moge(path):
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {path} ({error.strerror or error}): give MoGe's model.pt"
+        ) from None
+    except Exception as error:  # a damaged or hostile pickle may raise anything
+        first = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{path} is not a whole file of tensors ({first}): get MoGe's model.pt again"
+        ) from None
+    document = document if isinstance(document, dict) else {}
+    tensors, settings = document.get("model"), document.get("model_config")
+    named = isinstance(tensors, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
+    )
+    if not named or not isinstance(settings, dict):
+        raise CheckpointError(
+            f"{path} has no 'model' of named tensors with its 'model_config': give MoGe's model.pt"
+        )
+    return tensors, settings
+
+
+def _check_outputs(settings, second, path, depth):
+    """Compare the layers that its decoder was trained on with those that the model reads."""
+    where, default = "model_config.intermediate_layers", OUTPUTS_V1
+    if second:
+        where, default = "model_config.encoder.intermediate_layers", OUTPUTS_V2
+        settings = settings.get("encoder")
+    found = settings.get("intermediate_layers", default) if isinstance(settings, dict) else default
+    layers = list(range(depth.layers))[-found:] if isinstance(found, int) else found
+    if layers != list(depth.output_layers) and layers != depth.output_layers:
+        raise CheckpointError(
+            f"{path}: {where} is {found}, so the model must read the layers {layers}, not "
+            f"{list(depth.output_layers)}: set depth.output_layers in its configuration"
+        )
+
+
+# pi0's action expert, of openpi's torch port or lerobot ------------------------------------------
+
+PI0_PREFIXES = ("", "model.")  # openpi's, lerobot's
+PI0_EXPERT = "paligemma_with_expert.gemma_expert"
+# The vision-language part, the expert's token tables, which nothing looks up, and the statistics
+# that lerobot's first port kept among the weights.
+PI0_UNUSED = (
+    "paligemma_with_expert.paligemma.",
+    f"{PI0_EXPERT}.lm_head.",
+    f"{PI0_EXPERT}.model.embed_tokens.",
+)
+PI0_STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
+# (name, dimension of the weight that is pi0's padded state or action)
+PADDED = (("action_in", 1), ("state_in", 1), ("action_out", 0))
+MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
+
+
+def load_pi0_expert(model: SpearModel, path: str | Path, *, progress: bool | None = None) -> Filled:
+    """Fill the action expert: its layers, time MLP and those heads whose dimensions fit.
+
+    pi0's states and actions are padded to 32 numbers and laid out for its own robots, ours are 8;
+    a head of another dimension stays as it was and is named in `left`.
+
+    Args:
+        model: with values and with an expert of pi0's size (facts/model.md 2.1).
+        path: model.safetensors, or the folder with it or with its shards.
+        progress: draw a bar on stderr, if that is a terminal.
+
+    Raises:
+        CheckpointError: not a pi0 checkpoint, or something is missing, unknown, of other sizes
+            or not finite; names the file and the key. The model is as it was.
+        ValueError: the model has no expert or no values, or its time periods are not pi0's.
+    """
+    expert = model.config.expert
+    if expert is None:
+        raise ValueError(f"{model.config.name} has no action expert for pi0's weights")
+    if (expert.time_min_period, expert.time_max_period) != (MIN_PERIOD, MAX_PERIOD):
+        raise ValueError(
+            f"expert.time_min_period and time_max_period are {expert.time_min_period} and "
+            f"{expert.time_max_period}: pi0's weights need {MIN_PERIOD} and {MAX_PERIOD}"
+        )
+    files = open_tensors(path)
+    prefix = _pi0_prefix(files)
+    layout = pi0_expert(model.config, prefix)
+    left = _heads_left(model, layout, files)
+    unused = [layout.pop(name).keys[0] for name in left]
+    starts = tuple(f"{prefix}{start}" for start in PI0_UNUSED) + PI0_STATISTICS
+    ignored = tuple(key for key in files if key in unused or key.startswith(starts))
+    refuse_unknown(files, layout, ignored, files.where)
+    changes = {
+        "expert.time_in.weight": lambda weight: reverse_time(weight, expert),
+        "expert.action_out.weight": torch.neg,
+        "expert.action_out.bias": torch.neg,
+    }
+    fill(model, layout, files, files.where, changes=changes, progress=progress)
+    return Filled(tuple(layout), left=left, ignored=ignored)
+
+
+def reverse_time(weight: Tensor, expert: ExpertConfig) -> Tensor:
+    """Turn a first layer that reads phi(1 - tau) into the one that reads phi(tau).
+
+    Args:
+        weight: (width, 2 * width), columns of the action first, then sines, then cosines.
+
+    Returns:
+        The same shape, in fp64.
+    """
+    width = expert.width
+    halves = [width, width // 2, width // 2]
+    of_action, of_sines, of_cosines = weight.double().split(halves, dim=1)
+    whole = torch.ones((), dtype=torch.float64)
+    sines, cosines = time_embedding(whole, width, expert).double().chunk(2)
+    return torch.cat(
+        [
+            of_action,
+            of_cosines * sines - of_sines * cosines,
+            of_sines * sines + of_cosines * cosines,
+        ],
+        dim=1,
+    )
+
+
+def _pi0_prefix(files):
+    for prefix in PI0_PREFIXES:
+        if f"{prefix}{PI0_EXPERT}.model.norm.weight" in files:
+            return prefix
+        if f"{prefix}{PI0_EXPERT}.model.norm.dense.weight" in files:
+            raise CheckpointError(
+                f"{files.where} is a pi0.5 checkpoint (its norms depend on time, "
+                f"'{prefix}{PI0_EXPERT}.model.norm.dense.weight'): give one of pi0"
+            )
+    raise CheckpointError(
+        f"{files.where} has no tensor '{PI0_EXPERT}.model.norm.weight', with or without 'model.': "
+        "give a pi0 checkpoint of openpi's torch port or of lerobot"
+    )
+
+
+def _heads_left(model, layout, files):
+    """Name our head's weight and bias where the checkpoint's padded dimension is not ours."""
+    left = []
+    for name, dimension in PADDED:
+        weight = f"expert.{name}.weight"
+        (key,) = layout[weight].keys
+        if key not in files or len(files.entries[key].shape) != 2:
+            continue  # reported with the rest
+        ours = model.get_parameter(weight).shape[dimension]
+        if files.entries[key].shape[dimension] != ours:
+            left += [weight, f"expert.{name}.bias"]
+    return tuple(left)

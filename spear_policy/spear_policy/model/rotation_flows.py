@@ -21,7 +21,7 @@ from torch import Tensor
 from spear_policy.model import s3
 from spear_policy.model.config import ROTATION_DIMS, FlowConfig
 
-# Rotation matrices and Euler angles from quaternions and back ----------------------------------
+# Rotation matrices and Euler angles from quaternions and back ------------------------------------
 
 
 @s3.full_precision
@@ -107,7 +107,7 @@ def quaternion_from_euler(angles: Tensor) -> Tensor:
     return s3.half_space(torch.stack(q, dim=-1))
 
 
-# How a rotation becomes numbers that flow from noise to data -----------------------------------
+# Representations ---------------------------------------------------------------------------------
 
 
 _GEOMETRIC_DISTANCE = {
@@ -282,6 +282,9 @@ def rotation_flow(config: FlowConfig) -> RotationFlow:
     if config.rotation == "s3":
         return SphereFlow(config)
     return {"r4": VectorFlow, "matrix": MatrixFlow, "euler": EulerFlow}[config.rotation]()
+
+
+# Axes of a rotation delta ------------------------------------------------------------------------
 
 
 def to_model_frame(q_delta_ee_wxyz: Tensor, q_anchor_wxyz: Tensor, frame: str) -> Tensor:

@@ -54,7 +54,7 @@ def check_unit(q_wxyz: Tensor, name: str) -> None:
     Waits for the device, so it does not belong into a hot path.
 
     Raises:
-        ValueError: names the input, the first bad quaternion, its norm and the mend.
+        ValueError: names the input, the first bad quaternion, its norm and the fix.
     """
     if q_wxyz.shape[-1:] != (4,):
         raise ValueError(f"{name} must have 4 numbers (wxyz) last, not shape {list(q_wxyz.shape)}")

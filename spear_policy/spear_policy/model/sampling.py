@@ -1,7 +1,9 @@
-"""From observation to chunk: the prefix and the state are read once, then ten small steps.
+"""From observation to chunk or answer.
+
+A chunk: the prefix (images and text) and the state are read once, then come ten small steps.
 
 Nothing in the prefix sees the state, and neither sees the actions (facts/model.md 1.8), so both
-stay in the memory while the actions flow from noise to data.
+stay in the KV cache while the actions flow from noise to data.
 """
 
 from dataclasses import dataclass
@@ -47,12 +49,12 @@ class PrefixCache:
     """What the denoising steps need of an observation: images, text and state, read once.
 
     Attributes:
-        memory: keys and values of images, text and state.
+        kv_cache: holds images, text and state.
         positions: (B, H) of the action tokens.
         seen: mask of keys, see `SpearModel.visible`.
     """
 
-    memory: StaticKVCache
+    kv_cache: StaticKVCache
     positions: Tensor
     seen: Tensor | None
 
@@ -97,7 +99,7 @@ class Sampler:
             generator: the same seed and inputs give the same chunk.
 
         Returns:
-            (B, H, D) fp32, laid out as `flow.matching` says.
+            (B, H, D) fp32, laid out as `flow_matching` says.
 
         Raises:
             ValueError: an input has a wrong shape; it is named.
@@ -112,26 +114,26 @@ class Sampler:
     def read(
         self,
         inputs: ModelInputs,
-        memory: StaticKVCache | None = None,
+        cache: StaticKVCache | None = None,
         image_tokens: Tensor | None = None,
     ) -> PrefixCache:
         """Read an observation; nothing is checked.
 
         Args:
             inputs: with `state`.
-            memory: empty, from `memory_for`; made when not given.
+            cache: empty, from `new_cache`; made when not given.
             image_tokens: of the images, where they are known already.
         """
         model, expert = self.model, self.model.expert
-        memory = self.memory_for(*inputs.text_ids.shape) if memory is None else memory
-        valid = model.remember(inputs, memory, image_tokens)
+        cache = self.new_cache(*inputs.text_ids.shape) if cache is None else cache
+        valid = model.prefill(inputs, cache, image_tokens)
         count = 1 + model.config.chunk_length
         seen = model.visible(inputs, F.pad(valid, (0, count), value=True))
         seen_by_state = None if seen is None else seen[..., : 1 - count]
         positions = expert.positions(valid, count)
         state = expert.embed_state(inputs.state)
-        expert.stack.remember(state, positions[:, :1], seen_by_state, memory)
-        return PrefixCache(memory, positions[:, 1:], seen)
+        expert.stack.prefill(state, positions[:, :1], seen_by_state, cache)
+        return PrefixCache(cache, positions[:, 1:], seen)
 
     @torch.no_grad()
     def denoise(self, prefix: PrefixCache, noise: Tensor) -> Tensor:
@@ -141,11 +143,11 @@ class Sampler:
     def velocity(self, prefix: PrefixCache, actions: Tensor, k: int, tau: float) -> Tensor:
         """One step's velocity (B, H, D) for noisy actions (B, H, D) at tau = k / steps."""
         expert, features = self.model.expert, self._embed(actions, k)
-        hidden = expert.stack(features, prefix.positions, prefix.seen, prefix.memory)
+        hidden = expert.stack(features, prefix.positions, prefix.seen, prefix.kv_cache)
         return expert.velocity(hidden)
 
-    def memory_for(self, batch: int, text_tokens: int) -> StaticKVCache:
-        """Make room for images, text, state and actions."""
+    def new_cache(self, batch: int, text_tokens: int) -> StaticKVCache:
+        """An empty cache with room for images, text, state and actions."""
         config, words = self.model.config, self.model.tokens.words
         return StaticKVCache(
             config.language.layers,
@@ -157,7 +159,7 @@ class Sampler:
         )
 
 
-# Answers to questions --------------------------------------------------------------------------
+# Answers to questions ----------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -176,7 +178,7 @@ def answer(model: SpearModel, inputs: ModelInputs, max_tokens: int) -> list[list
     language, words = model.config.language, model.config.vocabulary
     embedded, valid = model.prefix(inputs)
     batch, begin = valid.shape
-    memory = StaticKVCache(
+    cache = StaticKVCache(
         language.layers,
         batch,
         begin + max_tokens,
@@ -184,8 +186,8 @@ def answer(model: SpearModel, inputs: ModelInputs, max_tokens: int) -> list[list
         device=embedded.device,
         dtype=embedded.dtype,
     )
-    hidden = model.language(embedded, positions_of(valid), valid.unsqueeze(1), memory)
-    memory.keep(begin)
+    hidden = model.language(embedded, positions_of(valid), valid.unsqueeze(1), cache)
+    cache.keep(begin)
     position = valid.sum(-1, keepdim=True)
     # the prompt's last token, which padding may follow
     index = torch.arange(begin, device=valid.device).where(valid, -1).amax(-1)
@@ -201,6 +203,6 @@ def answer(model: SpearModel, inputs: ModelInputs, max_tokens: int) -> list[list
         if not open_rows:
             break
         valid = F.pad(valid, (0, 1), value=True)
-        last = model.language(model.tokens.embed(ids), position + count, valid.unsqueeze(1), memory)
-        memory.keep(1)
+        last = model.language(model.tokens.embed(ids), position + count, valid.unsqueeze(1), cache)
+        cache.keep(1)
     return answers

@@ -1,4 +1,8 @@
-"""The model: two images, a sentence and a state in; text logits or the actions' velocity out."""
+"""The model: two images, a sentence and a state in; text logits or the actions' velocity out.
+
+In order: the inputs, the action expert, the model that joins them with vision.py and gemma.py, and
+random values for a model that no checkpoint fills.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +17,7 @@ from spear_policy.model.config import STATE_DIM, ExpertConfig, ModelConfig
 from spear_policy.model.gemma import (
     DynamicKVCache,
     GemmaStack,
-    KeyValues,
+    KVCache,
     RmsNorm,
     TokenEmbedding,
     block_mask,
@@ -22,96 +26,7 @@ from spear_policy.model.gemma import (
 )
 from spear_policy.model.vision import DepthEncoder, Fusion, LayerScale, PositionTable, SiglipEncoder
 
-# The action expert -----------------------------------------------------------------------------
-
-
-def time_embedding(tau: Tensor, width: int, config: ExpertConfig) -> Tensor:
-    """Return sines, then cosines, of tau at geometrically spaced periods.
-
-    T_i = min_period * (max_period / min_period)^(i / (width / 2 - 1)), facts/model.md 2.2; 1 is
-    data and 0 is noise. The angles reach 1571 rad, hence fp64.
-
-    Args:
-        tau: (...,) in [0, 1].
-        width: even.
-
-    Returns:
-        (..., width) in fp32.
-    """
-    steps = torch.linspace(0, 1, width // 2, dtype=torch.float64, device=tau.device)
-    ratio = config.time_max_period / config.time_min_period
-    periods = config.time_min_period * ratio**steps
-    angles = 2 * torch.pi * tau.double().unsqueeze(-1) / periods
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
-
-
-class ActionExpert(nn.Module):
-    """A Gemma stack of its own width that reads the language model's memory, and its heads."""
-
-    def __init__(self, config: ModelConfig):
-        """Build it without values; `initialisation.initialise` or a checkpoint gives them."""
-        super().__init__()
-        self.config, language = config.expert, config.language
-        width = self.config.width
-        self.action_in = nn.Linear(config.flow.action_dim, width)
-        self.state_in = nn.Linear(STATE_DIM, width)
-        self.time_in = nn.Linear(2 * width, width)  # action features first, then time
-        self.time_out = nn.Linear(width, width)
-        self.stack = GemmaStack(language, width, self.config.mlp_width)
-        self.action_out = nn.Linear(width, config.flow.action_dim)
-
-    def forward(
-        self, state: Tensor, actions: Tensor, tau: Tensor, memory: KeyValues, prefix_valid: Tensor
-    ) -> Tensor:
-        """Velocity of the flow, state and actions in one pass. For training.
-
-        Args:
-            state: (B, 8).
-            actions: (B, H, D) noisy.
-            tau: (B,) in [0, 1]; 1 is data.
-            memory: of images and text.
-            prefix_valid: (B, P) which of its tokens are not padding.
-
-        Returns:
-            (B, H, D) in fp32.
-        """
-        embedded = [self.embed_state(state), self.embed_actions(actions, tau)]
-        features = torch.cat([each.to(embedded[0].dtype) for each in embedded], dim=1)
-        count = features.shape[1]
-        mine = torch.tensor([1] + [2] * (count - 1), device=state.device).expand(len(state), -1)
-        blocks = torch.cat([torch.zeros_like(prefix_valid, dtype=mine.dtype), mine], dim=1)
-        valid = F.pad(prefix_valid, (0, count), value=True)
-        allowed = block_mask(blocks, valid, mine)
-        positions = self.positions(prefix_valid, count)
-        return self.velocity(self.stack(features, positions, allowed, memory)[:, 1:])
-
-    def embed_state(self, state: Tensor) -> Tensor:
-        """Embed (B, 8) to (B, 1, width)."""
-        return self.state_in(state.to(self.state_in.weight.dtype)).unsqueeze(1)
-
-    def embed_actions(self, actions: Tensor, tau: Tensor) -> Tensor:
-        """Embed noisy actions (B, H, D) at times tau (B,) to (B, H, width)."""
-        dtype = self.action_in.weight.dtype
-        features = self.action_in(actions.to(dtype))
-        times = time_embedding(tau, self.config.width, self.config).to(features.dtype)
-        times = times.unsqueeze(1).expand(-1, features.shape[1], -1)
-        hidden = F.silu(self.time_in(torch.cat([features, times], dim=-1)))
-        return self.time_out(hidden)
-
-    def velocity(self, hidden: Tensor) -> Tensor:
-        """Read the velocity (B, H, D) from the stack's output, in fp32 under any autocast."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            head = self.action_out
-            return F.linear(hidden.float(), head.weight.float(), head.bias.float())
-
-    @staticmethod
-    def positions(prefix_valid: Tensor, count: int) -> Tensor:
-        """Positions (B, count) of state and actions: they follow the prefix's valid tokens."""
-        following = torch.arange(count, device=prefix_valid.device)
-        return prefix_valid.sum(-1, keepdim=True) + following
-
-
-# What goes into the model ----------------------------------------------------------------------
+# Inputs ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -170,7 +85,7 @@ class ModelInputs:
 
         Raises:
             ValueError: NaN, an id outside the vocabulary, an image outside [0, 1], or a state
-                whose quaternion is not a unit one; names the input and the mend.
+                whose quaternion is not a unit one; names the input and the fix.
         """
         for camera, image in zip(config.cameras, self.images, strict=True):
             if not image.is_floating_point():
@@ -210,13 +125,102 @@ def _expect(name, tensor, shape):
         raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {shape}")
 
 
-# The model -------------------------------------------------------------------------------------
+# The action expert -------------------------------------------------------------------------------
+
+
+def time_embedding(tau: Tensor, width: int, config: ExpertConfig) -> Tensor:
+    """Return sines, then cosines, of tau at geometrically spaced periods.
+
+    T_i = min_period * (max_period / min_period)^(i / (width / 2 - 1)), facts/model.md 2.2; 1 is
+    data and 0 is noise. The angles reach 1571 rad, hence fp64.
+
+    Args:
+        tau: (...,) in [0, 1].
+        width: even.
+
+    Returns:
+        (..., width) in fp32.
+    """
+    steps = torch.linspace(0, 1, width // 2, dtype=torch.float64, device=tau.device)
+    ratio = config.time_max_period / config.time_min_period
+    periods = config.time_min_period * ratio**steps
+    angles = 2 * torch.pi * tau.double().unsqueeze(-1) / periods
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+
+
+class ActionExpert(nn.Module):
+    """A Gemma stack of its own width that reads the language model's KV cache, and its heads."""
+
+    def __init__(self, config: ModelConfig):
+        """Build it without values; `initialise` or a checkpoint gives them."""
+        super().__init__()
+        self.config, language = config.expert, config.language
+        width = self.config.width
+        self.action_in = nn.Linear(config.flow.action_dim, width)
+        self.state_in = nn.Linear(STATE_DIM, width)
+        self.time_in = nn.Linear(2 * width, width)  # action features first, then time
+        self.time_out = nn.Linear(width, width)
+        self.stack = GemmaStack(language, width, self.config.mlp_width)
+        self.action_out = nn.Linear(width, config.flow.action_dim)
+
+    def forward(
+        self, state: Tensor, actions: Tensor, tau: Tensor, cache: KVCache, prefix_valid: Tensor
+    ) -> Tensor:
+        """Velocity of the flow, state and actions in one pass. For training.
+
+        Args:
+            state: (B, 8).
+            actions: (B, H, D) noisy.
+            tau: (B,) in [0, 1]; 1 is data.
+            cache: holds images and text.
+            prefix_valid: (B, P) which of its tokens are not padding.
+
+        Returns:
+            (B, H, D) in fp32.
+        """
+        embedded = [self.embed_state(state), self.embed_actions(actions, tau)]
+        features = torch.cat([each.to(embedded[0].dtype) for each in embedded], dim=1)
+        count = features.shape[1]
+        mine = torch.tensor([1] + [2] * (count - 1), device=state.device).expand(len(state), -1)
+        blocks = torch.cat([torch.zeros_like(prefix_valid, dtype=mine.dtype), mine], dim=1)
+        valid = F.pad(prefix_valid, (0, count), value=True)
+        allowed = block_mask(blocks, valid, mine)
+        positions = self.positions(prefix_valid, count)
+        return self.velocity(self.stack(features, positions, allowed, cache)[:, 1:])
+
+    def embed_state(self, state: Tensor) -> Tensor:
+        """Embed (B, 8) to (B, 1, width)."""
+        return self.state_in(state.to(self.state_in.weight.dtype)).unsqueeze(1)
+
+    def embed_actions(self, actions: Tensor, tau: Tensor) -> Tensor:
+        """Embed noisy actions (B, H, D) at times tau (B,) to (B, H, width)."""
+        dtype = self.action_in.weight.dtype
+        features = self.action_in(actions.to(dtype))
+        times = time_embedding(tau, self.config.width, self.config).to(features.dtype)
+        times = times.unsqueeze(1).expand(-1, features.shape[1], -1)
+        hidden = F.silu(self.time_in(torch.cat([features, times], dim=-1)))
+        return self.time_out(hidden)
+
+    def velocity(self, hidden: Tensor) -> Tensor:
+        """Read the velocity (B, H, D) from the stack's output, in fp32 under any autocast."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            head = self.action_out
+            return F.linear(hidden.float(), head.weight.float(), head.bias.float())
+
+    @staticmethod
+    def positions(prefix_valid: Tensor, count: int) -> Tensor:
+        """Positions (B, count) of state and actions: they follow the prefix's valid tokens."""
+        following = torch.arange(count, device=prefix_valid.device)
+        return prefix_valid.sum(-1, keepdim=True) + following
+
+
+# The model ---------------------------------------------------------------------------------------
 
 
 class SpearModel(nn.Module):
     """SPEAR-1, or SPEAR-VLM when the configuration has no expert.
 
-    Built without values: give them by `initialisation.build` or from a checkpoint.
+    Built without values: give them by `build` or from a checkpoint.
     """
 
     def __init__(self, config: ModelConfig):
@@ -282,7 +286,7 @@ class SpearModel(nn.Module):
                 them. None: all are prompt.
 
         Returns:
-            (B, T, words and 3D tokens), in the column order of `token_tables`.
+            (B, T, words and 3D tokens), in the column order of `gemma.TokenEmbedding`.
         """
         embedded, valid = self.prefix(inputs)
         allowed = valid.unsqueeze(1)
@@ -291,20 +295,20 @@ class SpearModel(nn.Module):
                 [torch.zeros_like(valid[:, : -bidirectional.shape[1]]), ~bidirectional], dim=1
             )
             allowed = block_mask(causal.long().cumsum(-1), valid)
-        memory = DynamicKVCache(self.config.language.layers)
-        hidden = self.language(embedded, positions_of(valid), allowed, memory)
+        cache = DynamicKVCache(self.config.language.layers)
+        hidden = self.language(embedded, positions_of(valid), allowed, cache)
         return self.tokens.logits(hidden[:, -inputs.text_ids.shape[1] :])
 
-    def remember(
-        self, inputs: ModelInputs, memory: KeyValues, image_tokens: Tensor | None = None
+    def prefill(
+        self, inputs: ModelInputs, cache: KVCache, image_tokens: Tensor | None = None
     ) -> Tensor:
-        """Read images and text into the memory; for `image_tokens` see `prefix`.
+        """Read images and text into the cache; for `image_tokens` see `prefix`.
 
         Returns:
             (B, P) which of its tokens are not padding.
         """
         embedded, valid = self.prefix(inputs, image_tokens)
-        self.language.remember(embedded, positions_of(valid), self.visible(inputs, valid), memory)
+        self.language.prefill(embedded, positions_of(valid), self.visible(inputs, valid), cache)
         return valid
 
     def velocity(self, inputs: ModelInputs, actions: Tensor, tau: Tensor) -> Tensor:
@@ -318,9 +322,9 @@ class SpearModel(nn.Module):
         Returns:
             (B, H, D) in fp32.
         """
-        memory = DynamicKVCache(self.config.language.layers)
-        valid = self.remember(inputs, memory)
-        return self.expert(inputs.state, actions, tau, memory, valid)
+        cache = DynamicKVCache(self.config.language.layers)
+        valid = self.prefill(inputs, cache)
+        return self.expert(inputs.state, actions, tau, cache, valid)
 
     def visible(self, inputs: ModelInputs, valid: Tensor) -> Tensor | None:
         """The mask (B, 1, N) of valid keys; None when all are, which is faster than ones."""
@@ -338,8 +342,7 @@ class SpearModel(nn.Module):
         return torch.cat([c.expand(-1, n) for c, n in zip(columns, counts, strict=True)], dim=1)
 
 
-# Values for a model that no checkpoint fills ---------------------------------------------------
-
+# Random values -----------------------------------------------------------------------------------
 
 TABLE_STD = 0.02  # of learned positions and of the depth projector, as in PaliGemma's code
 

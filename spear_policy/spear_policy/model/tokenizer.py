@@ -1,11 +1,10 @@
 """Text to ids and back, by the tokenizer.json that lies in the checkpoint folder.
 
-It is PaliGemma's file, to which the 3D tokens are added, or the one that
-`tokenizer_training` makes for the small presets. Both are read by the `tokenizers` library.
+It is PaliGemma's file, to which the 3D tokens are added, or the one that `train_tokenizer` makes
+for the small presets. Both are read by the `tokenizers` library.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from itertools import product
@@ -14,8 +13,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from spear_policy.model.config import VocabularyConfig
+from spear_policy.shared.files import write_atomically
 
-# Names of tokens and their ids -----------------------------------------------------------------
+# Names of tokens and their ids -------------------------------------------------------------------
 
 
 PAD, EOS, BOS, IMAGE = "<pad>", "<eos>", "<bos>", "<image>"
@@ -123,14 +123,14 @@ def _check_bin(index, count, name):
         raise ValueError(f"there is no {name} token {index}: they are 0..{count - 1}")
 
 
-# Text to ids and back --------------------------------------------------------------------------
+# Text to ids and back ----------------------------------------------------------------------------
 
 
 FILE_NAME = "tokenizer.json"
 
 
 class TokenizerError(ValueError):
-    """A tokenizer file that this model cannot use; names the file and the mend."""
+    """A tokenizer file that this model cannot use; names the file and the fix."""
 
 
 class TextTokenizer:
@@ -141,7 +141,7 @@ class TextTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, config: VocabularyConfig, source: str):
-        """Use `from_file`, `load` or `tokenizer_training.train_tokenizer` instead.
+        """Use `from_file`, `load` or `train_tokenizer` instead.
 
         Args:
             tokenizer: has every token of the layout.
@@ -197,15 +197,7 @@ class TextTokenizer:
     def save(self, folder: str | Path) -> Path:
         """Write tokenizer.json into an existing folder, whole or not at all."""
         path = Path(folder) / FILE_NAME
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(beside, "w", encoding="utf-8") as file:
-                file.write(self._tokenizer.to_str(pretty=True) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_atomically(path, self._tokenizer.to_str(pretty=True) + "\n")
         return path
 
     def encode(self, text: str) -> list[int]:
@@ -262,7 +254,7 @@ def _verify(tokenizer, source):
         )
 
 
-# The tokenizer of the small presets ------------------------------------------------------------
+# The tokenizer of the small presets --------------------------------------------------------------
 
 
 VERBS = ("put", "place", "move", "stack", "drop", "push", "slide", "lift", "pick up", "turn")
@@ -321,16 +313,16 @@ QUESTIONS = (
 
 def corpus() -> list[str]:
     """Sentences of robot instructions, 3D questions and answers, always the same ones."""
-    things = [f"{colour} {thing}" for colour, thing in product(COLOURS, OBJECTS)]
+    objects = [f"{colour} {name}" for colour, name in product(COLOURS, OBJECTS)]
     lines = [f"{verb} the {t} {p}" for verb, t, p in product(VERBS, OBJECTS, PLACES)]
-    lines += [f"put the {a} on the {b}" for a, b in zip(things, reversed(things), strict=True)]
+    lines += [f"put the {a} on the {b}" for a, b in zip(objects, reversed(objects), strict=True)]
     lines += list(SENTENCES) * 20
     # the tiny preset has room for few whole words: those of the demo first
     demo = product(COLOURS[:4], ("on the plate", "in the bowl"))
     lines += [f"put the {colour} cube {place}" for colour, place in demo] * 100
     lines += [f"move the {word}" for word in MORE_WORDS] * 2
-    for question, (thing, other) in product(QUESTIONS, zip(things, reversed(things), strict=True)):
-        lines.append(question.format(thing, other))
+    for question, pair in product(QUESTIONS, zip(objects, reversed(objects), strict=True)):
+        lines.append(question.format(*pair))
     return lines
 
 

@@ -1,4 +1,9 @@
-"""SigLIP's image encoder: what is in the picture (facts/model.md 1.4)."""
+"""From images to one token a patch: two encoders that look at the same pixels, and their fusion.
+
+SigLIP says what is in the picture, MoGe's DINOv2 how far away it is (facts/model.md 1.4). In order:
+learned positions resampled to any image's grid, the transformer block of both encoders, the
+encoders, and how their features become tokens of the language model.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,73 +14,7 @@ from torch import Tensor, nn
 
 from spear_policy.model.config import DepthEncoderConfig, ModelConfig, SiglipConfig
 
-# Two kinds of image features become one token a patch for the language model -------------------
-
-
-POINT_FREQUENCIES = 8
-
-
-class PointEmbedding(nn.Module):
-    """3D points become features to add to SigLIP's: the paper's second fusion.
-
-    The paper does not give the form. Ours: the coordinates and their sines and cosines at
-    octaves of half a metre to 64 m wavelength, then a two-layer MLP. A patch without a valid
-    point (NaN or infinite) adds nothing.
-    """
-
-    def __init__(self, width: int):
-        """`width` is SigLIP's."""
-        super().__init__()
-        self.fc1 = nn.Linear(3 * (1 + 2 * POINT_FREQUENCIES), width)
-        self.fc2 = nn.Linear(width, width)
-
-    def forward(self, points: Tensor) -> Tensor:
-        """Embed (B, N, 3), one point a patch in its camera's frame (m), to (B, N, width)."""
-        valid = torch.isfinite(points).all(-1, keepdim=True)
-        points = torch.where(valid, points, 0.0).float()
-        wavelengths_m = 0.5 * 2.0 ** torch.arange(POINT_FREQUENCIES, device=points.device)
-        phases = (2 * torch.pi * points.unsqueeze(-1) / wavelengths_m).flatten(-2)
-        features = torch.cat([points, phases.sin(), phases.cos()], dim=-1)
-        hidden = F.gelu(self.fc1(features.to(self.fc1.weight.dtype)), approximate="tanh")
-        return torch.where(valid, self.fc2(hidden), 0.0)
-
-
-class Fusion(nn.Module):
-    """The projectors, and how their outputs come together."""
-
-    def __init__(self, config: ModelConfig):
-        """Build what `config.fusion` asks for."""
-        super().__init__()
-        width = config.language.width
-        self.siglip_projector = nn.Linear(config.siglip.width, width)
-        self.depth_projector = self.point_embedding = None
-        if config.fusion == "average":
-            self.depth_projector = nn.Linear(config.depth.output_width, width)
-        elif config.fusion == "point_map":
-            self.point_embedding = PointEmbedding(config.siglip.width)
-
-    def forward(
-        self, siglip: Tensor, depth: Tensor | None = None, points: Tensor | None = None
-    ) -> Tensor:
-        """Fuse the features of the same patches.
-
-        Args:
-            siglip: (B, N, siglip width).
-            depth: (B, N, depth output width), for fusion average.
-            points: (B, N, 3), for fusion point_map.
-
-        Returns:
-            (B, N, language width).
-        """
-        if self.point_embedding is not None:
-            siglip = siglip + self.point_embedding(points)
-        tokens = self.siglip_projector(siglip)
-        if self.depth_projector is not None:
-            tokens = 0.5 * (tokens + self.depth_projector(depth))
-        return tokens
-
-
-# Learned position tables, resampled to the grid of an image ------------------------------------
+# Learned positions, resampled to the grid of an image --------------------------------------------
 
 
 def resample_to_size(table: Tensor, rows: int, columns: int, mode: str = "bicubic") -> Tensor:
@@ -149,8 +88,7 @@ def _as_table(picture):
     return picture.squeeze(0).flatten(1).T
 
 
-# The transformer block of both image encoders --------------------------------------------------
-
+# The transformer block of both encoders ----------------------------------------------------------
 
 NORM_EPS = 1e-6
 
@@ -217,14 +155,14 @@ def patches(embedding: nn.Conv2d, image: Tensor) -> tuple[Tensor, int, int]:
     return grid.flatten(2).transpose(1, 2), *grid.shape[-2:]
 
 
-# SigLIP's image encoder ------------------------------------------------------------------------
+# SigLIP ------------------------------------------------------------------------------------------
 
 
 class SiglipEncoder(nn.Module):
     """So400m/14 in full size: 27 blocks, no class token, no pooling head."""
 
     def __init__(self, config: SiglipConfig, patch_size: int):
-        """Build it without values; `initialisation.initialise` or a checkpoint gives them."""
+        """Build it without values; `spear.initialise` or a checkpoint gives them."""
         super().__init__()
         resample = partial(resample_to_size, mode=config.position_interpolation)
         self.patch = nn.Conv2d(3, config.width, patch_size, patch_size)
@@ -255,8 +193,7 @@ class SiglipEncoder(nn.Module):
         return self.norm(x)
 
 
-# MoGe's image encoder --------------------------------------------------------------------------
-
+# MoGe's DINOv2 -----------------------------------------------------------------------------------
 
 # ImageNet's, which DINOv2 was trained with.
 MEAN_RGB = (0.485, 0.456, 0.406)
@@ -267,7 +204,7 @@ class DepthEncoder(nn.Module):
     """ViT-L/14 in full size: 24 blocks, the outputs of several of them concatenated."""
 
     def __init__(self, config: DepthEncoderConfig, patch_size: int):
-        """Build it without values; `initialisation.initialise` or a checkpoint gives them."""
+        """Build it without values; `spear.initialise` or a checkpoint gives them."""
         super().__init__()
         self.output_layers = config.output_layers
         resample = partial(resample_by_offset, offset=config.position_offset)
@@ -315,3 +252,68 @@ class DepthEncoder(nn.Module):
 def _per_channel(values, like):
     """(3, 1, 1), filled on the device: a copy from the host could not be part of a CUDA graph."""
     return torch.cat([like.new_full((1, 1, 1), value) for value in values])
+
+
+# Fusion ------------------------------------------------------------------------------------------
+
+POINT_FREQUENCIES = 8
+
+
+class PointEmbedding(nn.Module):
+    """3D points become features to add to SigLIP's: the paper's second fusion.
+
+    The paper does not give the form. Ours: the coordinates and their sines and cosines at
+    octaves of half a metre to 64 m wavelength, then a two-layer MLP. A patch without a valid
+    point (NaN or infinite) adds nothing.
+    """
+
+    def __init__(self, width: int):
+        """`width` is SigLIP's."""
+        super().__init__()
+        self.fc1 = nn.Linear(3 * (1 + 2 * POINT_FREQUENCIES), width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Embed (B, N, 3), one point a patch in its camera's frame (m), to (B, N, width)."""
+        valid = torch.isfinite(points).all(-1, keepdim=True)
+        points = torch.where(valid, points, 0.0).float()
+        wavelengths_m = 0.5 * 2.0 ** torch.arange(POINT_FREQUENCIES, device=points.device)
+        phases = (2 * torch.pi * points.unsqueeze(-1) / wavelengths_m).flatten(-2)
+        features = torch.cat([points, phases.sin(), phases.cos()], dim=-1)
+        hidden = F.gelu(self.fc1(features.to(self.fc1.weight.dtype)), approximate="tanh")
+        return torch.where(valid, self.fc2(hidden), 0.0)
+
+
+class Fusion(nn.Module):
+    """The projectors, and how their outputs come together."""
+
+    def __init__(self, config: ModelConfig):
+        """Build what `config.fusion` asks for."""
+        super().__init__()
+        width = config.language.width
+        self.siglip_projector = nn.Linear(config.siglip.width, width)
+        self.depth_projector = self.point_embedding = None
+        if config.fusion == "average":
+            self.depth_projector = nn.Linear(config.depth.output_width, width)
+        elif config.fusion == "point_map":
+            self.point_embedding = PointEmbedding(config.siglip.width)
+
+    def forward(
+        self, siglip: Tensor, depth: Tensor | None = None, points: Tensor | None = None
+    ) -> Tensor:
+        """Fuse the features of the same patches.
+
+        Args:
+            siglip: (B, N, siglip width).
+            depth: (B, N, depth output width), for fusion average.
+            points: (B, N, 3), for fusion point_map.
+
+        Returns:
+            (B, N, language width).
+        """
+        if self.point_embedding is not None:
+            siglip = siglip + self.point_embedding(points)
+        tokens = self.siglip_projector(siglip)
+        if self.depth_projector is not None:
+            tokens = 0.5 * (tokens + self.depth_projector(depth))
+        return tokens
