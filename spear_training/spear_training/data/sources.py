@@ -35,14 +35,16 @@ class EpisodeSource(Protocol):
         """What the store of these recordings says about itself. Raises DataFileError."""
 
     def settled(self, reader: EpisodeReader) -> "EpisodeSource":
-        """The same with what a reader has found out, so that others need not look again."""
+        """The same with what a reader has found out, so that others need not find it again."""
+        return self
 
     def identity(self, reader: EpisodeReader) -> str:
         """Words that change when an episode's number may mean another episode."""
+        return f"{len(reader)} episodes of {reader.name}"
 
 
 @dataclass(frozen=True)
-class OxeSource:
+class OxeSource(EpisodeSource):
     """A TFDS folder, read by a row of the mixture table; see OxeReader."""
 
     folder: Path
@@ -52,76 +54,50 @@ class OxeSource:
     any_name: bool = False
 
     def open(self) -> OxeReader:
-        """See Source."""
         return OxeReader(
             self.row, self.folder, self.split, subset=self.subset, any_name=self.any_name
         )
 
     def metadata(self, reader: OxeReader) -> StoreMetadata:
-        """See Source."""
         return oxe_reader.store_metadata(reader)
 
     def settled(self, reader: OxeReader) -> "OxeSource":
         """With the orders of rotations that were found in the data."""
         return replace(self, row=reader.row)
 
-    def identity(self, reader: OxeReader) -> str:
-        """See Source."""
-        return _counted(reader)
-
 
 @dataclass(frozen=True)
-class BagSource:
+class BagSource(EpisodeSource):
     """Bags of our own trials; see BagReader."""
 
     folder: Path
     rules: BagRules = field(default_factory=BagRules)
 
     def open(self) -> BagReader:
-        """See Source."""
         return BagReader(self.folder, self.rules)
 
     def metadata(self, reader: BagReader) -> StoreMetadata:
-        """See Source."""
         return bag_reader.store_metadata(self.folder, self.rules)
-
-    def settled(self, reader: BagReader) -> "BagSource":
-        """See Source."""
-        return self
 
     def identity(self, reader: BagReader) -> str:
         """The bags are numbered by their names, so a new one shifts those after it."""
         names = [str(bag.relative_to(self.folder)) for bag in find_bags(self.folder)]
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
-        return f"{_counted(reader)}, names {digest}"
+        return f"{super().identity(reader)}, names {digest}"
 
 
 @dataclass(frozen=True)
-class LeRobotSource:
+class LeRobotSource(EpisodeSource):
     """A LeRobotDataset folder; see LeRobotReader."""
 
     folder: Path
     keys: LeRobotKeys | None = None
 
     def open(self) -> LeRobotReader:
-        """See Source."""
         return LeRobotReader(self.folder, self.keys)
 
     def metadata(self, reader: LeRobotReader) -> StoreMetadata:
-        """See Source."""
         return lerobot_reader.store_metadata(reader)
-
-    def settled(self, reader: LeRobotReader) -> "LeRobotSource":
-        """See Source."""
-        return self
-
-    def identity(self, reader: LeRobotReader) -> str:
-        """See Source."""
-        return _counted(reader)
-
-
-def _counted(reader: EpisodeReader) -> str:
-    return f"{len(reader)} episodes of {reader.name}"
 
 
 # The command-line options that say what is imported and how it is read -------------------------
@@ -145,7 +121,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--row", help="of the mixture table, such as bridge")
     add("--table", type=Path, metavar="MINE.yaml", help="what you confirmed or changed in it")
     add("--subset", metavar="NAME", help="a part that the row names, such as single_kitchen_sink")
-    add("--split", help="of the data set (default: train)")
+    add("--split", help="of the dataset (default: train)")
     add = parser.add_argument_group("bag: trials recorded by SPEAR").add_argument
     add("--outcomes", help=f'of the trials: "{ANY}", or like SUCCESS,UNKNOWN (default: {SUCCESS})')
     add("--namespace", help="of the robot, if bags hold two")
@@ -192,7 +168,7 @@ def _outcomes(words: str | None) -> tuple[str, ...] | None:
     return tuple(word.strip().upper() for word in words.split(",") if word.strip())
 
 
-# Which episodes of a data set are asked for ----------------------------------------------------
+# Which episodes of a dataset are asked for ----------------------------------------------------
 
 
 ALL = "all"
