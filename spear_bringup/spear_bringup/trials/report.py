@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,19 +25,10 @@ from spear_bringup.trials.plots import SpeedLimits, write_plots
 from spear_bringup.trials.recording import SHEET_NAME, TrialRow, read_rows
 from spear_bringup.trials.results import COLUMNS, ReportedTrial, TrialsSummary, cells, verdict_rows
 from spear_policy.shared.files import atomic_write, write_atomically
-from spear_policy.shared.pages import render
+from spear_policy.shared.pages import Headline, render
 from spear_policy.shared.workers import process_pool
 
 # Headlines -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A number as text, what it is, and a remark in small print."""
-
-    value: str
-    name: str
-    remark: str = ""
 
 
 def headlines(summary: TrialsSummary) -> list[Headline]:

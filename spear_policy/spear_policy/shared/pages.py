@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -25,6 +26,15 @@ def render(template: Path, **values) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template.name).render(**values)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number that is seen first, as text: its value, its name, and a remark in small print."""
+
+    value: str
+    name: str
+    remark: str = ""
 
 
 # Drawings and pictures -------------------------------------------------------------------------

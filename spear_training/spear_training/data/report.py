@@ -23,6 +23,7 @@ from spear_policy.shared.pages import (
     GREEN,
     ORANGE,
     RED,
+    Headline,
     jpeg_address,
     legend_above,
     render,
@@ -335,15 +336,6 @@ def _picture_sheet_row(store: FrameStore, episode: int) -> SheetRow:
 
 
 MOST_SENTENCES, MOST_REASONS, MOST_EXAMPLES = 25, 20, 5
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A number that is seen first: its value, its name, and what to say of it."""
-
-    value: str
-    name: str
-    remark: str = ""
 
 
 def durations_s(store: FrameStore) -> NDArray:

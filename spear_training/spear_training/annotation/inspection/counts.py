@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_policy.model.coordinate_bins import CoordinateBins
+from spear_policy.shared.pages import Headline
 from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.records import Annotation
 
@@ -407,15 +408,6 @@ def find_outliers(tally: Tally) -> list[Outlier]:
 
 MOST_ROWS = 15
 MOST_LABELS = 30
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A number with its name and a remark."""
-
-    value: str
-    name: str
-    remark: str = ""
 
 
 @dataclass(frozen=True)
