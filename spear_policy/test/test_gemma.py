@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.nn import functional
 from toy_models import MICRO, micro, observation
 from transformers.models.gemma.modeling_gemma import GemmaTextScaledWordEmbedding
 
@@ -69,7 +68,7 @@ def test_look_ups_and_logits_are_those_of_one_tied_table():
     columns = columns_from_ids(IDS, LAYOUT)
     hidden = torch.randn(2, 4, WIDTH)
     ours = made.logits(hidden + made.embed(IDS))
-    theirs = (hidden + functional.embedding(columns, one) * math.sqrt(WIDTH)) @ one.T
+    theirs = (hidden + F.embedding(columns, one) * math.sqrt(WIDTH)) @ one.T
     assert ours.shape == (2, 4, 52)
     assert torch.allclose(ours, theirs, atol=1e-5, rtol=1e-5)
     ours.square().sum().backward()
@@ -81,9 +80,7 @@ def test_look_ups_and_logits_are_those_of_one_tied_table():
 def test_the_3d_tokens_can_be_trained_alone():
     made = tables()
     made.words.requires_grad_(False)
-    functional.cross_entropy(
-        made.logits(made.embed(IDS))[0], columns_from_ids(IDS[1], LAYOUT)
-    ).backward()
+    F.cross_entropy(made.logits(made.embed(IDS))[0], columns_from_ids(IDS[1], LAYOUT)).backward()
     assert made.words.grad is None and made.coordinates.grad.abs().sum() > 0
 
 

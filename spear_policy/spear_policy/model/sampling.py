@@ -1,9 +1,8 @@
-"""From observation to chunk or answer.
-
-A chunk: the prefix (images and text) and the state are read once, then come ten small steps.
+"""From an observation to a chunk: the prefix and the state are read once, then ten small steps.
 
 Nothing in the prefix sees the state, and neither sees the actions (facts/model.md 1.8), so both
-stay in the KV cache while the actions flow from noise to data.
+stay in the KV cache while the actions flow from noise to data. Answers to questions come last:
+greedily, token by token over the same kind of cache.
 """
 
 from dataclasses import dataclass
