@@ -94,7 +94,7 @@ def test_a_thought_names_each_choice_with_its_numbers_and_concludes():
         "from the camera so the closer one is the mug.",
     ]
     expected = [-0.3, 0.1, 1.0, 1.1**0.5, 0.4, 0.0, 1.5, 2.41**0.5]
-    np.testing.assert_allclose(pair.asked_m(), expected, atol=1e-12)
+    np.testing.assert_allclose(pair.answer_m(), expected, atol=1e-12)
     assert pair.answer.choice == "the mug"
 
 

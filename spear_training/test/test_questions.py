@@ -237,8 +237,8 @@ def _same_answer(pair, text):
         assert abs(found.y - pair.answer.y) <= 0.5 / 1024 + 1e-12
         assert abs(found.x - pair.answer.x) <= 0.5 / 1024 + 1e-12
         return
-    read = replace(pair, answer=found).asked_m()
-    exact = np.array(pair.asked_m())
+    read = replace(pair, answer=found).answer_m()
+    exact = np.array(pair.answer_m())
     edges = np.array(WIDE_BINS.edges_m)
     width = np.diff(edges)[WIDE_BINS.encode(exact)]
     outside = (exact < edges[0]) | (exact > edges[-1])
@@ -256,8 +256,8 @@ def test_what_the_bins_cannot_say_is_not_asked():
     for seed in range(300):
         example = make_example(SHELF, seed, ALL, narrow, tally)
         for pair in example.pairs:
-            assert all(-0.5 <= number <= 1.7 for number in pair.told_m())
-            assert all(-0.5 - outer <= number <= 1.7 + outer for number in pair.asked_m())
+            assert all(-0.5 <= number <= 1.7 for number in pair.question_m())
+            assert all(-0.5 - outer <= number <= 1.7 + outer for number in pair.answer_m())
             if pair.category in ("box", "keypoints"):
                 assert "red cutting board" not in pair.subject
     assert tally["box", "a number lies outside the bins"] > 0

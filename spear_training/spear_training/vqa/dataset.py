@@ -184,7 +184,7 @@ class RecordFiles:
                 f"first is {missing[0]}): run `annotate run` with --shard {missing[0]}"
             )
         self._paths = [shard.file(self.folder) for shard in shards]
-        found = [_look_through(path) for path in self._paths]
+        found = [_line_starts(path) for path in self._paths]
         self._shard = np.repeat(np.arange(len(found), dtype=np.int32), [len(s) for _, s in found])
         self._begin = np.concatenate([begins for begins, _ in found])
         self.statuses = np.concatenate([statuses for _, statuses in found])
@@ -225,7 +225,7 @@ class RecordFiles:
         return Path(os.path.abspath(self.images / annotation.image))
 
 
-def _look_through(path: Path):
+def _line_starts(path: Path):
     begins, statuses, begin = [], [], 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

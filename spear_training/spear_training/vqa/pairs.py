@@ -77,13 +77,13 @@ class Pair:
         """Kind of the answer, for `AnswerGrammar.parse_answer`."""
         return KIND_OF_CATEGORY[self.category]
 
-    def told_m(self) -> list[float]:
-        """Coordinates that the question tells."""
+    def question_m(self) -> list[float]:
+        """Coordinates in the question."""
         points = (part for part in self.question if isinstance(part, Point))
         return [number for point in points for number in point.xyz_m]
 
-    def asked_m(self) -> list[float]:
-        """Coordinates that the answer says, in the order of its 3D tokens."""
+    def answer_m(self) -> list[float]:
+        """Coordinates in the answer, in the order of its 3D tokens."""
         if isinstance(self.answer, Pixel | Words):
             return []
         if isinstance(self.answer, ChainOfThought):
@@ -113,7 +113,7 @@ def check_held(pair: Pair, bins: CoordinateBins) -> None:
         NotAskedError: a number lies outside.
     """
     edges = bins.edges_m
-    told, asked = pair.told_m(), pair.asked_m()
+    told, asked = pair.question_m(), pair.answer_m()
     if told and not (edges[0] <= min(told) and max(told) <= edges[-1]):
         raise NotAskedError(OUTSIDE)
     low, high = 2 * edges[0] - edges[1], 2 * edges[-1] - edges[-2]
