@@ -152,7 +152,7 @@ def test_a_reader_is_anything_that_gives_episodes_by_number(bridge_rlds_dir, tmp
             return episode
 
     summary, lines = ImportSummary(), []
-    write_episode_files(Two(), tmp_path / "out", range(2), summary, say=lines.append)
+    write_episode_files(Two(), tmp_path / "out", range(2), summary, print_line=lines.append)
     assert files(tmp_path) == ["two-000000.npz", "two-000001.npz"]
     assert len(lines) == 2
     assert str(summary) == "2 episodes written, 0 rejected"

@@ -12,13 +12,12 @@ from store_fixture import made_store
 
 from spear_training.data.bags import BagRules, store_metadata
 from spear_training.data.import_episodes import main
-from spear_training.data.reader import DataFileError
+from spear_training.data.reader import DataFileError, spread
 from spear_training.data.sources import (
     BagSource,
     LeRobotSource,
     parse_selection,
     selection_words,
-    spread,
 )
 from spear_training.data.store.format import Reject
 from spear_training.data.store.reader import FrameStore

@@ -69,7 +69,7 @@ def test_moments_do_not_reach_into_the_next_episode(readers):
 
 def test_a_batch_says_what_is_missing(readers):
     batch = source(readers)[0]
-    blind = batch.data_set == 1
+    blind = batch.dataset == 1
     assert blind.sum() == 2 and len(batch) == 8
     assert torch.equal(batch.present["wrist"], ~blind) and batch.present["external"].all()
     assert not batch.images["wrist"][blind].any()
@@ -92,7 +92,7 @@ def equal(first, second):
 def test_two_machines_together_read_the_batch_of_one(readers):
     whole = source(readers)[7]
     parts = [source(readers, rank=rank, ranks=2)[7] for rank in range(2)]
-    for name in ("poses", "data_set", "frame", "chances", "translations_m"):
+    for name in ("poses", "dataset", "frame", "chances", "translations_m"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined, getattr(whole, name)), name
     assert parts[0].sentences + parts[1].sentences == whole.sentences

@@ -74,13 +74,13 @@ def test_parts_merge_to_the_whole_in_any_order():
         MotionStatistics.from_dict({"translation": []})
 
 
-def test_global_quantiles_count_each_data_set_by_its_share():
+def test_global_quantiles_count_each_dataset_by_its_share():
     small, large = gathered(range(3), scale_m=0.005), gathered(range(40), scale_m=0.05)
     shares = {"small": 0.99, "large": 0.01}
     mostly_small = normalisation({"small": small, "large": large}, shares)
     alone = normalisation({"small": small}, {"small": 1.0})
     assert mostly_small.scheme == "global_quantile"
-    assert mostly_small.by_data_set["large"] == mostly_small.pooled
+    assert mostly_small.by_dataset["large"] == mostly_small.pooled
     for axis in range(3):
         assert mostly_small.pooled.translation.high[axis] < 2 * alone.pooled.translation.high[axis]
     even = normalisation({"small": small, "large": large}, {"small": 1, "large": 1})
@@ -109,7 +109,7 @@ def test_positions_that_nobody_knows_do_not_count():
     both, shares = {"placed": placed, "lost": lost}, {"placed": 1, "lost": 1}
     found = normalisation(both, shares)
     assert found.pooled.position == normalisation({"placed": placed}, {"placed": 1}).pooled.position
-    own = normalisation(both, shares, "dataset_quantile").by_data_set["lost"]
+    own = normalisation(both, shares, "dataset_quantile").by_dataset["lost"]
     assert own.position == found.pooled.position
     assert own.translation != found.pooled.translation
     assert not [each for each in oddities(both, found.pooled) if "reach" in each.text]
@@ -121,8 +121,8 @@ def test_each_scheme_of_table_10():
     motions = {"a": gathered([1, 2]), "b": gathered([3, 4], scale_m=0.08, offset_m=-0.3)}
     shares = {"a": 1.0, "b": 1.0}
     own = normalisation(motions, shares, "dataset_quantile")
-    assert own.by_data_set["a"] != own.by_data_set["b"]
-    assert own.card_statistics("b") == own.by_data_set["b"]
+    assert own.by_dataset["a"] != own.by_dataset["b"]
+    assert own.card_statistics("b") == own.by_dataset["b"]
     with pytest.raises(ValueError, match="one of a, b, not c"):
         own.card_statistics("c")
     const = normalisation(motions, shares, "const", ConstBounds(translation_low_m=(-0.2,) * 3))
@@ -161,19 +161,19 @@ def gripless(seeds):
 @pytest.mark.parametrize(
     ("odd", "text"),
     [
-        (lambda: gathered([1], scale_m=20.0), "times the other data sets'"),
+        (lambda: gathered([1], scale_m=20.0), "times the other datasets'"),
         (lambda: gathered([1], scale_m=20.0), "outside the mixture's"),
         (lambda: gathered([1], scale_m=20.0), "more than an arm reaches"),
         (lambda: gathered([1], scale_m=1.0), "move faster than an arm can, e.g. episode 1: "),
         (lambda: gathered([1], turn_rad=1.0), "turn by more than"),
         (lambda: gathered([1], scale_m=1e-5, turn_rad=0), "nothing moves at"),
-        (lambda: gripless([1]), "told to be open in 100.0 %"),
+        (lambda: gripless([1]), "commanded to be open in 100.0 %"),
     ],
 )
-def test_a_data_set_that_is_not_like_the_others_is_pointed_out(odd, text):
+def test_a_dataset_that_is_not_like_the_others_is_pointed_out(odd, text):
     motions = {f"set {i}": gathered([10 * i, 10 * i + 1]) for i in range(4)}
     pooled = normalisation(motions, dict.fromkeys(motions, 1.0)).pooled
     assert not oddities(motions, pooled)
     found = oddities(motions | {"odd": odd()}, pooled)
-    assert {each.data_set for each in found} == {"odd"}
+    assert {each.dataset for each in found} == {"odd"}
     assert any(text in each.text for each in found), [each.text for each in found]

@@ -32,8 +32,8 @@ def test_chunks_of_real_episodes_end_where_the_arm_was(bridge):
 
 @pytest.mark.parametrize("wrong", ["base_frame_rotation", "sign", "mirrored", "millimetres"])
 def test_a_wrong_frame_sign_or_unit_is_off_the_lines(bridge, monkeypatch, wrong):
-    def spoilt(measured, told, commands, moments_s):
-        found = chunk_targets(measured, told, commands, moments_s)
+    def spoilt(measured, commanded, commands, moments_s):
+        found = chunk_targets(measured, commanded, commands, moments_s)
         moved, turned = found.translations_m, found.rotations_xyzw
         if wrong == "base_frame_rotation":
             start = measured.at(moments_s)[:, None, 3:]

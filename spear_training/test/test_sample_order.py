@@ -49,7 +49,7 @@ def test_every_block_holds_the_shares_exactly():
     assert order.shares == pytest.approx(np.array(WEIGHTS) / 100, abs=1e-12)
     for block in (0, 1, 12345):
         drawn = order.draw(block * order.block, order.block)
-        assert np.array_equal(np.bincount(drawn.data_set), order.counts)
+        assert np.array_equal(np.bincount(drawn.dataset), order.counts)
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8))
@@ -61,11 +61,11 @@ def test_any_weights_are_kept_within_a_hundred_thousandth(weights):
     assert (order.counts >= 1).all()
 
 
-def test_each_pass_over_a_data_set_has_every_sample_once_in_another_order():
+def test_each_pass_over_a_dataset_has_every_sample_once_in_another_order():
     order = MixtureOrder([3, 1], [50, 20], seed=1)
     drawn = order.draw(0, 4 * 200)
-    for data_set, size in enumerate(order.sizes):
-        places = drawn.place[drawn.data_set == data_set]
+    for dataset, size in enumerate(order.sizes):
+        places = drawn.place[drawn.dataset == dataset]
         passes = places[: len(places) // size * size].reshape(-1, size)
         assert len(passes) >= 10
         assert all(np.array_equal(np.sort(row), np.arange(size)) for row in passes)
@@ -79,7 +79,7 @@ def test_samples_do_not_depend_on_how_they_are_asked_for(first, count, split):
     whole = order.draw(first, count)
     middle = int(split * count)
     parts = [order.draw(first, middle), order.draw(first + middle, count - middle)]
-    for name in ("data_set", "place", "turn"):
+    for name in ("dataset", "place", "turn"):
         joined = np.concatenate([getattr(part, name) for part in parts])
         assert np.array_equal(getattr(whole, name), joined)
 
@@ -90,7 +90,7 @@ def test_a_batch_is_the_same_for_every_world_size(ranks):
     whole = order.batch(17, 64)
     parts = [order.batch(17, 64, rank, ranks) for rank in range(ranks)]
     assert np.array_equal(np.concatenate([part.place for part in parts]), whole.place)
-    assert np.array_equal(np.concatenate([part.data_set for part in parts]), whole.data_set)
+    assert np.array_equal(np.concatenate([part.dataset for part in parts]), whole.dataset)
 
 
 def test_a_restarted_process_goes_on_where_the_first_one_was():
@@ -110,7 +110,7 @@ def test_a_restarted_process_goes_on_where_the_first_one_was():
         ([], [], "need as many weights"),
         ([1, 0], [3, 3], "must be positive"),
         ([1, np.nan], [3, 3], "must be positive"),
-        ([1, 1], [3, 0], "data set 1 is empty"),
+        ([1, 1], [3, 0], "dataset 1 is empty"),
     ],
 )
 def test_an_impossible_mixture_is_refused(weights, sizes, text):

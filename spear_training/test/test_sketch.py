@@ -87,7 +87,7 @@ def test_sums_stay_exact_where_64_bits_overflow():
     assert sketch.mean == 9000.0 and sketch.std == 0.0
 
 
-def test_a_large_data_set_does_not_drown_a_small_one_with_the_same_share():
+def test_a_large_dataset_does_not_drown_a_small_one_with_the_same_share():
     large, small = sketch_of(np.full(100_000, 1.0)), sketch_of(np.full(10, 5.0))
     assert pooled_quantile([large, small], [1, 1], 0.49) == pytest.approx(1.0, rel=1e-3)
     assert pooled_quantile([large, small], [1, 1], 0.51) == pytest.approx(5.0, rel=1e-3)

@@ -37,7 +37,7 @@ def run(lab, *options):
 def test_a_mixture_is_counted_and_its_statistics_come_back(lab, capsys):
     status, found = run(lab)
     assert status == 0, capsys.readouterr()
-    assert set(found.by_data_set) == {"slow", "quick"}
+    assert set(found.by_dataset) == {"slow", "quick"}
     # 1 cm a frame: in a second the slow robot makes 10 cm, the fast one 20; 5 mm are commanded.
     values = json.loads((lab.parent / "out" / "statistics.json").read_text())
     assert values["data_sets"]["slow"]["share"] == 0.75
@@ -56,7 +56,7 @@ def test_what_was_counted_is_kept_beside_the_store(lab, monkeypatch):
 
     monkeypatch.setattr("spear_training.data.stats.gather", never)
     _, again = run(lab, "--scheme", "dataset_quantile")
-    assert again.by_data_set["slow"] != again.by_data_set["quick"]
+    assert again.by_dataset["slow"] != again.by_dataset["quick"]
     assert run(lab)[1] == first
 
 
@@ -69,12 +69,12 @@ def test_several_processes_count_the_same(tmp_path, monkeypatch):
     assert alone[-1][1].to_dict() == helped[-1][1].to_dict()
 
 
-def test_an_odd_data_set_is_pointed_out(lab, capsys):
+def test_an_odd_dataset_is_pointed_out(lab, capsys):
     made_store(lab.parent, name="odd", gripper_commands=np.ones(20), episodes=1, length=20)
     lab.write_text(lab.read_text() + "- {store: odd, weight: 1}\n")
     status, _ = run(lab)
     assert status == 1
-    assert "odd: the gripper is told to be open in 100.0 %" in " ".join(
+    assert "odd: the gripper is commanded to be open in 100.0 %" in " ".join(
         capsys.readouterr().out.split()
     )
 

@@ -8,6 +8,7 @@ import pytest
 from page_reading import Page, decoded
 from store_fixture import MadeUp, finish_store, made_store, write_group
 
+from spear_policy.geometry.quaternions import unwrap_rotation_vectors
 from spear_policy.inference.episode import EpisodeError
 from spear_policy.inference.image_geometry import plan_fit
 from spear_policy.shared.pages import svg_address
@@ -17,13 +18,11 @@ from spear_training.data.report import (
     fit_words,
     main,
     reject_groups,
-    sample_motion,
     time_words,
-    unwrapped,
     write_report,
     write_statistics_report,
 )
-from spear_training.data.statistics.motion import Oddity
+from spear_training.data.statistics.motion import Oddity, sample_motion
 from spear_training.data.statistics.normalisation import normalisation
 from spear_training.data.store.format import Reject
 from spear_training.data.store.reader import FrameStore, episode_motion
@@ -144,7 +143,7 @@ def test_oddities_and_a_wrong_rate_are_pointed_out(tmp_path, undrawn):
 def test_a_large_store_is_sampled(tmp_path):
     store = made_store(tmp_path, episodes=10, length=5)
     sample = sample_motion(store, most_frames=40)
-    assert (sample.episodes, sample.whole) == (4, False)
+    assert (sample.motion.episodes, sample.whole) == (4, False)
     assert sample.interval_s == pytest.approx(0.1)
     assert sample_motion(store).whole
     with pytest.raises(IndexError, match="no episode 10"):
@@ -175,7 +174,7 @@ def test_angles_go_on_beyond_half_a_turn():
     angles = np.linspace(0, 4 * np.pi, 60)
     wrapped = (angles + np.pi) % (2 * np.pi) - np.pi
     vectors = wrapped[:, None] * [0.6, 0, 0.8]
-    assert np.allclose(np.linalg.norm(unwrapped(vectors), axis=1), angles)
+    assert np.allclose(np.linalg.norm(unwrap_rotation_vectors(vectors), axis=1), angles)
 
 
 @pytest.fixture
@@ -201,7 +200,7 @@ def test_the_page_of_a_mixture_shows_what_it_is_normalised_by(mixture, tmp_path)
     found = normalisation(motions, shares)
     odd = [Oddity("<fast>", "it is <fast>")]
     page = Page(write_statistics_report(tmp_path, motions, shares, found, odd))
-    assert "2 data sets, 82 moments" in page.words
+    assert "2 datasets, 82 moments" in page.words
     assert found.hashes()["pooled"] in page.words
     assert "<fast> : it is <fast>" in page.words
     assert ["75.0 %", "2", "41"] == next(row for row in page.rows if row[0] == "slow")[1:4]
@@ -212,7 +211,7 @@ def test_the_page_of_a_mixture_shows_what_it_is_normalised_by(mixture, tmp_path)
     assert all("slow" in drawing and "&lt;fast&gt;" in drawing for drawing in drawings)
 
 
-def test_each_data_set_s_numbers_are_shown_where_they_differ(mixture, tmp_path):
+def test_each_dataset_s_numbers_are_shown_where_they_differ(mixture, tmp_path):
     motions, shares = mixture
     found = normalisation(motions, shares, "dataset_quantile")
     page = Page(write_statistics_report(tmp_path, motions, shares, found, []))
@@ -223,10 +222,10 @@ def test_each_data_set_s_numbers_are_shown_where_they_differ(mixture, tmp_path):
 
 def test_a_mixture_of_25_is_one_drawing_with_25_rows(mixture):
     motion, pooled = mixture[0]["slow"], normalisation(*mixture).pooled
-    motions = {f"data_set_{number}": motion for number in range(25)}
+    motions = {f"dataset_{number}": motion for number in range(25)}
     address = svg_address(lambda figure: draw_ranges(figure, motions, pooled, "position"), 11, 7)
     drawing = decoded(address)[1].decode()
-    assert all(f"data_set_{number}" in drawing for number in range(25))
+    assert all(f"dataset_{number}" in drawing for number in range(25))
 
 
 def test_metadata_of_a_row_with_their_doubts_are_shown(tmp_path, undrawn):

@@ -90,8 +90,8 @@ def test_a_gripper_on_its_way_takes_what_it_reaches():
 
 def test_deltas_start_from_the_measured_pose_and_lead_to_the_told_one():
     stamps = 0.2 * np.arange(7)
-    measured, told = still(stamps), still(stamps, positions=np.full((7, 3), 0.05))
-    found = chunk_targets(measured, told, np.ones(7), [0.0])
+    measured, commanded = still(stamps), still(stamps, positions=np.full((7, 3), 0.05))
+    found = chunk_targets(measured, commanded, np.ones(7), [0.0])
     assert found.translations_m == pytest.approx(0.05)
 
 
@@ -119,13 +119,18 @@ def test_following_the_deltas_leads_back_to_the_recording(seed, rate_hz, share, 
         ({"moments_s": [9.0]}, "within 0..1 s"),
         ({"moments_s": [np.nan]}, None),
         ({"gripper_commands": [1]}, "the same stamps"),
-        ({"told": still([0.0, 2.0])}, "the same stamps"),
+        ({"commanded": still([0.0, 2.0])}, "the same stamps"),
         ({"reference": "next"}, "'next': it may be anchor or previous"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(changes, text):
     motion = still([0.0, 1.0])
-    arguments = {"measured": motion, "told": motion, "gripper_commands": [1, 1], "moments_s": [0.0]}
+    arguments = {
+        "measured": motion,
+        "commanded": motion,
+        "gripper_commands": [1, 1],
+        "moments_s": [0.0],
+    }
     with pytest.raises(ValueError, match=text):
         chunk_targets(**(arguments | changes))
 

@@ -37,7 +37,7 @@ def test_the_papers_mixture_draws_one_sample_in_ten_from_bridge():
     order = MixtureOrder(list(paper.data_sets.values()), [200_000, 30_000], seed=1)
     names = list(paper.data_sets)
     for first in (0, 10_000, 123_450):
-        drawn = order.draw(first, 1000).data_set
+        drawn = order.draw(first, 1000).dataset
         counts = Counter(names[number] for number in drawn)
         assert counts == {"egoexo4d": 900, "bridge": 100}
     assert {name for name, weight in paper.settings.weights.items() if weight} == {

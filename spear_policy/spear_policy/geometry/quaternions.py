@@ -117,3 +117,18 @@ def rotation_vector(q_xyzw: ArrayLike) -> NDArray:
 def from_rotation_vector(rotation: ArrayLike) -> NDArray:
     """Unit quaternions xyzw (..., 4), w >= 0, from rotation vectors (..., 3) [rad]."""
     return half_space(Rotation.from_rotvec(np.asarray(rotation, float)).as_quat())
+
+
+def unwrap_rotation_vectors(vectors: ArrayLike) -> NDArray:
+    """Rotation vectors (T, 3) [rad] of the same rotations, each near the one before."""
+    result = np.array(vectors, float)
+    for step in range(1, len(result)):
+        before, angle = result[step - 1], np.linalg.norm(result[step])
+        # No rotation has every axis: take the one that it had.
+        along = result[step] if angle > 0 else before
+        if not along.any():
+            continue
+        axis = along / np.linalg.norm(along)
+        turns = np.round((before @ axis - angle) / (2 * np.pi))
+        result[step] = axis * (angle + 2 * np.pi * turns)
+    return result

@@ -57,7 +57,7 @@ def write_episode_files(
     episodes: Iterable[int],
     summary: ImportSummary,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    print_line: Callable[[str], object] = print,
 ) -> None:
     """Write `episodes` of `reader` as `output`/<name>-<index>.npz, noting each in `summary`.
 
@@ -74,7 +74,7 @@ def write_episode_files(
         begin = f"[{count}/{len(episodes)}] {path.name}"
         if path.exists() and not overwrite:
             summary.kept.append(path)
-            say(f"{begin}: kept")
+            print_line(f"{begin}: kept")
             continue
         try:
             episode = reader.read(index)
@@ -82,10 +82,10 @@ def write_episode_files(
             save_episode(episode, path)
         except (DataFileError, EpisodeError) as error:
             summary.rejected.append(f"episode {index}: {error}")
-            say(f"{begin}: REJECTED, {error}")
+            print_line(f"{begin}: REJECTED, {error}")
             continue
         summary.written.append(path)
-        say(f"{begin}: {describe(episode)}")
+        print_line(f"{begin}: {describe(episode)}")
 
 
 def describe(episode: Episode) -> str:
@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--format", required=True, choices=FORMATS, help="what --input is")
-    add("--input", required=True, type=Path, help="folder of the data set")
+    add("--input", required=True, type=Path, help="folder of the dataset")
     add("--to", choices=(EPISODES, STORE), help="see above; of bridge_rlds by itself: episodes")
     add("--output", required=True, type=Path, help="folder of the store, or for the .npz files")
     add("--episodes", default=ALL, help='"all" (default), or like 0,3,7-9')

@@ -45,7 +45,7 @@ class ChunkTargets:
 
 def chunk_targets(
     measured: TimedPoses,
-    told: TimedPoses,
+    commanded: TimedPoses,
     gripper_commands: ArrayLike,
     moments_s: ArrayLike,
     steps: int = STEPS,
@@ -56,7 +56,8 @@ def chunk_targets(
 
     Args:
         measured: where the end effector was; the deltas start from it.
-        told: where it was told to be at the same stamps, or `measured` where nobody recorded that.
+        commanded: where it was commanded to be at the same stamps, or `measured` where nobody
+            recorded that.
         gripper_commands: (T,) at the stamps, 0 closed .. 1 open; `binary_gripper` decides
             what lies between.
         moments_s: (A,) on the clock of the stamps.
@@ -70,25 +71,27 @@ def chunk_targets(
     """
     stamps, moments = measured.stamps_s, np.asarray(moments_s, float)
     commands = np.asarray(gripper_commands, float)
-    if not np.array_equal(stamps, told.stamps_s) or commands.shape != stamps.shape:
-        raise ValueError("measured poses, told poses and gripper commands need the same stamps")
+    if not np.array_equal(stamps, commanded.stamps_s) or commands.shape != stamps.shape:
+        raise ValueError(
+            "measured poses, commanded poses and gripper commands need the same stamps"
+        )
     if moments.ndim != 1 or not ((moments >= stamps[0]) & (moments <= stamps[-1])).all():
         raise ValueError(f"moments must be a list within {stamps[0]:g}..{stamps[-1]:g} s")
     if reference not in REFERENCES:
         raise ValueError(f"the reference is {reference!r}: it may be {' or '.join(REFERENCES)}")
     due = moments[:, None] + dt_s * np.arange(1, steps + 1)
-    targets = told.at(due.ravel()).reshape(*due.shape, 7)
+    targets = commanded.at(due.ravel()).reshape(*due.shape, 7)
     starts = np.broadcast_to(measured.at(moments)[:, None], targets.shape)
     if reference == "previous":
         starts = np.concatenate([starts[:, :1], targets[:, :-1]], axis=1)
     # A sample that is due within rounding of a stamp belongs to it.
-    last_told = np.searchsorted(stamps, due + 1e-6, side="right") - 1
+    last_commanded = np.searchsorted(stamps, due + 1e-6, side="right") - 1
     return ChunkTargets(
         translations_m=targets[..., :3] - starts[..., :3],
         rotations_xyzw=quat.half_space(
             quat.multiply(quat.inverse(starts[..., 3:]), targets[..., 3:])
         ),
-        grippers=binary_gripper(commands)[last_told],
+        grippers=binary_gripper(commands)[last_commanded],
         recorded=due <= stamps[-1] + 1e-6,
     )
 
@@ -119,7 +122,7 @@ class FrameSample:
     """A training sample before anything is normalised.
 
     Attributes:
-        images: by camera, (H, W, 3) uint8 RGB; a camera that the data set lacks is not there.
+        images: by camera, (H, W, 3) uint8 RGB; a camera that the dataset lacks is not there.
         pose: (7,) measured, base frame [m], xyzw.
         gripper_opening: measured, 0 closed .. 1 open.
         translations_m: (N, 3), rotations_xyzw: (N, 4), grippers: (N,) of the chunk, see targets.
@@ -177,13 +180,13 @@ class FrameSampleReader:
         beyond = int(np.searchsorted(stamps, now + self._steps * self._dt_s)) + 1
         part = slice(frame, min(first + beyond, end))
         measured = stored_poses(stamps[frame - first : beyond], store.states[part])
-        told = measured
+        commanded = measured
         if store.metadata.action_from == "commanded":
-            told = stored_poses(measured.stamps_s, store.actions[part])
+            commanded = stored_poses(measured.stamps_s, store.actions[part])
         # A gripper on its way takes what it reaches, which may be after the chunk.
         commands = binary_gripper(store.actions[first:end, 7])[frame - first : beyond]
         chunk = chunk_targets(
-            measured, told, commands, [now], self._steps, self._dt_s, self._reference
+            measured, commanded, commands, [now], self._steps, self._dt_s, self._reference
         )
         return FrameSample(
             images={name: store.image(frame, name) for name in self._seen(episode)},
@@ -225,7 +228,7 @@ class Batch:
         translations_m: (B, N, 3), rotations_xyzw: (B, N, 4), grippers: (B, N).
         state_known: (B,) bool.
         sentences: one a sample, drawn from those of its episode.
-        data_set: (B,) number of the data set in the mixture.
+        dataset: (B,) number of the dataset in the mixture.
         frame: (B,) number of the frame in it.
         chances: (B, CHANCES) float32 in 0..1, the sample's own dice.
     """
@@ -240,7 +243,7 @@ class Batch:
     grippers: Tensor
     state_known: Tensor
     sentences: tuple[str, ...]
-    data_set: Tensor
+    dataset: Tensor
     frame: Tensor
     chances: Tensor
 
@@ -264,7 +267,7 @@ class BatchSource(Dataset):
 
     Attributes:
         order: of the samples.
-        names: of the data sets, in the order of their numbers.
+        names: of the datasets, in the order of their numbers.
     """
 
     def __init__(
@@ -280,8 +283,8 @@ class BatchSource(Dataset):
         """Mix some stores.
 
         Args:
-            readers: by the names that the data sets have in the mixture.
-            weights: of the data sets, see MixtureOrder.
+            readers: by the names that the datasets have in the mixture.
+            weights: of the datasets, see MixtureOrder.
             batch_size: of all processes together.
             seed: 0 or more.
             rank, ranks: which process this is, and how many there are.
@@ -304,13 +307,13 @@ class BatchSource(Dataset):
         """
         drawn = self.order.batch(step, self._size, self._rank, self._ranks)
         moments = [
-            self._readers[data_set][place]
-            for data_set, place in zip(drawn.data_set, drawn.place, strict=True)
+            self._readers[dataset][place]
+            for dataset, place in zip(drawn.dataset, drawn.place, strict=True)
         ]
         part = self._size // self._ranks
         first = step * self._size + self._rank * part
         chances = np.stack([sample_chances(self._seed, first + i) for i in range(part)])
-        return _stack(step, moments, drawn.data_set, drawn.place, chances)
+        return _stack(step, moments, drawn.dataset, drawn.place, chances)
 
 
 def sample_chances(seed: int, sample: int) -> NDArray[np.float32]:
@@ -371,7 +374,7 @@ def batches(
 
 
 def _stack(
-    step: int, moments: list[FrameSample], data_set: NDArray, frame: NDArray, chances: NDArray
+    step: int, moments: list[FrameSample], dataset: NDArray, frame: NDArray, chances: NDArray
 ) -> Batch:
     images, present = {}, {}
     for camera, (width, height) in PICTURE_SIZES.items():
@@ -398,7 +401,7 @@ def _stack(
         grippers=numbers("grippers"),
         state_known=torch.tensor([moment.state_known for moment in moments]),
         sentences=sentences,
-        data_set=torch.from_numpy(data_set),
+        dataset=torch.from_numpy(dataset),
         frame=torch.from_numpy(frame),
         chances=torch.from_numpy(chances),
     )

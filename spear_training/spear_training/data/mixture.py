@@ -28,7 +28,7 @@ OXE = "oxe"
 
 @dataclass(frozen=True)
 class MixtureStore:
-    """One data set of a mixture.
+    """One dataset of a mixture.
 
     Attributes:
         name: what it is called in statistics and reports; unique.
@@ -57,7 +57,7 @@ def load_mixture(
         only: parts to use, by name; all where empty. Their ratios stay.
 
     Raises:
-        DataFileError: a file or a store is missing, or a part is unknown; names it and the mend.
+        DataFileError: a file or a store is missing, or a part is unknown; names it and the fix.
     """
     if str(mixture) == OXE:
         if root is None:
@@ -127,7 +127,7 @@ class KeyedPermutation:
     """
 
     def __init__(self, count: int, key: Sequence[int]):
-        """Take the number of things and a key of whole numbers, e.g. (seed, data set, pass).
+        """Take the number of things and a key of whole numbers, e.g. (seed, dataset, pass).
 
         Raises:
             ValueError: nothing to permute, or more than 2^48 things.
@@ -168,7 +168,7 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-# The order of samples from several data sets with given shares ---------------------------------
+# The order of samples from several datasets with given shares ---------------------------------
 
 
 _LARGEST_BLOCK = 100_000
@@ -181,12 +181,12 @@ class Draw:
     """Some samples.
 
     Attributes:
-        data_set: (N,) number of the data set.
+        dataset: (N,) number of the dataset.
         place: (N,) number of the sample in it, 0 .. size - 1.
-        turn: (N,) how often this data set has been drawn before.
+        turn: (N,) how often this dataset has been drawn before.
     """
 
-    data_set: NDArray[np.int64]
+    dataset: NDArray[np.int64]
     place: NDArray[np.int64]
     turn: NDArray[np.int64]
 
@@ -195,14 +195,14 @@ class MixtureOrder:
     """The endless order of samples; see the module.
 
     Attributes:
-        sizes: samples of each data set.
-        counts: of each data set in a block.
+        sizes: samples of each dataset.
+        counts: of each dataset in a block.
         shares: what the counts make of the weights.
         block: samples in a block.
     """
 
     def __init__(self, weights: ArrayLike, sizes: Sequence[int], seed: int):
-        """Take a weight and a size for each data set.
+        """Take a weight and a size for each dataset.
 
         Args:
             weights: positive; only their ratios count. Weights in tenths of a percent are kept
@@ -211,7 +211,7 @@ class MixtureOrder:
             seed: 0 or more.
 
         Raises:
-            ValueError: no data set, lists of different length, or a number outside its range.
+            ValueError: no dataset, lists of different length, or a number outside its range.
         """
         weights = np.asarray(weights, float)
         if weights.ndim != 1 or not len(weights) or len(weights) != len(sizes):
@@ -219,7 +219,7 @@ class MixtureOrder:
         if not (np.isfinite(weights).all() and (weights > 0).all()):
             raise ValueError(f"weights must be positive, got {weights.tolist()}")
         if min(sizes) < 1:
-            raise ValueError(f"data set {int(np.argmin(sizes))} is empty: leave it out")
+            raise ValueError(f"dataset {int(np.argmin(sizes))} is empty: leave it out")
         if seed < 0:
             raise ValueError(f"the seed must be 0 or more, got {seed}")
         self.sizes = tuple(int(size) for size in sizes)
@@ -249,9 +249,9 @@ class MixtureOrder:
         while done < count:
             block, offset = divmod(first + done, self.block)
             stop = min(self.block, offset + count - done)
-            data_sets, ranks = self._shuffled(block)
+            datasets, ranks = self._shuffled(block)
             part = slice(done, done + stop - offset)
-            chosen[part] = data_sets[offset:stop]
+            chosen[part] = datasets[offset:stop]
             turns[part] = block * self.counts[chosen[part]] + ranks[offset:stop]
             done = part.stop
         return Draw(chosen, self._places(chosen, turns), turns)
@@ -276,25 +276,25 @@ class MixtureOrder:
         places = np.empty(len(chosen), np.int64)
         sizes = np.array(self.sizes)[chosen]
         passes = turns // sizes
-        for data_set, number in {*zip(chosen.tolist(), passes.tolist(), strict=True)}:
-            mine = (chosen == data_set) & (passes == number)
-            places[mine] = self._permutation(data_set, number)(turns[mine] % sizes[mine])
+        for dataset, number in {*zip(chosen.tolist(), passes.tolist(), strict=True)}:
+            mine = (chosen == dataset) & (passes == number)
+            places[mine] = self._permutation(dataset, number)(turns[mine] % sizes[mine])
         return places
 
     def _shuffled_block(self, block: int) -> tuple[NDArray, NDArray]:
-        """Data set of each sample of a block, and how many of its own come before it there."""
+        """Dataset of each sample of a block, and how many of its own come before it there."""
         # Raw bits: numpy keeps them the same for ever, its Generator's methods not.
         bits = np.random.Philox([self._seed, _BLOCK_KEY, block]).random_raw(self.block)
-        data_sets = self._pattern[np.argsort(bits, kind="stable")]
-        order = np.argsort(data_sets, kind="stable")
+        datasets = self._pattern[np.argsort(bits, kind="stable")]
+        order = np.argsort(datasets, kind="stable")
         begins = np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
         ranks = np.empty(self.block, np.int64)
         ranks[order] = np.arange(self.block) - begins
-        return data_sets, ranks
+        return datasets, ranks
 
-    def _pass_permutation(self, data_set: int, number: int) -> KeyedPermutation:
-        key = (self._seed, _PASS_KEY, data_set, number)
-        return KeyedPermutation(self.sizes[data_set], key)
+    def _pass_permutation(self, dataset: int, number: int) -> KeyedPermutation:
+        key = (self._seed, _PASS_KEY, dataset, number)
+        return KeyedPermutation(self.sizes[dataset], key)
 
 
 def _block_counts(shares: NDArray) -> NDArray[np.int64]:

@@ -151,26 +151,26 @@ class Preparation:
 
         Args:
             config, tokenizer: of the model.
-            names: of the data sets, by their numbers in batches.
+            names: of the datasets, by their numbers in batches.
             normalisation: of the mixture.
             device: of the model.
             augmentation: of pictures; None: none.
-            references_xyzw: R_ref of a data set's robot (DESIGN section 3); the identity where it
+            references_xyzw: R_ref of a dataset's robot (DESIGN section 3); the identity where it
                 has none.
             mask_missing: hide a missing camera from the model; the paper shows it a black one.
 
         Raises:
-            ValueError: a data set has no statistics, there is a reference for an unknown one, or
+            ValueError: a dataset has no statistics, there is a reference for an unknown one, or
                 a camera of the model has another aspect than its stored pictures.
         """
-        lacking = sorted(set(names) - set(normalisation.by_data_set))
+        lacking = sorted(set(names) - set(normalisation.by_dataset))
         unknown = sorted(set(references_xyzw or {}) - set(names))
         if lacking or unknown:
             text = "has no statistics" if lacking else "is not in the mixture, but has a reference"
             raise ValueError(f"{(lacking or unknown)[0]} {text}")
         _check_cameras(config)
         self._config, self._tokenizer, self._device = config, tokenizer, torch.device(device)
-        self._statistics = [normalisation.by_data_set[name] for name in names]
+        self._statistics = [normalisation.by_dataset[name] for name in names]
         identity = quat.IDENTITY_XYZW
         self._references = [(references_xyzw or {}).get(name, identity) for name in names]
         self._augmentation, self._mask_missing = augmentation, mask_missing
@@ -198,14 +198,14 @@ class Preparation:
         """State (B, 8) and translations (B, N, 3), float32."""
         state = np.zeros((len(batch), 8), np.float32)
         translations = np.zeros(batch.translations_m.shape, np.float32)
-        for data_set in batch.data_set.unique().tolist():
-            mine = (batch.data_set == data_set).numpy()
-            statistics = self._statistics[data_set]
+        for dataset in batch.dataset.unique().tolist():
+            mine = (batch.dataset == dataset).numpy()
+            statistics = self._statistics[dataset]
             state[mine] = encode_states(
                 batch.poses.numpy()[mine],
                 batch.gripper_openings.numpy()[mine],
                 statistics,
-                self._references[data_set],
+                self._references[dataset],
             )
             translations[mine] = normalise(
                 batch.translations_m.numpy()[mine], statistics.translation, statistics.scheme

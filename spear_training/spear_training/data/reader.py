@@ -39,6 +39,14 @@ class EpisodeReader(Protocol):
         """
 
 
+def spread(chosen: Sequence[int], most: int) -> list[int]:
+    """At most `most` of `chosen`, evenly over all of them, without repeats."""
+    count = min(most, len(chosen))
+    if count < 2:
+        return list(chosen[:count])
+    return [chosen[i * (len(chosen) - 1) // (count - 1)] for i in range(count)]
+
+
 # Pictures that stay encoded until they are asked for -----------------------------------------
 
 Decode = Callable[[Any], NDArray[np.uint8]]

@@ -19,9 +19,8 @@ from spear_policy.geometry.tracking import TimedPoses, TrackingErrors, tracking_
 from spear_policy.shared.files import atomic_write
 from spear_policy.shared.pages import STYLE
 from spear_training.data.loader import DT_S, STEPS, chunk_targets, followed
-from spear_training.data.reader import DataFileError
-from spear_training.data.report import turned
-from spear_training.data.sources import spread
+from spear_training.data.reader import DataFileError, spread
+from spear_training.data.report import rotations_since
 from spear_training.data.store.format import EXTERNAL
 from spear_training.data.store.reader import EpisodeMotion, FrameStore, episode_motion
 
@@ -54,7 +53,7 @@ class FollowedChunk:
 def follow_chunks(motion: EpisodeMotion, frames: Sequence[int]) -> list[FollowedChunk]:
     """Follow the chunks of some frames of an episode, each from the measured pose."""
     moments_s = motion.measured.stamps_s[list(frames)]
-    targets = chunk_targets(motion.measured, motion.told, motion.commands, moments_s)
+    targets = chunk_targets(motion.measured, motion.commanded, motion.commands, moments_s)
     chunks = []
     for number, frame in enumerate(frames):
         start = motion.measured.poses[frame]
@@ -64,8 +63,8 @@ def follow_chunks(motion: EpisodeMotion, frames: Sequence[int]) -> list[Followed
         errors = None
         if recorded.any():
             # What is due within rounding of the last stamp belongs to it.
-            covered_s = np.minimum(due_s[recorded], motion.told.stamps_s[-1])
-            errors = tracking_errors(TimedPoses(covered_s, reached[recorded]), motion.told)
+            covered_s = np.minimum(due_s[recorded], motion.commanded.stamps_s[-1])
+            errors = tracking_errors(TimedPoses(covered_s, reached[recorded]), motion.commanded)
         path = TimedPoses(np.append(moments_s[number], due_s), np.vstack([start, reached]))
         chunks.append(FollowedChunk(frame, path, targets.grippers[number], errors))
     return chunks
@@ -95,7 +94,9 @@ def draw_replay(
     for row, name in enumerate("xyz"):
         left, right = grid[row + 1].subgridspec(1, 2, wspace=0.16).subplots()
         _draw_lines(left, motion, chunks, lambda p, i=row: 1e3 * (p[:, i] - start[i]))
-        _draw_lines(right, motion, chunks, lambda p, i=row: np.degrees(turned(p, start)[:, i]))
+        _draw_lines(
+            right, motion, chunks, lambda p, i=row: np.degrees(rotations_since(start, p)[:, i])
+        )
         left.set(title=f"{name} since the start, base frame", ylabel="mm")
         right.set(title=f"rotation about the hand's {name} at the start", ylabel="degrees")
     _draw_gripper(gripper, motion, chunks)
@@ -116,8 +117,8 @@ def _draw_pictures(figure, cell, motion, chunks, pictures) -> None:
 def _draw_lines(axis, motion, chunks, value) -> None:
     """Recorded lines, and on them what each chunk reaches; `value` makes numbers of poses."""
     axis.plot(motion.measured.stamps_s, value(motion.measured.poses), color=MEASURED, linewidth=4)
-    if motion.told is not motion.measured:
-        commanded = motion.told
+    if motion.commanded is not motion.measured:
+        commanded = motion.commanded
         axis.plot(commanded.stamps_s, value(commanded.poses), "--", color=COMMANDED, linewidth=1)
     for number, chunk in enumerate(chunks):
         heights, seconds = value(chunk.path.poses), chunk.path.stamps_s

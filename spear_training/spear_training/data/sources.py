@@ -206,11 +206,3 @@ def selection_words(chosen: Sequence[int]) -> str:
         words.append(str(first) if first == last else f"{first}-{last}")
         begin = end
     return ",".join(words)
-
-
-def spread(chosen: Sequence[int], most: int) -> list[int]:
-    """At most `most` of `chosen`, evenly over all of them, without repeats."""
-    count = min(most, len(chosen))
-    if count < 2:
-        return list(chosen[:count])
-    return [chosen[i * (len(chosen) - 1) // (count - 1)] for i in range(count)]

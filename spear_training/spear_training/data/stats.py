@@ -1,4 +1,4 @@
-"""Work out what a mixture is normalised by, and point out what is odd about its data sets.
+"""Work out what a mixture is normalised by, and point out what is odd about its datasets.
 
 What is counted is kept beside each store, so a second run, another scheme or other weights cost
 nothing. The result is statistics.json, which training reads and checkpoints carry, and a page
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from spear_policy.shared.progress import ProgressDisplay
 from spear_training.data.mixture import MixtureOrder, MixtureStore, load_mixture, open_stores
 from spear_training.data.reader import DataFileError
 from spear_training.data.report import write_statistics_report
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     _show(console, parts, motions, shares, found)
     for each in odd:
-        console.print(f"[yellow]{each.data_set}[/]: {each.text}", highlight=False)
+        console.print(f"[yellow]{each.dataset}[/]: {each.text}", highlight=False)
     console.print(f"{path} written, hash {found.hashes()['pooled'][:12]}", highlight=False)
     console.print(f"{page}", highlight=False, markup=False, soft_wrap=True)
     return 1 if odd else 0
@@ -78,13 +78,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _motion(store: FrameStore, name: str, workers: int, console: Console) -> MotionStatistics:
     if (kept := kept_statistics(store)) is not None:
         return kept
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(f"counting {name}", total=len(store.episodes))
-        motion = MotionStatistics()
+    motion, counted = MotionStatistics(), 0
+    with ProgressDisplay(console, f"counting {name}", "episodes") as progress:
+        progress.begin(len(store.episodes))
         for done, so_far in gather(store, workers):
-            progress.update(task, completed=done)
-            motion = so_far
+            progress.advance(done - counted)
+            motion, counted = so_far, done
     keep(store, motion)
     return motion
 
@@ -96,7 +95,7 @@ def _show(
     shares: dict[str, float],
     found: Normalisation,
 ) -> None:
-    table = Table("data set", title=f"scheme {found.scheme}")
+    table = Table("dataset", title=f"scheme {found.scheme}")
     for heading in ("share", "episodes", "moments", "idle", "open", "1 s [mm]", "99 % [mm]"):
         table.add_column(heading, justify="right")
     for part in parts:

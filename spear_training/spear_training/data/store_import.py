@@ -26,8 +26,8 @@ from spear_policy.shared.config import read_dataclass
 from spear_policy.shared.files import disk_space_warning, write_atomically
 from spear_policy.shared.progress import ProgressDisplay
 from spear_policy.shared.workers import process_pool
-from spear_training.data.reader import DataFileError, EpisodeReader, NotSelectedError
-from spear_training.data.sources import EpisodeSource, parse_selection, selection_words, spread
+from spear_training.data.reader import DataFileError, EpisodeReader, NotSelectedError, spread
+from spear_training.data.sources import EpisodeSource, parse_selection, selection_words
 from spear_training.data.store.format import (
     BUILDING,
     METADATA_PATH,

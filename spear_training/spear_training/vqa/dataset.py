@@ -512,7 +512,7 @@ class MixtureSet:
             OSError: a file cannot be read.
         """
         drawn = self._order.draw(index, 1)
-        name = self._names[drawn.data_set[0]]
+        name = self._names[drawn.dataset[0]]
         first, pictures = int(drawn.place[0]), self.sets[name]
         count = len(pictures)
         seed = key_of(self.seed, name, int(drawn.turn[0]))

@@ -1,1 +1,1 @@
-"""Normalisation statistics of a mixture, and what is odd about its data sets."""
+"""Normalisation statistics of a mixture, and what is odd about its datasets."""

@@ -1,10 +1,9 @@
-"""What the motions of one data set look like, gathered episode by episode."""
+"""What the motions of one dataset look like, gathered episode by episode."""
 
 import json
-import multiprocessing
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,15 @@ from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.inference.episode import binary_gripper
 from spear_policy.inference.statistics import Statistics
 from spear_policy.shared.files import write_atomically
+from spear_policy.shared.workers import process_pool
 from spear_training.data.loader import DT_S, STEPS, ChunkTargets, chunk_targets
-from spear_training.data.reader import DataFileError
+from spear_training.data.reader import spread
 from spear_training.data.statistics.sketch import Sketch
-from spear_training.data.store.reader import FrameStore, stored_poses
+from spear_training.data.store.reader import FrameStore, episode_motion
 
 # A moment is idle when its whole chunk stays within these and the gripper does nothing.
 IDLE_M, IDLE_RAD = 0.002, 0.01
-# Faster than any of these arms can be told to move: a unit or a frame is wrong.
+# Faster than any of these arms can be commanded to move: a unit or a frame is wrong.
 IMPLAUSIBLE_SPEED_M_S, IMPLAUSIBLE_SPEED_RAD_S = 2.0, 4.0
 _MOST_OUTLIERS = 50
 
@@ -33,7 +33,7 @@ def _three() -> tuple[Sketch, Sketch, Sketch]:
 
 @dataclass
 class MotionStatistics:
-    """Counts over all moments of a data set; parts of it are merged in any order.
+    """Counts over all moments of a dataset; parts of it are merged in any order.
 
     Attributes:
         translation: of the targets, x, y, z in the base frame [m], all steps of a chunk pooled.
@@ -44,8 +44,8 @@ class MotionStatistics:
         episodes, moments: how many there are.
         idle_moments: whose chunk does not move, although the episode goes on.
         held_steps: steps of chunks after the end of their episode.
-        open_steps: steps of chunks that tell the gripper to be open.
-        gripper_changes: how often the gripper is told to open or close.
+        open_steps: steps of chunks that command an open gripper.
+        gripper_changes: how often the gripper is commanded to open or close.
         implausible_episodes: with a speed that no arm has.
         outliers: some of these episodes, and their speed.
     """
@@ -67,7 +67,7 @@ class MotionStatistics:
         self,
         name: str,
         measured: TimedPoses,
-        told: TimedPoses,
+        commanded: TimedPoses,
         gripper_commands: ArrayLike,
         state_known: bool = True,
     ) -> None:
@@ -75,13 +75,13 @@ class MotionStatistics:
 
         Args:
             name: of the episode.
-            measured, told, gripper_commands: see `chunk_targets`.
+            measured, commanded, gripper_commands: see `chunk_targets`.
             state_known: whether positions are more than sums of deltas.
 
         Raises:
             ValueError: stamps that do not belong together.
         """
-        found = chunk_targets(measured, told, gripper_commands, measured.stamps_s)
+        found = chunk_targets(measured, commanded, gripper_commands, measured.stamps_s)
         for axis in range(3):
             self.translation[axis].add(found.translations_m[..., axis])
             if state_known:
@@ -90,19 +90,19 @@ class MotionStatistics:
         turns = quat.angle(found.rotations_xyzw)
         self.distance.add(distances[:, -1])
         self.turn.add(turns[:, -1])
-        told_grip = binary_gripper(gripper_commands)
+        grip_commands = binary_gripper(gripper_commands)
         self.episodes += 1
         self.moments += len(measured)
-        self.idle_moments += int(_idle(found, distances, turns, told_grip).sum())
+        self.idle_moments += int(_idle(found, distances, turns, grip_commands).sum())
         self.held_steps += int((~found.recorded).sum())
         self.open_steps += int(found.grippers.sum())
-        self.gripper_changes += int((np.diff(told_grip) != 0).sum())
-        if why := _implausible(told):
+        self.gripper_changes += int((np.diff(grip_commands) != 0).sum())
+        if why := _implausible(commanded):
             self.implausible_episodes += 1
             self._note(name, why)
 
     def merge(self, other: "MotionStatistics") -> None:
-        """Take in another part of the same data set."""
+        """Take in another part of the same dataset."""
         for name in ("translation", "position"):
             for mine, its in zip(getattr(self, name), getattr(other, name), strict=True):
                 mine.merge(its)
@@ -120,7 +120,7 @@ class MotionStatistics:
 
     @property
     def open_share(self) -> float:
-        """Share of steps that tell the gripper to be open."""
+        """Share of steps that command an open gripper."""
         return self.open_steps / max(1, self.translation[0].count)
 
     def to_dict(self) -> dict:
@@ -169,12 +169,12 @@ def _idle(found: ChunkTargets, distances: NDArray, turns: NDArray, grip: NDArray
     return still & ~grips & found.recorded[:, 0]
 
 
-def _implausible(told: TimedPoses) -> str:
-    if len(told) < 2:
+def _implausible(commanded: TimedPoses) -> str:
+    if len(commanded) < 2:
         return ""
-    seconds = np.diff(told.stamps_s)
-    speeds = np.linalg.norm(np.diff(told.poses[:, :3], axis=0), axis=1) / seconds
-    turns = quat.angle(told.poses[:-1, 3:], told.poses[1:, 3:]) / seconds
+    seconds = np.diff(commanded.stamps_s)
+    speeds = np.linalg.norm(np.diff(commanded.poses[:, :3], axis=0), axis=1) / seconds
+    turns = quat.angle(commanded.poses[:-1, 3:], commanded.poses[1:, 3:]) / seconds
     if speeds.max() > IMPLAUSIBLE_SPEED_M_S:
         return f"{speeds.max():.1f} m/s after step {int(speeds.argmax())}"
     if turns.max() > IMPLAUSIBLE_SPEED_RAD_S:
@@ -187,7 +187,7 @@ def _implausible(told: TimedPoses) -> str:
 
 @dataclass(frozen=True)
 class OddityLimits:
-    """Beyond what a data set is pointed out.
+    """Beyond what a dataset is pointed out.
 
     Attributes:
         outside_share: of its translations outside the mixture's 1 % .. 99 %.
@@ -208,9 +208,9 @@ class OddityLimits:
 
 @dataclass(frozen=True)
 class Oddity:
-    """One thing about one data set, and what it may mean."""
+    """One thing about one dataset, and what it may mean."""
 
-    data_set: str
+    dataset: str
     text: str
 
 
@@ -219,10 +219,10 @@ def oddities(
     pooled: Statistics,
     limits: OddityLimits | None = None,
 ) -> list[Oddity]:
-    """Everything worth a look, by data set.
+    """Everything worth a look, by dataset.
 
     Args:
-        motions: of each data set.
+        motions: of each dataset.
         pooled: of the mixture.
     """
     limits = limits or OddityLimits()
@@ -278,7 +278,7 @@ def _size(median: float, typical: float, limits: OddityLimits, alone: bool) -> l
     if 1 / limits.size_ratio <= ratio <= limits.size_ratio:
         return []
     return [
-        f"its median motion in a second is {ratio:.2g} times the other data sets': check the unit "
+        f"its median motion in a second is {ratio:.2g} times the other datasets': check the unit "
         "of its positions and its rate"
     ]
 
@@ -303,8 +303,8 @@ def _gripper(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
     if max(share, 1 - share) <= limits.open_share:
         return []
     return [
-        f"the gripper is told to be {state} in {100 * max(share, 1 - share):.1f} % of the steps: "
-        "check which end of its numbers is open"
+        f"the gripper is commanded to be {state} in {100 * max(share, 1 - share):.1f} % of the "
+        "steps: check which end of its numbers is open"
     ]
 
 
@@ -361,30 +361,17 @@ def _parts(store: FrameStore, tasks: list[range], workers: int) -> Iterator[Moti
     if not workers or len(tasks) < 2:
         yield from (_count(store.root, task, store) for task in tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-        futures = [pool.submit(_count, store.root, task) for task in tasks]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with process_pool(min(workers, len(tasks))) as pool:
+        yield from pool.map(_count, repeat(store.root), tasks)
 
 
 def _count(root: Path, episodes: range, store: FrameStore | None = None) -> MotionStatistics:
     store = store or FrameStore(root)
-    found = MotionStatistics()
-    commanded = store.metadata.action_from == "commanded"
+    found, known = MotionStatistics(), store.metadata.state_known
     for episode in episodes:
-        first = int(store.episodes.first_frame[episode])
-        rows = slice(first, first + int(store.episodes.length[episode]))
+        motion = episode_motion(store, episode)
         name = f"{store.metadata.name} episode {episode}"
-        try:
-            measured = stored_poses(store.stamps_s[rows], store.states[rows])
-            told = stored_poses(measured.stamps_s, store.actions[rows]) if commanded else measured
-            found.add(name, measured, told, store.actions[rows, 7], store.metadata.state_known)
-        except ValueError as error:
-            raise DataFileError(f"{root}: {name}: {error}; import it again") from None
+        found.add(name, motion.measured, motion.commanded, motion.commands, known)
     return found
 
 
@@ -398,3 +385,50 @@ def _made_for(store: FrameStore) -> dict:
         "steps": STEPS,
         "dt_s": DT_S,
     }
+
+
+# Some episodes of a store, for a quick look -----------------------------------------------------
+
+MOST_FRAMES = 30_000  # a second or two of counting
+
+
+@dataclass(frozen=True, eq=False)
+class MotionSample:
+    """What the motions of a store look like.
+
+    Attributes:
+        motion: counts over all moments of the episodes that were counted.
+        whole: whether these are all.
+        interval_s: median time between two frames [s]; NaN where no episode has two.
+        longest_gap_s: between two frames of an episode [s].
+    """
+
+    motion: MotionStatistics
+    whole: bool
+    interval_s: float
+    longest_gap_s: float
+
+
+def sample_motion(store: FrameStore, most_frames: int = MOST_FRAMES) -> MotionSample:
+    """Count some episodes; all of them where `stats` has counted them already or they are few.
+
+    Raises:
+        DataFileError: an episode has numbers that no episode can have.
+    """
+    share = min(1.0, most_frames / len(store))
+    chosen = spread(range(len(store.episodes)), max(1, int(share * len(store.episodes))))
+    kept = kept_statistics(store)
+    motion, intervals_s = kept or MotionStatistics(), []
+    for episode in chosen:
+        found = episode_motion(store, episode)
+        intervals_s.append(np.diff(found.measured.stamps_s))
+        if kept is None:
+            name = f"{store.metadata.name} episode {episode}"
+            motion.add(name, found.measured, found.commanded, found.commands)
+    intervals = np.concatenate(intervals_s)
+    return MotionSample(
+        motion,
+        motion.episodes == len(store.episodes),
+        float(np.median(intervals)) if len(intervals) else float("nan"),
+        float(intervals.max(initial=0.0)),
+    )

@@ -1,10 +1,10 @@
-"""From the motions of a mixture's data sets to the numbers that normalise them (Table 10).
+"""From the motions of a mixture's datasets to the numbers that normalise them (Table 10).
 
 | scheme | low, high of a translation and a position |
 |---|---|
-| global_quantile | 1 % and 99 % of the whole mixture, each data set with its share |
+| global_quantile | 1 % and 99 % of the whole mixture, each dataset with its share |
 | const | bounds that the user gives, alike for all |
-| dataset_quantile | 1 % and 99 % of each data set for itself |
+| dataset_quantile | 1 % and 99 % of each dataset for itself |
 | mean_std | mean and deviation of the whole mixture |
 
 The first is the paper's (section 3.2); facts/model.md 6.4 says how the table is read.
@@ -30,7 +30,7 @@ LOW, HIGH = 0.01, 0.99
 
 @dataclass(frozen=True)
 class ConstBounds:
-    """Bounds for the scheme const, the same for every data set, x, y, z [m].
+    """Bounds for the scheme const, the same for every dataset, x, y, z [m].
 
     Attributes:
         translation_low_m, translation_high_m: of a chunk's translations.
@@ -51,34 +51,34 @@ class Normalisation:
         scheme: one of `SCHEMES`.
         pooled: of the whole mixture; goes into a checkpoint's card unless the scheme is
             dataset_quantile.
-        by_data_set: what to use for each data set.
+        by_dataset: what to use for each dataset.
     """
 
     scheme: Scheme
     pooled: Statistics
-    by_data_set: Mapping[str, Statistics]
+    by_dataset: Mapping[str, Statistics]
 
-    def card_statistics(self, robot_data_set: str | None = None) -> Statistics:
+    def card_statistics(self, robot_dataset: str | None = None) -> Statistics:
         """The statistics of a checkpoint's card.
 
         Args:
-            robot_data_set: whose robot the checkpoint is for; needed by dataset_quantile only.
+            robot_dataset: whose robot the checkpoint is for; needed by dataset_quantile only.
 
         Raises:
-            ValueError: dataset_quantile without a known data set.
+            ValueError: dataset_quantile without a known dataset.
         """
         if self.scheme != "dataset_quantile":
             return self.pooled
-        if robot_data_set not in self.by_data_set:
+        if robot_dataset not in self.by_dataset:
             raise ValueError(
                 f"the scheme dataset_quantile needs to know whose robot the checkpoint is for: one "
-                f"of {', '.join(sorted(self.by_data_set))}, not {robot_data_set}"
+                f"of {', '.join(sorted(self.by_dataset))}, not {robot_dataset}"
             )
-        return self.by_data_set[robot_data_set]
+        return self.by_dataset[robot_dataset]
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the pooled statistics and of each data set's, as cards carry them."""
-        each = {name: statistics_hash(found) for name, found in sorted(self.by_data_set.items())}
+        """SHA-256 of the pooled statistics and of each dataset's, as cards carry them."""
+        each = {name: statistics_hash(found) for name, found in sorted(self.by_dataset.items())}
         return {"pooled": statistics_hash(self.pooled), **each}
 
 
@@ -91,19 +91,19 @@ def normalisation(
     """Work the statistics of a mixture out.
 
     Args:
-        motions: of each data set.
-        shares: of each data set in the mixture; only their ratios count.
+        motions: of each dataset.
+        shares: of each dataset in the mixture; only their ratios count.
         scheme: see the module.
         bounds: for const.
 
     Raises:
-        ValueError: an unknown scheme, data sets that do not match, or one without motion.
+        ValueError: an unknown scheme, datasets that do not match, or one without motion.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"the scheme is {scheme!r}: it may be one of {', '.join(SCHEMES)}")
     if not motions or set(motions) != set(shares):
         unmatched = sorted(set(motions) ^ set(shares)) or "none at all"
-        raise ValueError(f"statistics and shares must name the same data sets; not: {unmatched}")
+        raise ValueError(f"statistics and shares must name the same datasets; not: {unmatched}")
     if empty := sorted(name for name, motion in motions.items() if not motion.moments):
         raise ValueError(f"no motion was counted in {', '.join(empty)}")
     names = sorted(motions)  # one order, so that sums of floats come out the same
@@ -119,7 +119,7 @@ def normalisation(
 def _own(
     motion: MotionStatistics, pooled: Statistics, scheme: Scheme, bounds: ConstBounds | None
 ) -> Statistics:
-    """Of one data set; the pooled positions where nobody knows where its robot stood."""
+    """Of one dataset; the pooled positions where nobody knows where its robot stood."""
     if motion.position[0].count:
         return _statistics([motion], [1.0], scheme, bounds)
     placed = replace(motion, position=motion.translation)
@@ -169,8 +169,8 @@ def write_normalisation(
     Args:
         path: of the file.
         found: what to write.
-        shares: of each data set in the mixture.
-        rows: hash of the table row that each data set was imported by, or "".
+        shares: of each dataset in the mixture.
+        rows: hash of the table row that each dataset was imported by, or "".
 
     Raises:
         OSError: it cannot be written.
@@ -182,7 +182,7 @@ def write_normalisation(
         "pooled": _hashed(found.pooled),
         "data_sets": {
             name: {"share": shares[name], "row_hash": rows[name], **_hashed(statistics)}
-            for name, statistics in sorted(found.by_data_set.items())
+            for name, statistics in sorted(found.by_dataset.items())
         },
     }
     write_atomically(path, (json.dumps(values, indent=1) + "\n").encode())
@@ -200,8 +200,8 @@ def read_normalisation(path: Path) -> Normalisation:
             raise DataFileError(f"{path}: is no {FORMAT} {VERSION}; make it again with stats")
         if values["scheme"] not in SCHEMES:
             raise ValueError(f"unknown scheme {values['scheme']!r}")
-        data_sets = {name: _checked(part) for name, part in values["data_sets"].items()}
-        return Normalisation(values["scheme"], _checked(values["pooled"]), data_sets)
+        datasets = {name: _checked(part) for name, part in values["data_sets"].items()}
+        return Normalisation(values["scheme"], _checked(values["pooled"]), datasets)
     except OSError as error:
         raise DataFileError(f"{path}: cannot be read ({error.strerror}); run stats") from None
     except DataFileError:

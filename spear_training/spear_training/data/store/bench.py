@@ -71,15 +71,15 @@ class MadeUpReader:
             raise IndexError(f"made_up: no episode {index}, there are {len(self)}")
         rng = np.random.default_rng(index)
         walk = np.cumsum(rng.normal(0, [0.004] * 3 + [0.01] * 3, (self._steps, 6)), axis=0)
-        told = np.hstack([[0.4, 0, 0.3] + walk[:, :3], quat.from_rotation_vector(walk[:, 3:])])
+        commanded = np.hstack([[0.4, 0, 0.3] + walk[:, :3], quat.from_rotation_vector(walk[:, 3:])])
         opening = (np.sin(np.arange(self._steps) / 15 + index) > 0).astype(float)
         late = np.maximum(np.arange(self._steps) - 1, 0)
         return Episode(
             stamps_s=np.arange(self._steps) / HZ,
-            poses=told[late],
+            poses=commanded[late],
             gripper_openings=opening[late],
             gripper_commands=opening,
-            command_poses=told,
+            command_poses=commanded,
             instruction=f"made-up task {index % 7}",
             images={name: self._video(name, index) for name in (EXTERNAL, WRIST)},
             robot="none",

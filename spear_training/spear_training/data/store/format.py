@@ -38,7 +38,7 @@ V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:
 V2_EPISODES = "meta/episodes.jsonl"
 V2_TASKS = "meta/tasks.jsonl"
 
-# Columns that every data set has; a feature of shape (1,) is a plain number in Parquet.
+# Columns that every dataset has; a feature of shape (1,) is a plain number in Parquet.
 INDEX_FEATURES = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},
     "frame_index": {"dtype": "int64", "shape": [1], "names": None},
@@ -96,12 +96,12 @@ class StoreMetadata:
     """meta/spear.json. What it says holds for every episode of the store.
 
     Attributes:
-        name: of the data set, a word for folders and reports.
+        name: of the dataset, a word for folders and reports.
         robot: which robot moved.
         control_hz: native rate of the recordings [1/s]; LeRobot's `fps`. The true stamps are in
             the column observation.stamp_s.
-        cameras: "external", and "wrist" where the data set has one.
-        action_from: "commanded": `action` is where the end effector was told to be. "reached":
+        cameras: "external", and "wrist" where the dataset has one.
+        action_from: "commanded": `action` is where the end effector was commanded to be. "reached":
             the data do not say, and it is the measured pose of the same row.
         gripper_from: the same for the gripper's number in `action`: "commanded" or "measured".
         state_known: False where poses are sums of deltas: only their differences are true.
@@ -354,7 +354,7 @@ class Reject:
 
     Attributes:
         source_index: the reader's number of it.
-        selected: False where it is sound, but not of the part of the data set that was asked for.
+        selected: False where it is sound, but not of the part of the dataset that was asked for.
         reason: why, in a sentence.
     """
 

@@ -134,21 +134,21 @@ def open_lookup(root: Path, cameras: tuple[str, ...], frames: int) -> Lookup:
     Raises:
         DataFileError: it is missing, incomplete, damaged or of another store.
     """
-    mend = MAKE_AGAIN.format(root)
+    fix = MAKE_AGAIN.format(root)
     try:
         held = read_dataclass(FileList, json.loads((root / FILES_PATH).read_text()), "files")
     except (OSError, ValueError) as error:
-        raise DataFileError(f"{root / FILES_PATH}: {error}; {mend}") from None
+        raise DataFileError(f"{root / FILES_PATH}: {error}; {fix}") from None
     arrays = {}
     for name, (dtype, tail) in kinds(cameras).items():
         path = _array_path(root, name)
         try:
             array = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
-            raise DataFileError(f"{path}: cannot be read ({error}); {mend}") from None
+            raise DataFileError(f"{path}: cannot be read ({error}); {fix}") from None
         if array.shape != (frames, *tail) or array.dtype != dtype or held.frames != frames:
             raise DataFileError(
-                f"{path}: is {array.dtype} {array.shape}, the store has {frames} frames; {mend}"
+                f"{path}: is {array.dtype} {array.shape}, the store has {frames} frames; {fix}"
             )
         # np.memmap's own indexing is slow; the plain array keeps the map alive.
         arrays[name] = array.view(np.ndarray)
@@ -306,7 +306,7 @@ class FrameStore:
         episodes: its episodes: first_frame, length, sentences(episode), ...
         states: (F, 8) float32 measured x y z [m], qx qy qz qw in the base frame, sign-continuous
             within an episode, and gripper opening 0..1.
-        actions: (F, 8) float32 the same, as it was told; see StoreMetadata.action_from.
+        actions: (F, 8) float32 the same, as commanded; see StoreMetadata.action_from.
         stamps_s: (F,) float64 from the beginning of the episode [s].
         episode_of: (F,) int32 the episode of each frame.
 
@@ -320,8 +320,8 @@ class FrameStore:
         if not (self.root / INFO_PATH).exists():
             begun = (self.root / BUILDING).exists()
             what = "is a begun import" if begun else f"is no store (it has no {INFO_PATH})"
-            mend = "run it again to finish it" if begun else "make one with import_episodes"
-            raise DataFileError(f"{self.root}: {what}; {mend}")
+            fix = "run it again to finish it" if begun else "make one with import_episodes"
+            raise DataFileError(f"{self.root}: {what}; {fix}")
         self.metadata: StoreMetadata = read_store_metadata(self.root / METADATA_PATH)
         self.episodes: EpisodeTable = read_episodes(self.root)
         frames = int(self.episodes.length.sum())
@@ -388,13 +388,14 @@ class EpisodeMotion:
 
     Attributes:
         episode: its number in the store.
-        measured, told: poses over time; `told` is `measured` where nobody recorded commands.
+        measured, commanded: poses over time; `commanded` is `measured` where nobody recorded
+            commands.
         openings, commands: (T,) of the gripper.
     """
 
     episode: int
     measured: TimedPoses
-    told: TimedPoses
+    commanded: TimedPoses
     openings: NDArray
     commands: NDArray
 
@@ -412,14 +413,20 @@ def episode_motion(store: FrameStore, episode: int) -> EpisodeMotion:
     rows = slice(first, first + int(store.episodes.length[episode]))
     try:
         measured = stored_poses(store.stamps_s[rows], store.states[rows])
-        commanded = store.metadata.action_from == "commanded"
-        told = stored_poses(measured.stamps_s, store.actions[rows]) if commanded else measured
+        commanded = measured
+        if store.metadata.action_from == "commanded":
+            commanded = stored_poses(measured.stamps_s, store.actions[rows])
     except ValueError as error:
-        raise DataFileError(f"{store.root}: episode {episode}: {error}; import it again") from None
+        name = f"{store.metadata.name} episode {episode}"
+        raise DataFileError(f"{store.root}: {name}: {error}; import it again") from None
     return EpisodeMotion(
         episode,
         measured,
-        told,
+        commanded,
         np.array(store.states[rows, 7], float),
         np.array(store.actions[rows, 7], float),
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
