@@ -17,7 +17,7 @@ from spear_policy.model.spear import ModelInputs, build
 from spear_policy.model.tokenizer import TextTokenizer, train_tokenizer
 
 TASKS = 4
-COPIES = 8  # of each task in a batch, with noise of their own
+COPIES = 4  # of each task in a batch, with noise of their own
 UPDATES = 200
 
 
