@@ -28,6 +28,7 @@ ROSDEP_KEYS = {
 PIP_NAMES = {
     "franky": "franky-control",
     "franky_sim": "franky-sim",
+    "google_crc32c": "google-crc32c",
     "pinocchio": "pin",
     "mcap_ros2": "mcap-ros2-support",
 }
