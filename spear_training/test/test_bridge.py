@@ -54,7 +54,7 @@ def test_real_poses_are_where_a_widowx_can_be_and_speeds_are_plausible(episodes)
 def test_real_pictures_show_something_and_change(episodes):
     for episode in episodes:
         assert episode.images.keys() == {"external", "external_1", "external_2"}
-        for video in episode.images.values():
+        for video in map(np.stack, episode.images.values()):
             assert video.shape == (10, 64, 64, 3)
             assert 60 < video.mean() < 200
             assert np.all(video.std(axis=(1, 2, 3)) > 20)
@@ -63,7 +63,7 @@ def test_real_pictures_show_something_and_change(episodes):
 
 def test_the_real_carrot_is_orange(episodes):
     carrot = [episode for episode in episodes if "carrot" in episode.instruction]
-    video = np.concatenate([episode.images["external"] for episode in carrot]).astype(int)
+    video = np.concatenate([np.stack(episode.images["external"]) for episode in carrot]).astype(int)
     red, green, blue = np.moveaxis(video, -1, 0)
     assert np.mean((red - blue > 80) & (red - green > 40)) > 0.005
     assert not np.any((blue - red > 80) & (blue - green > 40))  # what BGR would make of it

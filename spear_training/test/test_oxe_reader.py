@@ -50,19 +50,13 @@ def path(text):
     return {"episode_metadata__file_path": [text.encode()]}
 
 
-def test_the_25_real_episodes_are_the_same_lazily_and_by_the_bridge_reader(bridge_rlds_dir):
-    lazy, eager = OxeReader(TABLE["bridge"], bridge_rlds_dir), BridgeReader(bridge_rlds_dir)
-    assert len(lazy) == len(eager) == 25
-    assert lazy.name == eager.name == "bridge_dataset-train"
-    for index in range(25):
-        one, other = lazy.read(index), eager.read(index)
-        assert np.array_equal(one.poses, other.poses)
-        assert np.array_equal(one.gripper_commands, other.gripper_commands)
-        assert (one.instruction, one.source) == (other.instruction, other.source)
-        assert one.source["row"] == "bridge"
-        for camera, video in one.images.items():
-            assert not isinstance(video, np.ndarray)
-            assert np.array_equal(np.stack(list(video)), other.images[camera])
+def test_the_real_folder_is_that_of_the_row_bridge(bridge_rlds_dir):
+    reader, other = OxeReader(TABLE["bridge"], bridge_rlds_dir), BridgeReader(bridge_rlds_dir)
+    assert reader.name == other.name == "bridge_dataset-train"
+    one, same = reader.read(7), other.read(7)
+    assert np.array_equal(one.poses, same.poses)
+    assert one.source == same.source
+    assert one.source["row"] == "bridge"
 
 
 def test_the_kitchen_sink_subset_takes_the_episodes_of_its_environment(bridge_rlds_dir, tmp_path):
@@ -178,10 +172,6 @@ def test_a_damaged_picture_is_named_when_it_is_decoded(tmp_path):
     assert episode.images["wrist"][3].shape == (180, 320, 3)
     with pytest.raises(EpisodeError, match=r"picture 4: is damaged \(10 bytes\)"):
         episode.images["wrist"][4]
-    eager = OxeReader(TABLE["droid"], folder, lazy_images=False)
-    assert eager.read(0).images["wrist"].shape == (STEPS, 180, 320, 3)
-    with pytest.raises(EpisodeError, match="row droid: .*record 1: .*picture 4: is damaged"):
-        eager.read(1)
 
 
 @pytest.mark.parametrize(

@@ -171,12 +171,13 @@ def make_episode(
     """
     try:
         video = reader.read(index).images[CAMERA]
+        pictures = {step: video[step] for step in range(0, len(video), every)}
     except (DataFileError, EpisodeError) as error:
         return Unit(rejected=[str(error)])
     squashed = video.shape[1] == video.shape[2]
     aspect = NATIVE_ASPECT if squashed else None
     made = Unit()
-    for step in range(0, len(video), every):
-        path = folder.write_picture(name, f"{step:03d}", video[step])
+    for step, picture in pictures.items():
+        path = folder.write_picture(name, f"{step:03d}", picture)
         made.items.append(Item(f"{name}/{step:03d}", path, native_aspect=aspect))
     return made

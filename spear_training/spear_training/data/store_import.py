@@ -170,7 +170,9 @@ def _in_order(
         for process in processes:
             process.join(10.0)
         # The pool itself ends the others with SIGTERM.
-        codes = [process.exitcode for process in processes if process.exitcode not in (0, -15)]
+        codes = [
+            process.exitcode for process in processes if process.exitcode not in (0, -15, None)
+        ]
         how = f"signal {-codes[0]}" if codes and codes[0] < 0 else f"exit code {codes[:1]}"
         last = waiting[-1][0] if waiting else wanted[-1]
         raise WorkerError(

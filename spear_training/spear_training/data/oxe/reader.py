@@ -67,7 +67,6 @@ class OxeReader:
         split: str = "train",
         *,
         subset: str | None = None,
-        lazy_images: bool = True,
         any_name: bool = False,
     ):
         """Open a folder.
@@ -77,7 +76,6 @@ class OxeReader:
             path: folder with dataset_info.json, features.json and the TFRecord files.
             split: of the dataset.
             subset: one of the row's `subsets`, or None for all.
-            lazy_images: leave pictures encoded until they are asked for.
             any_name: take the folder whatever its dataset_info.json calls it.
         """
         row.require_confirmed()
@@ -87,7 +85,6 @@ class OxeReader:
         asked = row.require_subset(subset) if subset else None
         self._subsets = tuple(part for part in (row.subset, asked) if part)
         self._selectors = (*row.conditions, *self._subsets)
-        self._lazy_images = lazy_images
         self._where = f"row {row.name}"
         self.row, self.row_hash = row, row.hash
         self.row = replace(row, pose=self._decided("pose"), command=self._decided("command"))
@@ -156,7 +153,7 @@ class OxeReader:
             spec = self._folder.features[STEPS + camera.key]
             video = open_camera(camera, steps[camera.key][kept], spec)
             if video is not None:
-                videos[name] = video if self._lazy_images else decoded(video)
+                videos[name] = video
             elif name == EXTERNAL:
                 key = camera.key.rsplit("/", 1)[-1]
                 raise EpisodeError(f"{key} is black in every step")
@@ -225,14 +222,14 @@ def _check_source(row: Row, folder: RldsFolder) -> None:
 
 
 class BridgeReader(OxeReader):
-    """The episodes of a BridgeData V2 folder in RLDS form, pictures decoded; see OxeReader.
+    """The episodes of a BridgeData V2 folder in RLDS form, by the row `bridge`; see OxeReader.
 
     Raises:
         DataFileError: the folder cannot be used.
     """
 
     def __init__(self, path: str | Path, split: str = "train"):
-        super().__init__(load_table()["bridge"], path, split, lazy_images=False, any_name=True)
+        super().__init__(load_table()["bridge"], path, split, any_name=True)
 
 
 # Motion: poses and gripper --------------------------------------------------------------------
@@ -420,11 +417,6 @@ def open_camera(camera: Camera, pictures: list[bytes], spec: FeatureSpec) -> Vid
         return None if _is_black(video) else video
     except EpisodeError as error:
         raise EpisodeError(f"{camera.key}: {error}") from None
-
-
-def decoded(video: Video) -> NDArray[np.uint8]:
-    """(T, H, W, 3): all of it at once. Raises EpisodeError."""
-    return np.stack([video[step] for step in range(len(video))])
 
 
 def _decode(spec: FeatureSpec, swapped: bool, data: bytes) -> NDArray[np.uint8]:
