@@ -201,6 +201,13 @@ def test_work_is_shared_by_processes_with_one_thread_each():
         assert list(pool.map(square, range(4))) == [(n * n, "1") for n in range(4)]
 
 
+def test_processes_get_variables_but_never_over_the_users(monkeypatch):
+    monkeypatch.setenv("THEIRS", "kept")
+    with process_pool(1, environment={"THEIRS": "other", "OURS": "set"}) as pool:
+        assert list(pool.map(os.getenv, ("THEIRS", "OURS"))) == ["kept", "set"]
+    assert "OURS" not in os.environ
+
+
 def test_a_killed_process_is_an_error_and_the_others_end():
     with pytest.raises(BrokenProcessPool), process_pool(2) as pool:
         pool.submit(os.kill, os.getpid(), 0).result()

@@ -11,7 +11,7 @@ from PIL import Image
 from question_fixture import picture, thing, write_run
 
 from spear_training.annotation.annotate import main
-from spear_training.annotation.inspection.page import Wanted, summarise_run
+from spear_training.annotation.inspection.page import PageOptions, summarise_run
 from spear_training.annotation.records import encode_mask
 
 # Elements that HTML never closes.
@@ -50,9 +50,9 @@ def run_with_pictures(folder, annotations, num_shards=2):
     return out
 
 
-def surveyed(out, **wanted):
+def summary_of(out, **wanted):
     """Read a run as the command does."""
-    return summarise_run(out, Wanted(**wanted))
+    return summarise_run(out, PageOptions(**wanted))
 
 
 def inspect(out, *words):
@@ -77,7 +77,7 @@ class Page(HTMLParser):
 
     Attributes:
         text: all words, elements apart by blanks.
-        images: data URIs.
+        images, drawings: data URIs of JPEGs and of SVGs.
         addresses: all other src and href.
         sections: words of each picture's section, by its title.
         tags: how many there are of each element.
@@ -85,7 +85,7 @@ class Page(HTMLParser):
 
     def __init__(self, source):
         super().__init__(convert_charrefs=True)
-        self.images, self.addresses, self.sections = [], [], {}
+        self.images, self.drawings, self.addresses, self.sections = [], [], [], {}
         self.tags, self._open, self._words, self._title = {}, [], [], None
         self.source = source
         self.feed(source)
@@ -103,7 +103,12 @@ class Page(HTMLParser):
         for name in ("src", "href"):
             address = values.get(name)
             if address:
-                (self.images if address.startswith("data:") else self.addresses).append(address)
+                if not address.startswith("data:"):
+                    self.addresses.append(address)
+                elif address.startswith("data:image/svg+xml"):
+                    self.drawings.append(address)
+                else:
+                    self.images.append(address)
         if tag == "section":
             self._title = None
 

@@ -4,32 +4,38 @@ import numpy as np
 
 from spear_training.annotation.records import Intrinsics
 from spear_training.annotation.synthetic.meshes import box
-from spear_training.annotation.synthetic.objects import Body, Part, Placed, SyntheticObject, stand
+from spear_training.annotation.synthetic.objects import (
+    Body,
+    Part,
+    PlacedObject,
+    SyntheticObject,
+    stand,
+)
 from spear_training.annotation.synthetic.scenes import Lamp, SyntheticCamera, SyntheticScene
 from spear_training.annotation.synthetic.textures import Paint
 
 GREY = Paint((0.5, 0.5, 0.5))
 
 
-def thing_of(surface, label="thing"):
-    """Return an upright thing of one surface."""
+def object_of(surface, label="object"):
+    """Return an upright object of one surface."""
     return SyntheticObject(label, Body([Part(surface, GREY)]), None, np.eye(3))
 
 
-def block(size_m, label="block", spot_m=(0.0, 0.0), yaw_rad=0.0, height_m=0.0) -> Placed:
+def block(size_m, label="block", spot_m=(0.0, 0.0), yaw_rad=0.0, height_m=0.0) -> PlacedObject:
     """Return a box that stands somewhere."""
-    thing = thing_of(box(size_m, [0, 0, size_m[2] / 2]), label)
-    return stand(thing, np.array(spot_m), yaw_rad, height_m)
+    object_ = object_of(box(size_m, [0, 0, size_m[2] / 2]), label)
+    return stand(object_, np.array(spot_m), yaw_rad, height_m)
 
 
-def bare_scene(things, view, ground_half_m=12.0) -> SyntheticScene:
-    """Return things on a plain floor at z = 0; no floor for a half length of 0."""
+def bare_scene(objects, view, ground_half_m=12.0) -> SyntheticScene:
+    """Return objects on a plain floor at z = 0; no floor for a half length of 0."""
     size = [2 * ground_half_m, 2 * ground_half_m, 0.2]
     ground = [Part(box(size, [0, 0, -0.1]), GREY, shadow=False)] if ground_half_m else []
     lamp = Lamp(None, np.array([0.3, 0.5, -1.0]), (0.6, 0.6, 0.6), True)
     sky = ((0.4, 0.6, 0.9), (0.8, 0.8, 0.9))
     return SyntheticScene(
-        "table", tuple(things), tuple(ground), (lamp,), 0.4, sky, 3.0, 0.1, (view,)
+        "table", tuple(objects), tuple(ground), (lamp,), 0.4, sky, 3.0, 0.1, (view,)
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inspect_runs import failed, inspect, run_with_pictures, shelf, surveyed
+from inspect_runs import failed, inspect, run_with_pictures, shelf, summary_of
 from question_fixture import WIDE_BINS, picture, thing, write_run
 
 from spear_training.annotation.inspection.counts import (
@@ -154,7 +154,7 @@ def test_a_run_in_work_is_shown_as_far_as_it_is(tmp_path, capsys):
     for index in (1, 2):
         Shard(index, 3).file(out).unlink()
     lock_file(Shard(1, 3).file(out)).touch()
-    found = surveyed(out)
+    found = summary_of(out)
     assert [place.id for place in found.places] == [f"s/{n}" for n in range(3)]
     assert found.tally.statuses == Counter(ok=3)
     assert found.notes[0].startswith("The run is not finished: of its shards 1 are finished, 1 in")
@@ -171,7 +171,7 @@ def test_damaged_lines_are_left_out_and_told(tmp_path):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"{}\n" + lines[1][:50] + b"\n" + lines[3])
     (out / "questions.jsonl").write_text('{"id": 3}\nno json\n')
-    found = surveyed(out)
+    found = summary_of(out)
     assert [place.id for place in found.places] == ["s/0", "s/3"]
     assert [found.annotation(place).id for place in found.places] == ["s/0", "s/3"]
     assert "2 lines hold no record and are left out. The first: annotations-00000" in found.notes[0]
@@ -180,7 +180,7 @@ def test_damaged_lines_are_left_out_and_told(tmp_path):
 
 def test_records_that_change_while_they_are_read_are_noticed(tmp_path):
     out = write_run(tmp_path, [shelf(f"s/{n}") for n in range(4)], num_shards=1)
-    found = surveyed(out)
+    found = summary_of(out)
     path = Shard(0, 1).file(out)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[::-1]))
     with pytest.raises(JobError, match="was written anew"):

@@ -79,7 +79,7 @@ def test_the_page_and_the_tables_show_what_was_measured(report, tmp_path):
     median = stored["conditions"][0]["summaries"]["all"]["iou_median"]
     text = page.read_text()
     assert f"{median:.2f}" in text
-    assert "<svg" in text
+    assert "data:image/svg+xml" in text
     assert "noisy depth, and again" in text
     console = Console(width=80, record=True)
     for table in terminal_tables(report):

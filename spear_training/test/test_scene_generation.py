@@ -79,10 +79,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert run(out, SCENES, jobs=1) == SCENES - len(complete)
     assert {path: path.stat().st_mtime_ns for path in complete} == complete
     assert run(out, SCENES) == 0
-    painter = OffscreenRenderer()
+    renderer = OffscreenRenderer()
     for number in range(SCENES):
-        write_scene(painter, RECIPE, number, tmp_path / "whole")
-    painter.close()
+        write_scene(renderer, RECIPE, number, tmp_path / "whole")
+    renderer.close()
     assemble(tmp_path / "whole", range(SCENES))
     assert {name: data for name, data in bytes_of(out).items() if name != CARD} == bytes_of(
         tmp_path / "whole"

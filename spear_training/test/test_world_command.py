@@ -10,12 +10,12 @@ from rich.console import Console
 
 from spear_policy.shared.files import MismatchError
 from spear_training.annotation.annotate import main
+from spear_training.annotation.commands.world import Step, WorldSteps
 from spear_training.annotation.records import read_items
 from spear_training.annotation.run_folder import read_annotations
 from spear_training.annotation.stages import JobError
-from spear_training.annotation.synthetic.generate import Step, WorldSteps
 
-SCENES = 6
+SCENES = 3
 
 
 @pytest.mark.timeout(900)  # five processes and more take their time on a busy machine
@@ -60,7 +60,7 @@ def test_steps_are_done_once_and_their_times_add_up_over_interruptions(tmp_path)
             raise KeyboardInterrupt
         return 0
 
-    step = Step("generate", "things", do)
+    step = Step("generate", "objects", do)
     book = WorldSteps(tmp_path, 10, 0, "held_out", 2)
     with pytest.raises(KeyboardInterrupt):
         book.do(step)

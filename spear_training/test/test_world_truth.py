@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from scene_samples import bare_scene, block, thing_of, view_from
+from scene_samples import bare_scene, block, object_of, view_from
 
 from spear_training.annotation.accuracy.compare import SceneTruth
 from spear_training.annotation.boxes import CORNER_SIDES, edges_of
@@ -20,7 +20,7 @@ from spear_training.annotation.records import Item, decode_mask
 from spear_training.annotation.synthetic.generate import (
     COARSE_UNITS_PER_M,
     FINE_UNITS_PER_M,
-    Composed,
+    ComposedScene,
     Recipe,
     depth_units,
     part_file,
@@ -29,26 +29,30 @@ from spear_training.annotation.synthetic.generate import (
 )
 from spear_training.annotation.synthetic.meshes import ball, cylinder
 from spear_training.annotation.synthetic.objects import stand
-from spear_training.annotation.synthetic.rendering import MIN_VISIBLE, OffscreenRenderer, look
+from spear_training.annotation.synthetic.rendering import (
+    MIN_VISIBLE,
+    OffscreenRenderer,
+    render_view,
+)
 
 RECIPE = Recipe(11, "held_out")
 NUMBERS = range(4)
 
 
 @pytest.fixture(scope="module")
-def painter():
+def renderer():
     """Return an OpenGL context for this file."""
-    painter = OffscreenRenderer()
-    yield painter
-    painter.close()
+    renderer = OffscreenRenderer()
+    yield renderer
+    renderer.close()
 
 
 @pytest.fixture(scope="module")
-def folder(painter, tmp_path_factory):
+def folder(renderer, tmp_path_factory):
     """Write a few scenes; not to be changed."""
     folder = tmp_path_factory.mktemp("scenes")
     for number in NUMBERS:
-        write_scene(painter, RECIPE, number, folder)
+        write_scene(renderer, RECIPE, number, folder)
     return folder
 
 
@@ -76,14 +80,14 @@ def outer(mask):
 
 
 @contextmanager
-def composed_by_hand(painter, things, folder):
-    """Yield a bare scene with its easel, and an item whose picture is written."""
+def composed_by_hand(renderer, objects, folder):
+    """Yield a bare scene with its rendering, and an item whose picture is written."""
     view = view_from([0.4, -1.8, 1.1], [0, 0, 0.1], (720, 540))
-    scene = bare_scene(things, view, ground_half_m=4.0)
+    scene = bare_scene(objects, view, ground_half_m=4.0)
     item = Item(id="by hand", image="picture.png")
-    with painter.load(scene) as easel:
-        Image.fromarray(easel.colours(view)).save(folder / item.image)
-        yield Composed(scene, easel, view, look(easel, things, view)), item
+    with renderer.load(scene) as rendering:
+        Image.fromarray(rendering.colours(view)).save(folder / item.image)
+        yield ComposedScene(scene, rendering, view, render_view(rendering, objects, view)), item
 
 
 def test_the_points_of_a_mask_lie_in_the_true_box(folder):
@@ -102,11 +106,11 @@ def test_the_points_of_a_mask_lie_in_the_true_box(folder):
     assert checked > 20_000
 
 
-def test_exact_points_of_a_box_lie_on_its_faces(painter, tmp_path):
+def test_exact_points_of_a_box_lie_on_its_faces(renderer, tmp_path):
     crate = block([0.3, 0.2, 0.25], "crate", (0.1, 0.2), 0.6)
-    with composed_by_hand(painter, [crate], tmp_path) as (made, item):
+    with composed_by_hand(renderer, [crate], tmp_path) as (made, item):
         truth = truth_of(made, item, tmp_path)
-        points = made.look.points.points_m[made.look.things == 0].astype(float)
+        points = made.rendered.points.points_m[made.rendered.objects == 0].astype(float)
     (found,) = truth.annotation.objects
     local, half = own_frame(found.vertices, points)
     to_the_nearest_face = (half - np.abs(local)).min(axis=1)
@@ -119,13 +123,13 @@ def test_exact_points_of_a_box_lie_on_its_faces(painter, tmp_path):
     assert truth.axes_of_symmetry == {"crate": None}
 
 
-def test_the_stored_depth_of_a_box_lies_on_its_faces_to_its_last_digit(painter, tmp_path):
+def test_the_stored_depth_of_a_box_lies_on_its_faces_to_its_last_digit(renderer, tmp_path):
     crate = block([0.3, 0.2, 0.25], "crate", (0.1, 0.2), 0.6)
-    with composed_by_hand(painter, [crate], tmp_path) as (made, _):
-        things, depth_m = made.easel.things_and_depth(made.view)
+    with composed_by_hand(renderer, [crate], tmp_path) as (made, _):
+        objects, depth_m = made.rendering.objects_and_depth(made.view)
         units, units_per_m = depth_units(depth_m)
         view = made.view
-    rows, columns = np.nonzero(things == 0)
+    rows, columns = np.nonzero(objects == 0)
     camera, z = view.intrinsics, units[rows, columns] / units_per_m
     rays = [(columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy, np.ones(len(z))]
     world = (z * np.array(rays)).T @ view.axes.T + view.position_m
@@ -165,30 +169,30 @@ def test_masks_and_depth_reach_the_stages_as_they_are(folder):
             assert xyz == pytest.approx(xyz[2] * np.array(ray), abs=1e-4)
 
 
-def test_a_shared_label_is_given_to_the_pipeline_and_left_out_of_the_truth(painter, tmp_path):
+def test_a_shared_label_is_given_to_the_pipeline_and_left_out_of_the_truth(renderer, tmp_path):
     twins = [block([0.1, 0.1, 0.1], "mug", (-0.3, 0)), block([0.1, 0.1, 0.2], "mug", (0.3, 0))]
-    things = [*twins, block([0.1, 0.1, 0.1], "book")]
-    with composed_by_hand(painter, things, tmp_path) as (made, item):
-        assert len(made.look.visible) == 3
+    objects = [*twins, block([0.1, 0.1, 0.1], "book")]
+    with composed_by_hand(renderer, objects, tmp_path) as (made, item):
+        assert len(made.rendered.visible) == 3
         truth = truth_of(made, item, tmp_path)
     assert [found.label for found in truth.annotation.objects] == ["book"]
     assert list(truth.visible_fraction) == ["book"]
 
 
-def test_what_is_hardly_seen_counts_as_not_seen(painter):
-    things = [block([0.3, 0.05, 0.2], "book"), block([0.6, 0.02, 0.19], "board", (0, -0.2))]
+def test_what_is_hardly_seen_counts_as_not_seen(renderer):
+    objects = [block([0.3, 0.05, 0.2], "book"), block([0.6, 0.02, 0.19], "board", (0, -0.2))]
     view = view_from([0, -2.0, 0.3], [0, 0, 0.1])
-    with painter.load(bare_scene(things, view)) as easel:
-        seen = look(easel, things, view)
-    assert list(seen.visible) == [1] and (seen.things == 0).any()
+    with renderer.load(bare_scene(objects, view)) as rendering:
+        seen = render_view(rendering, objects, view)
+    assert list(seen.visible) == [1] and (seen.objects == 0).any()
     assert MIN_VISIBLE < seen.visible[1] <= 1
 
 
-def test_axes_of_symmetry_point_along_round_things(painter, tmp_path):
-    can = replace(thing_of(cylinder(0.1, 0, 0.3), "can"), symmetry="axis")
-    toy = replace(thing_of(ball(0.1), "ball"), symmetry="ball")
-    things = [stand(can, np.array([0.3, 0]), 0.3, 0.0), stand(toy, np.array([-0.3, 0]), 0, 0)]
-    with composed_by_hand(painter, things, tmp_path) as (made, item):
+def test_axes_of_symmetry_point_along_round_objects(renderer, tmp_path):
+    can = replace(object_of(cylinder(0.1, 0, 0.3), "can"), symmetry="axis")
+    toy = replace(object_of(ball(0.1), "ball"), symmetry="ball")
+    objects = [stand(can, np.array([0.3, 0]), 0.3, 0.0), stand(toy, np.array([-0.3, 0]), 0, 0)]
+    with composed_by_hand(renderer, objects, tmp_path) as (made, item):
         truth = truth_of(made, item, tmp_path)
         up = made.view.axes.T @ [0, 0, 1]
     assert truth.axes_of_symmetry["can"] == pytest.approx(up)
@@ -204,17 +208,17 @@ def test_the_vertices_of_the_truth_are_in_the_order_of_all_boxes(folder):
             assert np.trace(edges / np.linalg.norm(edges, axis=1, keepdims=True)) > 1.0
 
 
-def test_the_same_seed_and_number_write_the_same_bytes(painter, folder, tmp_path):
+def test_the_same_seed_and_number_write_the_same_bytes(renderer, folder, tmp_path):
     # Alone, in a context that has drawn other scenes before.
-    write_scene(painter, RECIPE, 2, tmp_path)
+    write_scene(renderer, RECIPE, 2, tmp_path)
     for name in ("images/000002.jpg", "depth/000002.png", "parts/000002.json"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_other_seeds_splits_and_numbers_are_other_scenes(painter, folder, tmp_path):
+def test_other_seeds_splits_and_numbers_are_other_scenes(renderer, folder, tmp_path):
     pictures = {(folder / f"images/{number:06d}.jpg").read_bytes() for number in NUMBERS}
     for number, recipe in enumerate((Recipe(12, "held_out"), Recipe(11, "train"))):
-        write_scene(painter, recipe, 0, tmp_path / str(number))
+        write_scene(renderer, recipe, 0, tmp_path / str(number))
         pictures.add((tmp_path / str(number) / "images/000000.jpg").read_bytes())
     assert len(pictures) == len(NUMBERS) + 2
 

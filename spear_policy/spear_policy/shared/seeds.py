@@ -8,7 +8,9 @@ import numpy as np
 def seed_of(*keys) -> int:
     """A seed of 64 bits from what a draw is for, such as a seed, a picture's id and a name."""
     words = " ".join(str(key) for key in keys)
-    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
+    return int.from_bytes(
+        hashlib.sha256(words.encode("utf-8", "surrogatepass")).digest()[:8], "big"
+    )
 
 
 def generator(*keys) -> np.random.Generator:

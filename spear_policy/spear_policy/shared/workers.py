@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from types import MappingProxyType
 
 # Read by the thread pools of numpy, torch and others when they are imported.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -20,7 +21,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 @contextmanager
 def process_pool(
-    workers: int, initializer: Callable[..., None] | None = None, initargs: tuple = ()
+    workers: int,
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[ProcessPoolExecutor]:
     """Give a pool of processes with one thread each.
 
@@ -32,8 +36,9 @@ def process_pool(
         workers: how many processes.
         initializer: called in each of them first; importable by its name.
         initargs: its arguments; they are pickled.
+        environment: further variables that they get, but for those the user has set.
     """
-    with _interrupt_blocked(), _default_environment(ONE_THREAD):
+    with _interrupt_blocked(), _default_environment({**ONE_THREAD, **environment}):
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, context, _initialise, (initializer, initargs))
         # A pool starts a process when work comes and none is idle: start all of them now, while

@@ -1,4 +1,8 @@
-"""Questions about one object and about two: keypoints, boxes, distances."""
+"""Questions about a picture: what they ask, the answer, and the phrases they are put in.
+
+First the phrases of `templates.yaml`; then one object and two (keypoints, boxes, distances);
+comparisons of two or three; and the picture and space (backprojection, random pixels).
+"""
 
 import math
 import string
@@ -63,7 +67,7 @@ THOUGHT_OF_RELATION = {
 
 
 class TemplateError(ValueError):
-    """The file of phrases cannot be used; names the place and the mend."""
+    """The file of phrases cannot be used; names the place and the fix."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Template:
         return [name for _, name in self.pieces if name is not None]
 
     def fill(self, **values) -> tuple:
-        """Put values into the gaps: words become one with the phrase, other things stay parts."""
+        """Put values into the gaps: words become one with the phrase, other objects stay parts."""
         parts, words = [], ""
         for before, name in self.pieces:
             words += before
@@ -140,7 +144,7 @@ def load_phrases(path: Path = FILE) -> Phrases:
     """Read and check a file of phrases.
 
     Raises:
-        TemplateError: the first thing that is wrong with it.
+        TemplateError: the first object that is wrong with it.
         OSError: it cannot be read.
     """
     try:
@@ -200,8 +204,7 @@ def _templates(texts, names, fewest, place, optional=frozenset()) -> tuple[Templ
         missing = names - set(gaps)
         if unknown or missing or len(set(gaps)) < len(gaps):
             raise TemplateError(
-                f"{place}: {text!r} must have each of {_templates_listed(names)} once and no "
-                "other gap"
+                f"{place}: {text!r} must have each of {_gap_names(names)} once and no other gap"
             )
         found.append(template)
     return tuple(found)
@@ -222,7 +225,7 @@ def _same_names(stored, names, place) -> None:
         raise TemplateError(f"{place}: there must be exactly {', '.join(names)}")
 
 
-def _templates_listed(names) -> str:
+def _gap_names(names) -> str:
     return ", ".join(f"{{{name}}}" for name in sorted(names))
 
 
@@ -230,8 +233,8 @@ def _templates_listed(names) -> str:
 
 
 KEYPOINTS = ("closest", "furthest", "centre")
-NO_THING = "there is no object that words can name"
-NO_TWO_THINGS = "there are no two objects that words can name"
+NO_OBJECT = "there is no object that words can name"
+NO_TWO_OBJECTS = "there are no two objects that words can name"
 
 
 def ask_keypoint(scene: QuestionScene, draws: Draws) -> Pair:
@@ -240,16 +243,16 @@ def ask_keypoint(scene: QuestionScene, draws: Draws) -> Pair:
     Raises:
         NotAskedError: there is no object.
     """
-    thing, what = _one(scene, draws), draws.pick(KEYPOINTS)
-    question = phrase(draws, "keypoints", what).fill(object=thing.name)
-    return Pair("keypoints", (what, thing.name), question, Point(keypoint_m(thing, what)))
+    object_, what = _one(scene, draws), draws.pick(KEYPOINTS)
+    question = phrase(draws, "keypoints", what).fill(object=object_.name)
+    return Pair("keypoints", (what, object_.name), question, Point(keypoint_m(object_, what)))
 
 
-def keypoint_m(thing: QuestionObject, what: str) -> tuple[float, float, float]:
+def keypoint_m(object_: QuestionObject, what: str) -> tuple[float, float, float]:
     """One of `KEYPOINTS` of an object."""
     if what == "centre":
-        return thing.centre_m
-    return thing.stored.closest_m if what == "closest" else thing.stored.furthest_m
+        return object_.centre_m
+    return object_.stored.closest_m if what == "closest" else object_.stored.furthest_m
 
 
 def ask_box(scene: QuestionScene, draws: Draws) -> Pair:
@@ -258,9 +261,9 @@ def ask_box(scene: QuestionScene, draws: Draws) -> Pair:
     Raises:
         NotAskedError: there is no object.
     """
-    thing = _one(scene, draws)
-    question = phrase(draws, "box", "vertices").fill(object=thing.name)
-    return Pair("box", (thing.name,), question, Box(thing.stored.vertices_m))
+    object_ = _one(scene, draws)
+    question = phrase(draws, "box", "vertices").fill(object=object_.name)
+    return Pair("box", (object_.name,), question, Box(object_.stored.vertices_m))
 
 
 def ask_object_distance(scene: QuestionScene, draws: Draws) -> Pair:
@@ -270,10 +273,12 @@ def ask_object_distance(scene: QuestionScene, draws: Draws) -> Pair:
         NotAskedError: there are no two objects.
     """
     start, end = _two(scene, draws)
-    return _distance_pair("object_distance", "centres", draws, start, end, way_m(start, end))
+    return _distance_pair(
+        "object_distance", "centres", draws, start, end, centre_distance(start, end)
+    )
 
 
-def way_m(start: QuestionObject, end: QuestionObject) -> Distance:
+def centre_distance(start: QuestionObject, end: QuestionObject) -> Distance:
     """From the centre of one object to that of another."""
     xyz = tuple(b - a for a, b in zip(start.centre_m, end.centre_m, strict=True))
     return Distance(math.hypot(*xyz), xyz)
@@ -302,15 +307,15 @@ def _distance_pair(category, what, draws, start, end, answer):
 
 
 def _one(scene, draws):
-    if not scene.things:
-        raise NotAskedError(NO_THING)
-    return draws.pick(scene.things)
+    if not scene.objects:
+        raise NotAskedError(NO_OBJECT)
+    return draws.pick(scene.objects)
 
 
 def _two(scene, draws):
-    if len(scene.things) < 2:
-        raise NotAskedError(NO_TWO_THINGS)
-    return draws.some(scene.things, 2)
+    if len(scene.objects) < 2:
+        raise NotAskedError(NO_TWO_OBJECTS)
+    return draws.some(scene.objects, 2)
 
 
 # Comparisons of two or three objects -----------------------------------------------------------
@@ -323,7 +328,7 @@ class Relation:
     Attributes:
         measure: what is compared; two relations with one measure tell each other's answer.
         sign: 1 where the smallest number wins, -1 where the greatest does.
-        number: what the thought shows, of a thing and the reference (a thing, or None).
+        number: what the thought shows, of an object and the reference (an object, or None).
         second: must put the winner first too, ties allowed; None where it is not known.
         is_place: the number is a coordinate, not a length.
     """
@@ -336,22 +341,28 @@ class Relation:
 
 
 def _place(axis, sign):
-    def slope(scene, thing, reference):
-        z = thing.centre_m[2]
-        return thing.centre_m[axis] / z if z > 0 else None
+    def slope(scene, one, reference):
+        z = one.centre_m[2]
+        return one.centre_m[axis] / z if z > 0 else None
 
-    return Relation("xy"[axis], sign, lambda thing, _: thing.centre_m[axis], slope, is_place=True)
+    return Relation("xy"[axis], sign, lambda one, _: one.centre_m[axis], slope, is_place=True)
 
 
 def _range(sign):
     return Relation(
-        "range", sign, lambda thing, _: thing.range_m, lambda scene, thing, _: thing.nearest_m
+        "range",
+        sign,
+        lambda one, _: one.range_m,
+        lambda scene, one, _: one.nearest_m,
     )
 
 
 def _size(sign):
     return Relation(
-        "size", sign, lambda thing, _: thing.diagonal_m, lambda scene, thing, _: thing.volume_m3
+        "size",
+        sign,
+        lambda one, _: one.diagonal_m,
+        lambda scene, one, _: one.volume_m3,
     )
 
 
@@ -363,9 +374,9 @@ RELATIONS = {
     "nearer": Relation(
         "way",
         1,
-        lambda thing, other: way_m(other, thing).distance_m,
-        lambda scene, thing, other: min(
-            math.hypot(*vector) for vector in box_vectors(other, thing).vertices_m
+        lambda one, other: centre_distance(other, one).distance_m,
+        lambda scene, one, other: min(
+            math.hypot(*vector) for vector in box_vectors(other, one).vertices_m
         ),
     ),
     "left": _place(0, 1),
@@ -386,28 +397,28 @@ def ask_comparison(
     """
     name = draws.pick(_NAMES)
     needed = 2 + (name == "nearer")
-    if len(scene.things) < needed:
-        raise NotAskedError(NO_TWO_THINGS if needed == 2 else "there is no third object")
-    count = min(2 + draws.below(2), len(scene.things) - (needed - 2))
-    chosen = draws.some(scene.things, count + needed - 2)
+    if len(scene.objects) < needed:
+        raise NotAskedError(NO_TWO_OBJECTS if needed == 2 else "there is no third object")
+    count = min(2 + draws.below(2), len(scene.objects) - (needed - 2))
+    chosen = draws.some(scene.objects, count + needed - 2)
     reference = chosen.pop() if name == "nearer" else None
     winner = _winner(RELATIONS[name], scene, chosen, reference, settings, bins)
     return _pair(name, draws, chosen, reference, winner)
 
 
 def _winner(relation, scene, chosen, reference, settings, bins) -> QuestionObject:
-    numbers = [relation.number(thing, reference) for thing in chosen]
+    numbers = [relation.number(object_, reference) for object_ in chosen]
     keys = [relation.sign * number for number in numbers]
     order = sorted(range(len(chosen)), key=keys.__getitem__)
     first, next_ = order[0], order[1]
     lead = keys[next_] - keys[first]
     if relation.is_place:
-        margin = settings.place_margin * sum(thing.range_m for thing in chosen) / len(chosen)
+        margin = settings.place_margin * sum(object_.range_m for object_ in chosen) / len(chosen)
     else:
         margin = settings.ratio_margin * min(numbers[first], numbers[next_])
     if lead <= margin:
         raise NotAskedError("the objects are too alike")
-    seconds = [relation.second(scene, thing, reference) for thing in chosen]
+    seconds = [relation.second(scene, object_, reference) for object_ in chosen]
     if any(
         None not in (second, seconds[first]) and relation.sign * (seconds[first] - second) > 0
         for second in seconds
@@ -425,23 +436,23 @@ def _pair(name, draws, chosen, reference, winner) -> Pair:
     degree = phrases.degrees[len(chosen) > 2]
     others = {"reference": reference.name} if reference else {}
     question = draws.pick(phrases.questions).fill(
-        degree=degree, choices=_listed([thing.name for thing in chosen]), **others
+        degree=degree, choices=_listed([object_.name for object_ in chosen]), **others
     )
     thought = draws.pick(phrases.thoughts)
     steps: list = []
-    for number, thing in enumerate(chosen):
+    for number, object_ in enumerate(chosen):
         shown = {
-            "object": thing.name,
-            "point": Point(thing.centre_m),
-            "length": Length(RELATIONS[name].number(thing, reference)),
+            "object": object_.name,
+            "point": Point(object_.centre_m),
+            "length": Length(RELATIONS[name].number(object_, reference)),
         }
         if reference:
-            shown["distance"] = way_m(reference, thing)
+            shown["distance"] = centre_distance(reference, object_)
         _append(steps, ("and",) if number else ())
         _append(steps, thought.fill(**shown, **others))
     conclusion = draws.pick(phrases.conclusions).fill(degree=degree, winner=winner.name)
     _append(steps, conclusion)
-    choices = tuple(f"the {thing.name}" for thing in chosen)
+    choices = tuple(f"the {object.name}" for object_ in chosen)
     subject = (RELATIONS[name].measure, reference and reference.name, *sorted(choices))
     return Pair(
         "comparison", subject, question, ChainOfThought(tuple(steps), f"the {winner.name}"), choices
@@ -476,16 +487,16 @@ def ask_backprojection(scene: QuestionScene, draws: Draws) -> Pair:
     """
     if scene.intrinsics is None:
         raise NotAskedError("the intrinsics of the picture are not known")
-    if not scene.things:
-        raise NotAskedError(NO_THING)
-    thing = draws.pick(scene.things)
-    samples = thing.stored.sample_m
+    if not scene.objects:
+        raise NotAskedError(NO_OBJECT)
+    object_ = draws.pick(scene.objects)
+    samples = object_.stored.sample_m
     if samples and draws.below(2):
         number = draws.below(len(samples))
-        subject, point = (thing.name, number), samples[number]
+        subject, point = (object_.name, number), samples[number]
     else:
         what = draws.pick(KEYPOINTS)
-        subject, point = (thing.name, what), keypoint_m(thing, what)
+        subject, point = (object_.name, what), keypoint_m(object_, what)
     pixel = pixel_of(point, scene.intrinsics)
     question = phrase(draws, "backprojection", "point").fill(point=Point(point))
     return Pair("backprojection", subject, question, pixel)

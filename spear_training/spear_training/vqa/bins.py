@@ -1,7 +1,7 @@
-"""Bins of the 3D tokens, fitted to the objects of a data set or a mixture, and their file.
+"""Bins of the 3D tokens, fitted to the objects of a dataset or a mixture, and their file.
 
 The paper's rule (facts/model.md 4.1): all x, y and z of points on objects in one pool, cut at the
-1st and 99th percentile. In a mixture each data set counts by its share.
+1st and 99th percentile. In a mixture each dataset counts by its share.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ _FORMAT = "spear bins 1"
 
 @dataclass(frozen=True)
 class FittedOn:
-    """A data set that bins were fitted on.
+    """A dataset that bins were fitted on.
 
     Attributes:
-        name: of the data set.
+        name: of the dataset.
         sha256: of its coordinates in their order.
         share: its weight.
         pictures, objects, coordinates: how many; pictures without objects do not count.
-        metric: whether lengths are metres; None where the data set has both.
+        metric: whether lengths are metres; None where the dataset has both.
     """
 
     name: str
@@ -52,7 +52,7 @@ class FittedBins:
 
     Attributes:
         bins: the edges.
-        fitted_on: the data sets.
+        fitted_on: the datasets.
         min_m, max_m: of all coordinates.
         share_clipped: of the coordinates that lie outside the edges.
     """
@@ -67,7 +67,7 @@ class FittedBins:
         """Write the file whole, or leave what is there.
 
         Raises:
-            JobError: the disk took it not.
+            JobError: the disk is full.
         """
         values = {"format": _FORMAT, "count": self.bins.count, **self.bins.to_dict()}
         values |= {"min_m": self.min_m, "max_m": self.max_m, "share_clipped": self.share_clipped}
@@ -102,7 +102,7 @@ class FittedBins:
 
 @dataclass(frozen=True)
 class BinSource:
-    """A data set to fit bins on: its name, share and records."""
+    """A dataset to fit bins on: its name, share and records."""
 
     name: str
     share: float

@@ -17,6 +17,7 @@ from spear_policy.model.config import small
 from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_policy.model.prompts import QuestionIds, question_ids
 from spear_policy.model.tokenizer import train_tokenizer
+from spear_policy.shared.seeds import seed_of
 from spear_training.annotation.records import STATUSES, Annotation, RecordError
 from spear_training.annotation.run_folder import Shard, images_root, read_run
 from spear_training.annotation.stages import JobError
@@ -39,7 +40,6 @@ from spear_training.vqa.pairs import (
     QuestionScene,
     QuestionSettings,
     check_held,
-    key_of,
     scene_of,
 )
 
@@ -418,7 +418,7 @@ def _why(annotation: Annotation, draws: Counter) -> str:
     return reasons.most_common(1)[0][0]
 
 
-# Several data sets as one endless stream of samples --------------------------------------------
+# Several datasets as one endless stream of samples --------------------------------------------
 
 
 FILE = Path(__file__).with_name("mixtures.yaml")
@@ -482,7 +482,7 @@ class MixtureSet:
         seed: int = 0,
         bins: CoordinateBins | None = None,
     ):
-        """Open the data sets.
+        """Open the datasets.
 
         Args:
             folders: where `annotate run` has written each data set.
@@ -515,7 +515,7 @@ class MixtureSet:
         name = self._names[drawn.dataset[0]]
         first, pictures = int(drawn.place[0]), self.sets[name]
         count = len(pictures)
-        seed = key_of(self.seed, name, int(drawn.turn[0]))
+        seed = seed_of(self.seed, name, int(drawn.turn[0]))
         for step in range(min(count, _MOST_SKIPPED)):
             sample = pictures.example((first + step) % count, seed)
             if sample.example is not None:
@@ -547,7 +547,7 @@ def _mixture(name: str, values: dict) -> Mixture:
         settings = QuestionSettings(**rest)
         bad = [key for key, share in shares.items() if not 0 < share < float("inf")]
         if bad or not shares:
-            raise ValueError(f"shares of {', '.join(bad) or 'no data sets'} must be above 0")
+            raise ValueError(f"shares of {', '.join(bad) or 'no datasets'} must be above 0")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else error
         raise JobError(f"mixture {name}: {said}") from None

@@ -1,7 +1,5 @@
 """What a question is, before any bins: words, with the points and pixels that it speaks of."""
 
-import hashlib
-import json
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -25,6 +23,7 @@ from spear_policy.model.answers import (
     check_words,
 )
 from spear_policy.model.coordinate_bins import CoordinateBins
+from spear_policy.shared.seeds import generator
 from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.records import AnnotatedObject, Annotation, Intrinsics, Triple
 
@@ -113,11 +112,11 @@ def check_held(pair: Pair, bins: CoordinateBins) -> None:
         NotAskedError: a number lies outside.
     """
     edges = bins.edges_m
-    told, asked = pair.question_m(), pair.answer_m()
-    if told and not (edges[0] <= min(told) and max(told) <= edges[-1]):
+    asked, answered = pair.question_m(), pair.answer_m()
+    if asked and not (edges[0] <= min(asked) and max(asked) <= edges[-1]):
         raise NotAskedError(OUTSIDE)
     low, high = 2 * edges[0] - edges[1], 2 * edges[-1] - edges[-2]
-    if asked and not (low <= min(asked) and max(asked) <= high):
+    if answered and not (low <= min(answered) and max(answered) <= high):
         raise NotAskedError(OUTSIDE)
 
 
@@ -127,30 +126,24 @@ def check_held(pair: Pair, bins: CoordinateBins) -> None:
 T = TypeVar("T")
 
 
-def key_of(*parts: str | int) -> int:
-    """A number of 64 bits that depends on the parts and their order."""
-    said = json.dumps(parts, ensure_ascii=True).encode()
-    return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big")
-
-
 class Draws:
     """One stream of draws. Quick for the few that an example needs."""
 
     def __init__(self, *parts: str | int):
         """Take what the stream depends on: names and numbers."""
-        self._next = np.random.Generator(np.random.PCG64(key_of(*parts))).random
+        self._next = generator(*parts).random
 
     def below(self, count: int) -> int:
         """One of 0 .. count - 1."""
         return int(self._next() * count)
 
-    def pick(self, things: Sequence[T]) -> T:
-        """One of the things."""
-        return things[self.below(len(things))]
+    def pick(self, objects: Sequence[T]) -> T:
+        """One of the objects."""
+        return objects[self.below(len(objects))]
 
-    def some(self, things: Sequence[T], count: int) -> list[T]:
-        """`count` different things in any order."""
-        left = list(things)
+    def some(self, objects: Sequence[T], count: int) -> list[T]:
+        """`count` different objects in any order."""
+        left = list(objects)
         return [left.pop(self.below(len(left))) for _ in range(count)]
 
     def weighted(self, weights: dict[T, float]) -> T:
@@ -192,7 +185,7 @@ class QuestionSettings:
         """Refuse what cannot be drawn by.
 
         Raises:
-            ValueError: names the setting and the mend.
+            ValueError: names the setting and the fix.
         """
         unknown = set(self.weights) - set(CATEGORIES)
         if unknown:
@@ -291,34 +284,31 @@ class QuestionScene:
     """What can be asked about.
 
     Attributes:
-        things: the objects that words can name.
+        objects: the objects that words can name.
         intrinsics: of the picture; None where they are not known.
         pixel_points: (u, v, x, y, z): a pixel's centre (px) and the point seen there.
     """
 
-    things: tuple[QuestionObject, ...]
+    objects: tuple[QuestionObject, ...]
     intrinsics: Intrinsics | None
     pixel_points: tuple[tuple[float, ...], ...]
 
 
 def scene_of(annotation: Annotation) -> QuestionScene:
     """Prepare a record for questions. Objects whose label cannot name them are left out."""
-    objects = annotation.objects
-    things = []
-    if objects:
-        names = [name_of(found.label) for found in objects]
+    named: list[QuestionObject] = []
+    if annotation.objects:
+        names = [name_of(stored.label) for stored in annotation.objects]
         uses = Counter(names)
-        corners = np.array([found.vertices_m for found in objects])
+        corners = np.array([stored.vertices_m for stored in annotation.objects])
         centres = corners.mean(axis=1).tolist()
         sides = np.linalg.norm([edges_of(box) for box in corners], axis=-1).tolist()
-        things = [
-            QuestionObject(
-                name, number, tuple(centres[number]), tuple(sides[number]), objects[number]
-            )
-            for number, name in enumerate(names)
+        named = [
+            QuestionObject(name, number, tuple(centres[number]), tuple(sides[number]), stored)
+            for number, (name, stored) in enumerate(zip(names, annotation.objects, strict=True))
             if name is not None and uses[name] == 1
         ]
-    return QuestionScene(tuple(things), annotation.intrinsics, annotation.pixel_points)
+    return QuestionScene(tuple(named), annotation.intrinsics, annotation.pixel_points)
 
 
 @lru_cache(maxsize=4096)

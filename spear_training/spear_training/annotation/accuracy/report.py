@@ -1,6 +1,5 @@
 """The measured accuracy as files: accuracy.json, and accuracy.html with curves and tables."""
 
-import io
 import json
 from pathlib import Path
 
@@ -8,6 +7,17 @@ import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
 
+from spear_policy.shared.files import write_atomically
+from spear_policy.shared.pages import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    legend_above,
+    render,
+    svg_address,
+)
 from spear_training.annotation.accuracy.measure import (
     ALL,
     AccuracyReport,
@@ -133,36 +143,8 @@ def _short(number: float) -> str:
 # The measured accuracy as files ----------------------------------------------------------------
 
 
-_COLOURS = ("#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a94a0")
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>Accuracy of the 3D boxes</title>
-<style>
-  body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 2rem auto;
-         max-width: 76rem; padding: 0 1rem; }
-  table { border-collapse: collapse; margin: 1rem 0; }
-  th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
-  th:first-child, td:first-child { text-align: left; }
-  svg { width: 100%; height: auto; }
-  p { color: #616e7c; }
-</style>
-<h1>Accuracy of the 3D boxes</h1>
-<p>{{ scenes }} scenes of known truth.</p>
-{{ drawing }}
-{% for title, columns, rows, note in tables %}
-<h2>{{ title }}</h2>
-<table>
-  <tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr>
-  {% for row in rows %}
-  <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-  {% endfor %}
-</table>
-<p>{{ note }}</p>
-{% endfor %}
-</html>
-"""
+_COLOURS = (BLUE, ORANGE, GREEN, RED, GREY)
+_TEMPLATE = Path(__file__).with_name("accuracy.html")
 
 
 def write_report(report: AccuracyReport, folder: Path) -> Path:
@@ -176,48 +158,27 @@ def write_report(report: AccuracyReport, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "accuracy.html"
-    _replace(folder / "accuracy.json", json.dumps(report.to_dict(), indent=1, allow_nan=False))
-    _replace(page, _html(report))
+    write_atomically(
+        folder / "accuracy.json", json.dumps(report.to_dict(), indent=1, allow_nan=False)
+    )
+    drawing = svg_address(lambda figure: _draw(report, figure), 10, 3.6)
+    write_atomically(
+        page,
+        render(_TEMPLATE, scenes=report.scenes, drawing=drawing, tables=all_tables(report)),
+    )
     return page
 
 
-def _html(report: AccuracyReport) -> str:
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_PAGE).render(
-        scenes=report.scenes, drawing=Markup(_drawing(report)), tables=all_tables(report)
-    )
-
-
-def _drawing(report: AccuracyReport) -> str:
-    """SVG: which share of the objects is better than what, for IoU and for the centre's error."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"svg.hashsalt": "spear", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for condition, colour in zip(report.conditions, _COLOURS, strict=False):
-            found = [entry for entry in condition.objects if entry.lost is None]
-            ious = np.sort([entry.iou for entry in found])[::-1]
-            errors = np.sort([entry.centre_error_share for entry in found])
-            share = np.arange(1, len(found) + 1) / max(1, len(condition.objects))
-            left.plot(ious, share, color=colour, label=condition.name)
-            right.plot(100 * errors, share, color=colour, label=condition.name)
-        left.set(xlabel="IoU at least", ylabel="share of all objects", xlim=(1, 0), ylim=(0, 1))
-        right.set(xlabel="centre error at most (% of diagonal)", xlim=(0, 50), ylim=(0, 1))
-        for axes in (left, right):
-            axes.grid(color="#e4e7eb")
-            axes.legend(frameon=False)
-        stored = io.StringIO()
-        figure.savefig(stored, format="svg", metadata={"Date": None})
-    drawn = stored.getvalue()
-    return drawn[drawn.index("<svg") :]
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text)
-    beside.replace(path)
+def _draw(report: AccuracyReport, figure) -> None:
+    """Which share of the objects is better than what, for the IoU and for the centre's error."""
+    left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "wspace": 0.2})
+    for condition, colour in zip(report.conditions, _COLOURS, strict=False):
+        found = [entry for entry in condition.objects if entry.lost is None]
+        ious = np.sort([entry.iou for entry in found])[::-1]
+        errors = np.sort([entry.centre_error_share for entry in found])
+        share = np.arange(1, len(found) + 1) / max(1, len(condition.objects))
+        left.plot(ious, share, color=colour, label=condition.name)
+        right.plot(100 * errors, share, color=colour, label=condition.name)
+    left.set(xlabel="IoU at least", ylabel="share of all objects", xlim=(1, 0), ylim=(0, 1))
+    right.set(xlabel="centre error at most (% of diagonal)", xlim=(0, 50), ylim=(0, 1))
+    legend_above(left)

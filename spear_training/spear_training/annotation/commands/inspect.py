@@ -44,7 +44,12 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from spear_training.annotation.inspection.page import PAGE, Wanted, summarise_run, write_pages
+    from spear_training.annotation.inspection.page import (
+        PAGE,
+        PageOptions,
+        summarise_run,
+        write_pages,
+    )
     from spear_training.annotation.stages import JobError
 
     for name, value in (("--count", options.count), ("--per-page", options.per_page)):
@@ -52,10 +57,10 @@ def run(options: argparse.Namespace) -> int:
             raise JobError(f"{name} is {value}; it must be at least 1")
     console = Console()
 
-    def watch(things, name, total):
-        return track(things, name, total, console=console, transient=True)
+    def progress(values, name, total):
+        return track(values, name, total, console=console, transient=True)
 
-    wanted = Wanted(
+    wanted = PageOptions(
         options.count,
         options.only,
         tuple(options.id),
@@ -63,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
         options.images,
         options.bins,
     )
-    found = summarise_run(options.folder, wanted, watch)
-    files = write_pages(found, options.page or options.folder / PAGE, options.per_page, watch)
+    found = summarise_run(options.folder, wanted, progress)
+    files = write_pages(found, options.page or options.folder / PAGE, options.per_page, progress)
     shown = f"{len(found.places)} of {found.tally.statuses.total()} pictures"
     size = sum(file.stat().st_size for file in files) / 1e6
     for words in (*found.notes, f"{shown}, {size:.1f} MB, in", *map(str, files)):

@@ -11,9 +11,14 @@ and shown on a page. The same command goes on where a killed one was.
 """
 
 import argparse
+import json
 import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from spear_policy.shared.files import read_json_object, write_atomically, write_or_verify
 from spear_training.annotation.stages import JobError
 
 EXAMPLE = """\
@@ -68,8 +73,6 @@ def run(options: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from spear_training.annotation.synthetic.generate import WorldSteps
-
     for name, value in (
         ("--scenes", options.scenes),
         ("--jobs", options.jobs),
@@ -79,25 +82,23 @@ def run(options: argparse.Namespace) -> int:
             raise JobError(f"{name} is {value}; it must be at least 1")
     console = Console()
     shards = min(options.jobs, options.scenes)
-    book = WorldSteps(options.out, options.scenes, options.seed, options.split, shards)
-    steps = _steps(options, book.shards, console)
+    done_steps = WorldSteps(options.out, options.scenes, options.seed, options.split, shards)
+    steps = _steps(options, done_steps.shards, console)
     worst = 0
     try:
         for step in steps:
-            if step.name in options.only if options.only else not book.is_done(step):
+            if step.name in options.only if options.only else not done_steps.is_done(step):
                 console.rule(step.name, align="left")
-                status = book.do(step)
+                status = done_steps.do(step)
                 worst = max(worst, status)
                 if status > 1:
                     break
     finally:
-        console.print(book.table(steps))
+        console.print(done_steps.table(steps))
     return worst
 
 
-def _steps(options: argparse.Namespace, shards: int, console) -> list:
-    from spear_training.annotation.synthetic.generate import Step
-
+def _steps(options: argparse.Namespace, shards: int, console) -> "list[Step]":
     scenes, records = options.out / "scenes", options.out / "annotations"
     accuracy = options.out / "accuracy"
     return [
@@ -125,8 +126,10 @@ def _generate(options: argparse.Namespace, scenes: Path, console) -> int:
 
 
 def _annotate(options: argparse.Namespace, scenes: Path, records: Path, shards: int) -> int:
+    from concurrent.futures.process import BrokenProcessPool
+
+    from spear_policy.shared.workers import process_pool
     from spear_training.annotation.annotate import main
-    from spear_training.annotation.synthetic.generate import defaults_of_environment, side_by_side
 
     words = ["run", "--items", str(scenes / "items.jsonl"), "--out", str(records)]
     for stage, name in (("detector", "given"), ("segmenter", "given"), ("geometry", "depth")):
@@ -134,9 +137,14 @@ def _annotate(options: argparse.Namespace, scenes: Path, records: Path, shards: 
     calls = [[*words, "--shard", str(one), "--num-shards", str(shards)] for one in range(shards)]
     # Bars of several processes would overwrite each other; without them each prints lines.
     lines = {"TTY_COMPATIBLE": "0"} if min(options.jobs, shards) > 1 else {}
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // options.jobs))}
-    with defaults_of_environment(threads | lines):
-        return side_by_side(main, calls, options.jobs)
+    try:
+        with process_pool(min(options.jobs, shards), environment=lines) as pool:
+            return max(pool.map(main, calls))
+    except BrokenProcessPool:
+        raise JobError(
+            "a process that annotates has died, perhaps for want of memory: the same command, "
+            "with fewer --jobs, goes on"
+        ) from None
 
 
 def _ask(options: argparse.Namespace, records: Path) -> int:
@@ -161,3 +169,112 @@ def _inspect(records: Path) -> int:
     from spear_training.annotation.annotate import main
 
     return main(["inspect", str(records)])
+
+
+# Which steps are done --------------------------------------------------------------------------
+
+NAME = "world.json"
+_BINDING = ("format", "scenes", "seed", "split")
+_FORMAT = "spear world 1"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        name: a word for `--only` and the table.
+        makes: what it leaves behind, for the table.
+        do: does it, or goes on with it; returns the exit status: 0, 1 where pictures failed, 2
+            where it could not go on.
+    """
+
+    name: str
+    makes: str
+    do: Callable[[], int]
+
+
+class WorldSteps:
+    """Which steps of a world's folder are done, and their times: its world.json."""
+
+    def __init__(self, out: Path, scenes: int, seed: int, split: str, shards: int):
+        """Read the file, or begin one.
+
+        Args:
+            shards: parts of the annotation; the number of a file that is there stays.
+
+        Raises:
+            JobError: the folder is another world's.
+            OSError: it cannot be written.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        self._path = out / NAME
+        values = {
+            "format": _FORMAT,
+            "scenes": scenes,
+            "seed": seed,
+            "split": split,
+            "shards": shards,
+            "cores": os.cpu_count(),
+            "steps": {},
+        }
+        fix = "use the same numbers again, or choose another --out"
+        self._values = write_or_verify(self._path, values, _BINDING, fix)
+        if not isinstance(self._values.get("steps"), dict) or "shards" not in self._values:
+            raise JobError(f"{self._path} is damaged: remove it, and what is done is kept")
+
+    @property
+    def shards(self) -> int:
+        """Parts of the annotation."""
+        return self._values["shards"]
+
+    def is_done(self, step: Step) -> bool:
+        """Whether the step has been brought to its end."""
+        return bool(self._values["steps"].get(step.name, {}).get("done"))
+
+    def do(self, step: Step) -> int:
+        """Do a step; its time counts even if it is interrupted."""
+        before = self._values["steps"].get(step.name, {})
+        # A step that is done again begins anew; one that was interrupted goes on.
+        earlier_s = 0.0 if before.get("done") else before.get("seconds", 0.0)
+        started, status = time.monotonic(), 2
+        try:
+            status = step.do()
+        finally:
+            seconds = earlier_s + time.monotonic() - started
+            self._write(step, {"seconds": round(seconds, 1), "done": status in (0, 1)})
+        return status
+
+    def table(self, steps: list[Step]):
+        """What each step took and made, as a rich.table.Table."""
+        from rich.table import Table
+
+        scenes = self._values["scenes"]
+        table = Table(title=f"{scenes} scenes, {self.shards} processes", title_justify="left")
+        for column, justify in (("step", "left"), ("time", "right"), ("a scene", "right")):
+            table.add_column(column, justify=justify)
+        table.add_column("made")
+        total = 0.0
+        for step in steps:
+            there = self._values["steps"].get(step.name, {})
+            seconds = there.get("seconds")
+            if seconds is None:
+                table.add_row(step.name, "-", "-", "not begun")
+                continue
+            total += seconds
+            made = step.makes if there.get("done") else "not finished"
+            table.add_row(step.name, _clock(seconds), f"{seconds / scenes:.2f} s", made)
+        table.add_section()
+        table.add_row("all", _clock(total), f"{total / scenes:.2f} s")
+        return table
+
+    def _write(self, step: Step, entry: dict) -> None:
+        self._values = read_json_object(self._path)
+        self._values["steps"][step.name] = entry
+        write_atomically(self._path, json.dumps(self._values, indent=1))
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

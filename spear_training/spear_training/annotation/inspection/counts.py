@@ -1,6 +1,10 @@
-"""The upper part of the page: a tally as headlines, tables and drawings."""
+"""What a run comes to: counts of its records and questions, as headlines, tables and drawings.
 
-import io
+`Tally` counts records while they go by, `AskedQuestions` the questions; `find_outliers` names
+boxes of a size that their label does not have; `summarise` puts all of it into the upper part of
+the page.
+"""
+
 import json
 import re
 from array import array
@@ -13,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_policy.model.coordinate_bins import CoordinateBins
-from spear_policy.shared.pages import Headline
+from spear_policy.shared.pages import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    Headline,
+    legend_above,
+    svg_address,
+)
 from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.records import Annotation
 
@@ -130,7 +142,7 @@ _COORDINATE = re.compile(r"<coord([0-9]{4,6})>")
 
 
 @dataclass
-class Asked:
+class AskedQuestions:
     """Questions of a run.
 
     Attributes:
@@ -148,7 +160,9 @@ class Asked:
     damaged: int = 0
 
 
-def read_asked(path: Path, ids: Container[str], bins: CoordinateBins | None) -> Asked | None:
+def read_asked(
+    path: Path, ids: Container[str], bins: CoordinateBins | None
+) -> AskedQuestions | None:
     """Read a file of questions, keeping those of some pictures.
 
     Args:
@@ -164,7 +178,7 @@ def read_asked(path: Path, ids: Container[str], bins: CoordinateBins | None) -> 
     """
     if not path.is_file():
         return None
-    asked = Asked(bin_uses=np.zeros(bins.count, np.int64) if bins else None)
+    asked = AskedQuestions(bin_uses=np.zeros(bins.count, np.int64) if bins else None)
     with path.open("rb") as file:
         for line in file:
             try:
@@ -174,7 +188,7 @@ def read_asked(path: Path, ids: Container[str], bins: CoordinateBins | None) -> 
     return asked
 
 
-def _add(asked: Asked, values: dict, ids: Container[str]) -> None:
+def _add(asked: AskedQuestions, values: dict, ids: Container[str]) -> None:
     pairs = [
         {**pair, "answer": str(pair["answer"]), "question": str(pair["question"])}
         for pair in values["pairs"]
@@ -184,8 +198,8 @@ def _add(asked: Asked, values: dict, ids: Container[str]) -> None:
     asked.pictures += 1
     asked.categories += categories
     if asked.bin_uses is not None:
-        told = [int(found) for pair in pairs for found in _COORDINATE.findall(pair["answer"])]
-        known = [number for number in told if number < len(asked.bin_uses)]
+        numbers = [int(found) for pair in pairs for found in _COORDINATE.findall(pair["answer"])]
+        known = [number for number in numbers if number < len(asked.bin_uses)]
         asked.bin_uses += np.bincount(known, minlength=len(asked.bin_uses))
     if name in ids:
         asked.of_picture[name] = pairs
@@ -194,27 +208,6 @@ def _add(asked: Asked, values: dict, ids: Container[str]) -> None:
 # Small drawings of what a run comes to ---------------------------------------------------------
 
 
-BLUE, ORANGE, RED = "#3d84cf", "#d9822b", "#d0524a"
-_INK = "#7b8794"  # reads on white and on black
-_STYLE = {
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "none",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "spear",  # the same numbers give the same drawing
-}
-# What matplotlib would write about the file itself.
-_UNSAID = ("Creator", "Date", "Format", "Type")
 _BINS = 40
 _MOST_GROUPS = 128
 _MARGINS = {"left": 0.13, "right": 0.98, "bottom": 0.2, "top": 0.88}
@@ -261,7 +254,7 @@ def length_chart(
         axes.set(xscale="log", xlim=(low, high), xlabel=x_label, ylabel=y_label)
         _plain_ticks(axes, low, high)
         _whole_counts(axes)
-        _legend_above(axes)
+        legend_above(axes)
 
     return _drawn(draw)
 
@@ -283,20 +276,15 @@ def bin_chart(uses: dict[str, NDArray], colours: Sequence[str] = (BLUE, ORANGE))
             widths = np.diff([*starts, len(counts)])
             density = np.add.reduceat(counts, starts) / widths * len(counts) / counts.sum()
             axes.stairs(density, [*starts, len(counts)], color=colour, label=name, linewidth=1.2)
-        axes.axhline(1.0, color=_INK, linewidth=0.8, linestyle="--", label="all alike")
+        axes.axhline(1.0, color=GREY, linewidth=0.8, linestyle="--", label="all alike")
         axes.set(xlabel="number of the 3D token", ylabel="use", ylim=(0, None))
-        _legend_above(axes)
+        legend_above(axes)
 
     return _drawn(draw)
 
 
 def _whole_counts(axes) -> None:
     axes.yaxis.get_major_locator().set_params(integer=True)
-
-
-def _legend_above(axes) -> None:
-    """Put the legend where no data can be under it."""
-    axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
 
 
 def _plain_ticks(axes, low: float, high: float) -> None:
@@ -314,17 +302,7 @@ def _plain_ticks(axes, low: float, high: float) -> None:
 
 
 def _drawn(draw) -> str:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    stored = io.StringIO()
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(4.2, 2.3))
-        draw(figure.subplots(gridspec_kw=_MARGINS))
-        figure.savefig(stored, format="svg", metadata=dict.fromkeys(_UNSAID))
-    drawn = stored.getvalue()
-    # Groups of every drawing have the same names; a page may have each name once.
-    return re.sub(r'<g id="[^"]*"', "<g", drawn[drawn.index("<svg") :])
+    return svg_address(lambda figure: draw(figure.subplots(gridspec_kw=_MARGINS)), 4.2, 2.3)
 
 
 # Boxes of a size that their label does not have ------------------------------------------------
@@ -412,10 +390,10 @@ MOST_LABELS = 30
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing: title, SVG, remark."""
+    """A drawing: title, address that holds it, remark."""
 
     title: str
-    svg: str
+    address: str
     remark: str = ""
 
 
@@ -450,7 +428,7 @@ class CountSummary:
     outliers: tuple[Outlier, ...]
 
 
-def summarise(tally: Tally, asked: Asked | None, pictures_in_list: int) -> CountSummary:
+def summarise(tally: Tally, asked: AskedQuestions | None, pictures_in_list: int) -> CountSummary:
     """Put a tally, and the questions if there are any, into words and drawings."""
     outliers = tuple(find_outliers(tally))
     frequent = tally.labels.most_common(MOST_LABELS)
@@ -485,7 +463,7 @@ def _words(value) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _headlines(tally: Tally, asked: Asked | None, outliers, in_list: int):
+def _headlines(tally: Tally, asked: AskedQuestions | None, outliers, in_list: int):
     pictures, objects = tally.statuses.total(), len(tally.longest_m)
     of_list = "" if pictures == in_list else f"of {in_list:,} in the list"
     yield Headline(f"{pictures:,}", "pictures", of_list)
@@ -505,10 +483,10 @@ def _headlines(tally: Tally, asked: Asked | None, outliers, in_list: int):
         yield Headline(f"{asked.categories.total():,}", "questions", remark)
 
 
-def _charts(tally: Tally, asked: Asked | None, outliers):
+def _charts(tally: Tally, asked: AskedQuestions | None, outliers):
     if tally.per_picture:
-        svg = count_chart(tally.per_picture, "objects in a picture", "pictures")
-        yield Chart("Objects a picture", svg, "failed pictures left out")
+        drawn = count_chart(tally.per_picture, "objects in a picture", "pictures")
+        yield Chart("Objects a picture", drawn, "failed pictures left out")
     for title, stored, marked in (
         ("Longest side of the box", tally.longest_m, [each.longest_m for each in outliers]),
         ("Distance from the camera", tally.distance_m, ()),
@@ -589,7 +567,7 @@ def _time_table(tally: Tally) -> Table:
     return Table("Time a picture", columns, tuple(rows))
 
 
-def _question_table(asked: Asked | None) -> Table | None:
+def _question_table(asked: AskedQuestions | None) -> Table | None:
     if asked is None:
         return None
     rows = tuple(

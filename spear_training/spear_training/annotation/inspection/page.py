@@ -1,25 +1,28 @@
-"""One page about a run, or several: each a file that needs no other."""
+"""One page about a run, or several: each a file that needs no other.
 
-import base64
+From bottom to top: the records of a run as they are now; which of them a person gets to see; what
+the page shows of one; the summary of a run; its pages.
+"""
+
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from spear_policy.shared.files import atomic_write
+from spear_policy.shared.files import write_atomically
+from spear_policy.shared.pages import jpeg_address, render
 from spear_policy.shared.seeds import seed_of
 from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.frame import read_frame
 from spear_training.annotation.inspection.counts import (
-    Asked,
+    AskedQuestions,
     CountSummary,
     Tally,
     read_asked,
@@ -168,18 +171,18 @@ class PictureSample:
         heap = self._heaps[annotation.status]
         order = self._seen.total()
         self._seen[annotation.status] += 1
-        ticket = (-seed_of(f"{self._seed} {annotation.id}"), order, place)
+        entry = (-seed_of(f"{self._seed} {annotation.id}"), order, place)
         if len(heap) < self._count:
-            heapq.heappush(heap, ticket)
-        elif ticket[0] > heap[0][0]:
-            heapq.heapreplace(heap, ticket)
+            heapq.heappush(heap, entry)
+        elif entry[0] > heap[0][0]:
+            heapq.heapreplace(heap, entry)
 
     def places(self) -> list[RecordPlace]:
         """The records drawn, in the order of the list."""
         drawn = []
         for status, share in shares(self._seen, self._count).items():
             drawn += sorted(self._heaps.get(status, []), reverse=True)[:share]
-        return [place for _, _, place in sorted(drawn, key=lambda ticket: ticket[1])]
+        return [place for _, _, place in sorted(drawn, key=lambda entry: entry[1])]
 
 
 def shares(there: Counter[str], total: int) -> dict[str, int]:
@@ -210,11 +213,11 @@ _SAME_PLACE_PX = 8.0
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture, whole inside the page: what it shows, and a data URI of a JPEG."""
+class PagePicture:
+    """A picture, whole inside the page: what it shows, and an address that holds a JPEG."""
 
     title: str
-    uri: str
+    address: str
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ class PageEntry:
     """All that is shown of one picture; `notes` say what could not be shown, and why."""
 
     annotation: Annotation
-    pictures: tuple[Shown, ...]
+    pictures: tuple[PagePicture, ...]
     rows: tuple[ObjectRow, ...]
     pairs: tuple[AskedPair, ...]
     notes: tuple[str, ...]
@@ -323,15 +326,17 @@ def _read(annotation: Annotation, images: Path | None, notes: list[str]) -> Imag
         return None
 
 
-def _pictures(image: Image, annotation: Annotation, pairs, notes: list[str]) -> tuple[Shown, ...]:
+def _pictures(
+    image: Image, annotation: Annotation, pairs, notes: list[str]
+) -> tuple[PagePicture, ...]:
     if not annotation.objects:
-        return (_shown("The picture", image),)
+        return (_page_picture("The picture", image),)
     flat = _with_marks(in_flat(image, annotation, notes), pairs, annotation.intrinsics)
-    shown = [_shown("Masks, 2D boxes", flat)]
+    shown = [_page_picture("Masks, 2D boxes", flat)]
     if annotation.intrinsics is None:
         notes.append("The record has no intrinsics, so its 3D boxes cannot be drawn.")
     else:
-        shown.append(_shown("Oriented 3D boxes, keypoints", in_space(image, annotation)))
+        shown.append(_page_picture("Oriented 3D boxes, keypoints", in_space(image, annotation)))
     return tuple(shown)
 
 
@@ -355,10 +360,10 @@ def _with_marks(image: Image, pairs: Sequence[AskedPair], camera: Intrinsics | N
     return draw_tags(image, tags)
 
 
-def _shown(title: str, image: Image) -> Shown:
+def _page_picture(title: str, image: Image) -> PagePicture:
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     stored = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]
-    return Shown(title, "data:image/jpeg;base64," + base64.b64encode(stored).decode())
+    return PagePicture(title, jpeg_address(stored.tobytes()))
 
 
 def _rows(annotation: Annotation, unusual: dict[str, str]):
@@ -380,17 +385,17 @@ def _rows(annotation: Annotation, unusual: dict[str, str]):
 # Everything that a page says of a run ----------------------------------------------------------
 
 
-# Passes things on and shows how far it is: (things, what they are, how many).
-Watch = Callable[[Iterable, str, int], Iterable]
+# Passes values on and shows how far it is: (values, what they are, how many).
+Progress = Callable[[Iterable, str, int], Iterable]
 
 
-def unwatched(things: Iterable, _name: str, _total: int) -> Iterable:
+def no_progress(values: Iterable, _name: str, _total: int) -> Iterable:
     """Show nothing."""
-    return things
+    return values
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PageOptions:
     """What a person wants to see.
 
     Attributes:
@@ -427,7 +432,7 @@ class RunSummary:
     run: dict
     tally: Tally
     places: tuple[RecordPlace, ...]
-    asked: Asked | None
+    asked: AskedQuestions | None
     bins: FittedBins | None
     images: Path | None
     notes: tuple[str, ...]
@@ -442,13 +447,13 @@ class RunSummary:
         return self.records.at(place)
 
 
-def summarise_run(out: Path, wanted: Wanted, watch: Watch = unwatched) -> RunSummary:
+def summarise_run(out: Path, options: PageOptions, progress: Progress = no_progress) -> RunSummary:
     """Read the records of a run, and what lies beside them.
 
     Args:
         out: a folder that `annotate run` writes, or has written, to.
-        wanted: which pictures, and where things are.
-        watch: see `Watch`.
+        options: which pictures, and where things are.
+        progress: see `Progress`.
 
     Raises:
         JobError: the folder is no run's, has no record yet, or not those that are wanted.
@@ -456,39 +461,39 @@ def summarise_run(out: Path, wanted: Wanted, watch: Watch = unwatched) -> RunSum
     """
     run = read_run(out)
     notes: list[str] = []
-    bins = _bins(out, wanted, notes)
+    bins = _bins(out, options, notes)
     records, tally = RunRecords(out, run["num_shards"]), Tally(bins.bins if bins else None)
     listed = run["items"]["count"]
-    places = _places(watch(records.read(), "records", listed), tally, wanted)
+    places = _places(progress(records.read(), "records", listed), tally, options)
     if not tally.statuses:
         raise JobError(f"{out} has no records yet: `annotate run` writes them")
     notes += _shard_notes(records, listed)
     if not places:
-        notes.append(f"No picture is {wanted.only}.")
+        notes.append(f"No picture is {options.only}.")
     ids = {place.id for place in places}
     asked = read_asked(out / QUESTIONS, ids, bins.bins if bins else None)
     notes += _asked_notes(asked, bins)
-    images = _images(out, run, wanted, notes)
+    images = _images(out, run, options, notes)
     return RunSummary(run, tally, tuple(places), asked, bins, images, tuple(notes), records)
 
 
-def _places(found, tally: Tally, wanted: Wanted) -> list[RecordPlace]:
-    sample, by_id = PictureSample(wanted.count, wanted.seed, wanted.only), {}
+def _places(found, tally: Tally, options: PageOptions) -> list[RecordPlace]:
+    sample, by_id = PictureSample(options.count, options.seed, options.only), {}
     for place, annotation in found:
         tally.add(annotation)
         sample.add(place, annotation)
-        if annotation.id in wanted.ids:
+        if annotation.id in options.ids:
             by_id[annotation.id] = place
-    if not wanted.ids:
+    if not options.ids:
         return sample.places()
-    if missing := [name for name in wanted.ids if name not in by_id]:
+    if missing := [name for name in options.ids if name not in by_id]:
         raise JobError(f"no record has the id {missing[0]!r}; the list of the run has them all")
     return list(by_id.values())
 
 
-def _bins(out: Path, wanted: Wanted, notes: list[str]) -> FittedBins | None:
-    if wanted.bins:
-        return FittedBins.load(wanted.bins)
+def _bins(out: Path, options: PageOptions, notes: list[str]) -> FittedBins | None:
+    if options.bins:
+        return FittedBins.load(options.bins)
     if not (out / BINS).is_file():
         return None
     try:
@@ -498,11 +503,11 @@ def _bins(out: Path, wanted: Wanted, notes: list[str]) -> FittedBins | None:
         return None
 
 
-def _images(out: Path, run: dict, wanted: Wanted, notes: list[str]) -> Path | None:
-    if wanted.images:
-        if not wanted.images.is_dir():
-            raise JobError(f"{wanted.images} is no folder: give that of the pictures")
-        return wanted.images
+def _images(out: Path, run: dict, options: PageOptions, notes: list[str]) -> Path | None:
+    if options.images:
+        if not options.images.is_dir():
+            raise JobError(f"{options.images} is no folder: give that of the pictures")
+        return options.images
     try:
         return images_root(out, run)
     except JobError as error:
@@ -525,7 +530,7 @@ def _shard_notes(records: RunRecords, listed: int):
         )
 
 
-def _asked_notes(asked: Asked | None, bins: FittedBins | None):
+def _asked_notes(asked: AskedQuestions | None, bins: FittedBins | None):
     if asked is None:
         yield f"There are no questions yet ({QUESTIONS}): `annotate questions` writes them."
         return
@@ -543,11 +548,11 @@ def _asked_notes(asked: Asked | None, bins: FittedBins | None):
 
 PAGE = "inspect.html"
 PER_PAGE = 60
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATE = Path(__file__).parent / "templates" / "inspect.html"
 
 
 def write_pages(
-    found: RunSummary, page: Path, per_page: int = PER_PAGE, watch: Watch = unwatched
+    found: RunSummary, page: Path, per_page: int = PER_PAGE, progress: Progress = no_progress
 ) -> list[Path]:
     """Write the pages about a run.
 
@@ -555,7 +560,7 @@ def write_pages(
         found: what to say.
         page: file of the first page, which has the summary; others are NAME-2.html and so on.
         per_page: pictures on a page.
-        watch: see `summarise_run.Watch`.
+        progress: see `Progress`.
 
     Returns:
         The files.
@@ -564,42 +569,26 @@ def write_pages(
         JobError: a record was written anew meanwhile.
         OSError: a file cannot be written; what was there before still is.
     """
-    template = _template()
     summary = summarise(found.tally, found.asked, found.run["items"]["count"])
     files = _files(page, -(-len(found.places) // per_page))
-    entries = _entries(found, summary, watch(found.places, "pictures", len(found.places)))
+    entries = _entries(found, summary, progress(found.places, "pictures", len(found.places)))
     page.parent.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files):
-        text = template.stream(
+        text = render(
+            _TEMPLATE,
             found=found,
             summary=summary if number == 0 else None,
             settings=settings_rows(found.run),
-            # Drawn when the page gets to them, so that one at a time is in memory.
+            # Drawn when the page gets to them: one decoded picture at a time is in memory.
             entries=islice(entries, per_page),
             first=number * per_page,
             number=number,
             links=[other.name for other in files],
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         )
-        text.enable_buffering(50)
-        with atomic_write(file) as beside:
-            # Words of a model may hold halves of characters, which no file can.
-            text.dump(str(beside), encoding="utf-8", errors="replace")
+        # Words of a model may hold halves of characters, which no file can.
+        write_atomically(file, text.encode("utf-8", "replace"))
     return files
-
-
-@cache
-def _template():
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("inspect.html")
 
 
 def _files(page: Path, count: int) -> list[Path]:

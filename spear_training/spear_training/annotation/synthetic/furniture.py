@@ -1,4 +1,4 @@
-"""Kinds of furniture: seats, tables, beds, what holds things."""
+"""Kinds of objects that furnish a room: seats, tables, beds, shelves, and what decorates them."""
 
 import numpy as np
 
@@ -10,8 +10,21 @@ from spear_training.annotation.synthetic.meshes import (
     round_body,
     tube,
 )
-from spear_training.annotation.synthetic.objects import SOFT, Body, Kind, Part, Support
-from spear_training.annotation.synthetic.textures import Paint, cloth, metal, some_paint, wood
+from spear_training.annotation.synthetic.objects import Body, Kind, Part, Support
+from spear_training.annotation.synthetic.textures import (
+    COLOURS,
+    Paint,
+    cloth,
+    metal,
+    plaster,
+    printed,
+    some_paint,
+    stone,
+    wood,
+)
+
+SOFT = tuple(COLOURS)  # any colour may be named
+_RUBBER = Paint((0.09, 0.09, 0.10), specular=0.1)
 
 
 def _legs(half_x_m, half_y_m, height_m, thick_m) -> list[Surface]:
@@ -48,28 +61,8 @@ def chair(rng, rgb):
     return Body(parts)
 
 
-def stool(rng, rgb):
-    radius, height = rng.uniform([0.15, 0.4], [0.2, 0.7])
-    seat = cylinder(radius, height - 0.04, height)
-    parts = [Part(seat, _timber(rng, rgb))]
-    for angle in np.arange(3) * 2.0944 + 0.3:
-        out = np.array([np.cos(angle), np.sin(angle), 0])
-        leg = tube([1.05 * radius * out, 0.55 * radius * out + [0, 0, height - 0.035]], 0.016)
-        parts.append(Part(leg, metal(rng) if rng.random() < 0.2 else parts[0].paint))
-    top = 0.6 * radius
-    return Body(parts, (Support((0.0, 0.0, height), (top, top)),))
-
-
 def table(rng, rgb):
     size = rng.uniform([0.9, 0.7, 0.70], [1.7, 0.95, 0.78])
-    return _table(rng, rgb, size)
-
-
-def coffee_table(rng, rgb):
-    return _table(rng, rgb, rng.uniform([0.7, 0.45, 0.35], [1.15, 0.65, 0.48]))
-
-
-def _table(rng, rgb, size):
     thick, leg = rng.uniform(0.02, 0.045), rng.uniform(0.035, 0.07)
     paint = _timber(rng, rgb)
     parts = [Part(box([*size[:2], thick], [0, 0, size[2] - thick / 2]), paint)]
@@ -126,13 +119,6 @@ def chest_of_drawers(rng, rgb):
     rows, columns = int(rng.integers(3, 5)), int(rng.integers(1, 3))
     parts += _drawers(rng, _timber(rng, rgb), chest, rows, columns)
     return Body(parts, (Support((0.0, 0.0, size[2]), (size[0] / 2, size[1] / 2)),))
-
-
-def cupboard(rng, rgb):
-    size = rng.uniform([0.7, 0.4, 1.1], [1.2, 0.6, 2.0])
-    chest = box(size, [0, 0, size[2] / 2])
-    parts = [Part(chest, _timber(rng, rgb)), *_drawers(rng, _timber(rng, rgb), chest, 1, 2)]
-    return Body(parts, (Support((0.0, 0.0, size[2]), (size[0] / 2, size[1] / 2), 0.35),))
 
 
 def bookshelf(rng, rgb):
@@ -200,17 +186,126 @@ def bed(rng, rgb):
 
 FREE = (
     Kind("chair", chair, SOFT),
-    Kind("stool", stool),
     Kind("table", table),
     Kind("round table", round_table, symmetry="axis"),
-    Kind("coffee table", coffee_table),
     Kind("armchair", armchair, SOFT),
 )
 ALONG_WALLS = (
     Kind("desk", desk),
     Kind("chest of drawers", chest_of_drawers),
-    Kind("cupboard", cupboard),
     Kind("bookshelf", bookshelf),
     Kind("sofa", sofa, SOFT),
     Kind("bed", bed),
 )
+
+
+# Lamps, plants and decoration ------------------------------------------------------------------
+
+
+def floor_lamp(rng, rgb):
+    tall, shade, drop = rng.uniform([1.3, 0.16, 0.2], [1.7, 0.26, 0.32])
+    pole = metal(rng)
+    foot = 0.15
+    outline = [[0, 0], [foot, 0], [foot, 0.015], [0.2 * foot, 0.04], [0.09 * foot, 0.08],
+               [0.09 * foot, tall - 0.3 * drop], [0, tall - 0.3 * drop]]  # fmt: skip
+    top, low = shade * rng.uniform(0.5, 0.95), tall - drop
+    cone = [[0, tall - 0.4 * drop], [top - 0.01, tall - 0.39 * drop], [shade - 0.004, low],
+            [shade, low], [top, tall], [top - 0.004, tall], [top - 0.008, tall - 0.35 * drop],
+            [0, tall - 0.35 * drop]]  # fmt: skip
+    return Body([Part(round_body(outline), pole), Part(round_body(cone), cloth(rng, rgb, 64))])
+
+
+def plant(rng, rgb):
+    rim, height = rng.uniform([0.11, 0.16], [0.2, 0.34])
+    pot = [[0, 0], [0.72 * rim, 0], [rim, height], [0.93 * rim, height], [0.9 * rim, 0.88 * height],
+           [0, 0.88 * height]]  # fmt: skip
+    parts = [
+        Part(round_body(pot), some_paint(rng, rgb, 0.3)),
+        Part(cylinder(0.89 * rim, 0.87 * height, 0.89 * height), Paint((0.2, 0.14, 0.1))),
+    ]
+    tall, green = rng.uniform(1.2, 3.0) * height, np.array([0.16, 0.42, 0.14])
+    for angle in np.linspace(0, 2 * np.pi, int(rng.integers(10, 18)), endpoint=False):
+        reach, rise = rng.uniform(0.5, 2.1) * rim, tall * rng.uniform(0.55, 1.0)
+        out = np.array([np.cos(angle), np.sin(angle), 0])
+        along = np.linspace(0, 1, 7)[:, None]
+        path = along**1.5 * reach * out + [0, 0, 0.88 * height]
+        path = path + np.sin(1.9 * along) * [0, 0, rise]
+        blade = tube(path, 0.035 * np.sin(np.pi * np.linspace(0.12, 0.97, 7)), 6)
+        shade = Paint(tuple(np.clip(green * rng.uniform(0.7, 1.5), 0, 1)), specular=0.3)
+        parts.append(Part(blade, shade))
+    return Body(parts)
+
+
+def bin_(rng, rgb):
+    foot, height = rng.uniform([0.1, 0.26], [0.15, 0.42])
+    rim = foot * rng.uniform(1.0, 1.3)
+    outline = [[0, 0], [foot, 0], [rim, height], [rim - 0.006, height], [foot - 0.006, 0.01],
+               [0, 0.01]]  # fmt: skip
+    return Body([Part(round_body(outline), some_paint(rng, rgb, 0.4))])
+
+
+def vase(rng, rgb):
+    height, radius = rng.uniform([0.18, 0.05], [0.4, 0.1])
+    along = np.linspace(0, 1, 14)
+    flank = radius * (0.55 + 0.45 * np.sin(rng.uniform(2.6, 4.2) * along + rng.uniform(0, 0.7)))
+    outside = np.column_stack([flank, height * along])
+    inside = (outside - [0.005, 0])[::-1][:-1]
+    outline = [[0, 0], *outside, *inside, [0, inside[-1, 1]]]
+    return Body([Part(round_body(outline), some_paint(rng, rgb, 0.7))])
+
+
+def television(rng, rgb):
+    wide = rng.uniform(0.7, 1.2)
+    tall, black = 0.57 * wide, Paint((0.05, 0.05, 0.05), specular=0.6, shininess=0.8)
+    return Body([
+        Part(box([wide, 0.04, tall], [0, 0, 0.06 + tall / 2]), black),
+        Part(box([0.96 * wide, 0.002, 0.93 * tall], [0, -0.0205, 0.06 + tall / 2]),
+             printed(rng, rng.uniform(0.02, 0.6, 3))),
+        Part(box([0.08, 0.03, 0.08], [0, 0, 0.04]), black),
+        Part(box([0.35 * wide, 0.2, 0.012], [0, 0, 0.006]), black),
+    ])  # fmt: skip
+
+
+def laptop(rng, rgb):
+    wide, deep = rng.uniform(0.30, 0.36), rng.uniform(0.21, 0.25)
+    lean = rng.uniform(0.1, 0.45)
+    case = Paint(rgb, specular=0.6, shininess=0.6)
+    base = box([wide, deep, 0.016], [0, 0, 0.008])
+    keys = box([0.9 * wide, 0.5 * deep, 0.002], [0, 0.1 * deep, 0.0165])
+    turn = [[1, 0, 0], [0, np.cos(lean), np.sin(lean)], [0, -np.sin(lean), np.cos(lean)]]
+    hinge = [0, deep / 2 - 0.004, 0.016]
+    lid = box([wide, 0.008, deep], [0, 0, deep / 2]).moved(hinge, turn)
+    screen = box([0.93 * wide, 0.002, 0.88 * deep], [0, -0.004, deep / 2]).moved(hinge, turn)
+    return Body([Part(base, case), Part(keys, _RUBBER), Part(lid, case),
+                 Part(screen, printed(rng, rng.uniform(0.1, 0.8, 3)))])  # fmt: skip
+
+
+def rug(rng, rgb):
+    size = rng.uniform([1.2, 0.8, 0.008], [2.4, 1.6, 0.014])
+    weave = cloth(rng, rgb) if rng.random() < 0.6 else printed(rng, rgb)
+    support = Support((0.0, 0.0, size[2]), (size[0] / 2, size[1] / 2))
+    return Body([Part(box(size, [0, 0, size[2] / 2]), weave)], (support,))
+
+
+def picture(rng, rgb):
+    wide, tall, edge = rng.uniform([0.35, 0.3, 0.02], [1.0, 0.8, 0.05])
+    frame = metal(rng) if rng.random() < 0.3 else wood(rng, 64)
+    make = [printed, stone, cloth, plaster][rng.integers(4)]
+    canvas = box([wide - 2 * edge, 0.012, tall - 2 * edge], [0, 0, tall / 2])
+    bars = [box([wide, 0.025, edge], [0, 0, z]) for z in (edge / 2, tall - edge / 2)]
+    bars += [box([edge, 0.025, tall], [x * (wide - edge) / 2, 0, tall / 2]) for x in (-1, 1)]
+    return Body([Part(canvas, make(rng, rgb)), *(Part(bar, frame) for bar in bars)])
+
+
+FREE_DECOR = (
+    Kind("floor lamp", floor_lamp, SOFT, symmetry="axis"),
+    Kind("plant", plant),
+    Kind("bin", bin_, SOFT, symmetry="axis"),
+)
+ON_FURNITURE = (
+    Kind("vase", vase, SOFT, symmetry="axis"),
+    Kind("television", television),
+    Kind("laptop", laptop, ("grey", "black", "white")),
+)
+RUG = Kind("rug", rug, SOFT)
+PICTURE = Kind("picture", picture)

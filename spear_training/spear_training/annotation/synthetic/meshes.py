@@ -201,7 +201,7 @@ def _circles(path: NDArray, segments: int) -> NDArray:
     return np.array(circles)
 
 
-# The rectangles that things take up on the ground ----------------------------------------------
+# The rectangles that objects take up on the ground ----------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pictures of a scene: what a camera sees, which thing each pixel shows, and how far it is."""
+"""Pictures of a scene: what a camera sees, which object each pixel shows, and how far it is."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from spear_training.annotation.depth import backproject
 from spear_training.annotation.frame import PointMap, in_picture
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
 from spear_training.annotation.stages import JobError
-from spear_training.annotation.synthetic.objects import Part, Placed
+from spear_training.annotation.synthetic.objects import Part, PlacedObject
 from spear_training.annotation.synthetic.scenes import (
     LARGEST_PX,
     Lamp,
@@ -37,20 +37,20 @@ def build(scene: SyntheticScene) -> tuple[mujoco.MjSpec, list[int]]:
     """Describe the scene to MuJoCo.
 
     Returns:
-        the description, and for each geom in order the index of its thing, or BACKDROP.
+        the description, and for each geom in order the index of its object, or BACKDROP.
     """
     spec = mujoco.MjSpec()
     spec.compiler.usethread = False
     spec.stat.extent = 1.0  # so that the planes and the shadow's reach below are in metres
     spec.stat.center = [0.0, 0.0, 0.0]
-    look = spec.visual
-    look.map.znear, look.map.zfar = NEAREST_M, FURTHEST_M
-    look.map.shadowclip = scene.reach_m
-    look.quality.shadowsize, look.quality.offsamples = _SHADOW_MAP_PX, 4
-    look.global_.offwidth, look.global_.offheight = LARGEST_PX
-    look.headlight.ambient = [scene.ambient] * 3
-    look.headlight.diffuse = [0.1] * 3
-    look.headlight.specular = [0.0] * 3
+    visual = spec.visual
+    visual.map.znear, visual.map.zfar = NEAREST_M, FURTHEST_M
+    visual.map.shadowclip = scene.reach_m
+    visual.quality.shadowsize, visual.quality.offsamples = _SHADOW_MAP_PX, 4
+    visual.global_.offwidth, visual.global_.offheight = LARGEST_PX
+    visual.headlight.ambient = [scene.ambient] * 3
+    visual.headlight.diffuse = [0.1] * 3
+    visual.headlight.specular = [0.0] * 3
     spec.add_texture(
         name="sky",
         type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
@@ -66,11 +66,11 @@ def build(scene: SyntheticScene) -> tuple[mujoco.MjSpec, list[int]]:
     materials: dict[int, str] = {}
     _add_parts(spec, spec.worldbody, scene.backdrop, materials)
     owners += [BACKDROP] * len(scene.backdrop)
-    for index, placed in enumerate(scene.things):
+    for index, placed in enumerate(scene.objects):
         quaternion = wxyz_from_xyzw(Rotation.from_matrix(placed.axes).as_quat())
         body = spec.worldbody.add_body(name=f"{index}", pos=placed.position_m, quat=quaternion)
-        _add_parts(spec, body, placed.thing.body.parts, materials)
-        owners += [index] * len(placed.thing.body.parts)
+        _add_parts(spec, body, placed.object.body.parts, materials)
+        owners += [index] * len(placed.object.body.parts)
     return spec, owners
 
 
@@ -164,11 +164,11 @@ class OffscreenRenderer:
     def load(self, scene: SyntheticScene) -> Iterator["SceneRendering"]:
         """Have a scene ready for drawing."""
         self._gl.make_current()
-        easel = SceneRendering(scene)
+        rendering = SceneRendering(scene)
         try:
-            yield easel
+            yield rendering
         finally:
-            easel.close()
+            rendering.close()
 
 
 class SceneRendering:
@@ -200,13 +200,13 @@ class SceneRendering:
         """What the camera sees, (H, W, 3) RGB."""
         return self._draw(view, by_number=False)[0]
 
-    def things_and_depth(
+    def objects_and_depth(
         self, view: SyntheticCamera
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """What is at the centre of each pixel.
 
         Returns:
-            things (H, W): index into the scene's things, BACKDROP or SKY.
+            objects (H, W): index into the scene's objects, BACKDROP or SKY.
             depth_m (H, W): along the optical axis; NaN in the sky.
         """
         numbers, depth = self._draw(view, by_number=True)
@@ -216,21 +216,21 @@ class SceneRendering:
         for geom in drawn:
             if geom.segid >= 0:
                 names[geom.segid + 1] = self._owners[geom.objid]
-        things = names[numbers]
+        objects = names[numbers]
         far = FURTHEST_M - NEAREST_M
         depth_m = NEAREST_M * FURTHEST_M / (NEAREST_M + depth.astype(float) * far)
-        return things, np.where(things == SKY, np.nan, depth_m)
+        return objects, np.where(objects == SKY, np.nan, depth_m)
 
-    def silhouette_px(self, thing: int, window: SyntheticCamera) -> int:
-        """Pixels of a window that one thing would cover if it were alone."""
-        self._show(thing)
-        things, _ = self.things_and_depth(window)
+    def silhouette_px(self, object_: int, window: SyntheticCamera) -> int:
+        """Pixels of a window that one object would cover if it were alone."""
+        self._show(object_)
+        objects, _ = self.objects_and_depth(window)
         self._show(None)
-        return int((things == thing).sum())
+        return int((objects == object_).sum())
 
-    def _show(self, thing: int | None) -> None:
-        """Draw one thing alone from now on; None: everything."""
-        shown = np.full(len(self._owners), thing is None) | (self._owners == thing)
+    def _show(self, object_: int | None) -> None:
+        """Draw one object alone from now on; None: everything."""
+        shown = np.full(len(self._owners), object_ is None) | (self._owners == object_)
         self._model.geom_group[:] = np.where(shown, _SHOWN, _HIDDEN)
 
     def _draw(
@@ -277,11 +277,11 @@ def _point(eye: mujoco.MjvGLCamera, view: SyntheticCamera) -> None:
 # What a camera really sees of a scene ----------------------------------------------------------
 
 
-# A thing counts as seen with so many pixels, and such a share of what it would cover alone.
+# An object counts as seen with so many pixels, and such a share of what it would cover alone.
 MIN_PX, MIN_VISIBLE = 300, 0.15
 _BEHIND_M = 0.1  # a corner nearer than this to the camera's plane has no place in a picture
-_GLANCE = 0.2
-_MIN_GLANCE_PX = 16
+_SMALL = 0.2
+_MIN_SMALL_PX = 16
 
 
 @dataclass(frozen=True)
@@ -291,49 +291,51 @@ class RenderedView:
     Attributes:
         fit: from the stored picture to the one of 840x630.
         view: the camera of the latter.
-        things: (630, 840) index of the thing at each pixel; negative where there is none.
+        objects: (630, 840) index of the object at each pixel; negative where there is none.
         points: exact points of all pixels.
-        visible: of each thing that is seen well enough, by its index, the share of its pixels
+        visible: of each object that is seen well enough, by its index, the share of its pixels
             that is neither hidden nor outside the picture.
     """
 
     fit: Fit
     view: SyntheticCamera
-    things: NDArray[np.int32]
+    objects: NDArray[np.int32]
     points: PointMap
     visible: dict[int, float]
 
 
-def look(easel: SceneRendering, things: Sequence[Placed], view: SyntheticCamera) -> RenderedView:
-    """Look at a scene's things through the camera of a stored picture."""
+def render_view(
+    rendering: SceneRendering, objects: Sequence[PlacedObject], view: SyntheticCamera
+) -> RenderedView:
+    """See a scene's objects through the camera of a stored picture."""
     fit = plan_fit(view.width_px, view.height_px, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX)
     fitted = view.fitted(fit)
     inside = in_picture(fit, np.ones((view.height_px, view.width_px), bool), outside=False)
-    seen, depth_m = easel.things_and_depth(fitted)
+    seen, depth_m = rendering.objects_and_depth(fitted)
     seen, depth_m = np.where(inside, seen, SKY), np.where(inside, depth_m, np.nan)
-    counts = np.bincount(seen[seen >= 0], minlength=len(things))
+    counts = np.bincount(seen[seen >= 0], minlength=len(objects))
     visible = {}
     for index in np.flatnonzero(counts >= MIN_PX):
-        share = counts[index] / _silhouette_px(easel, int(index), things[index], fitted)
+        share = counts[index] / _silhouette_px(rendering, int(index), objects[index], fitted)
         if share >= MIN_VISIBLE:
             visible[int(index)] = min(1.0, float(share))
     points = PointMap(backproject(depth_m, fitted.intrinsics), fitted.intrinsics)
     return RenderedView(fit, fitted, seen, points, visible)
 
 
-def glance(easel: SceneRendering, view: SyntheticCamera, nearest_m: float) -> int:
-    """How many things a small picture shows; -1 where something stands in front of the camera."""
+def count_visible(rendering: SceneRendering, view: SyntheticCamera, nearest_m: float) -> int:
+    """How many objects a small picture shows; -1 where something stands in front of the camera."""
     fit = plan_fit(view.width_px, view.height_px, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX)
-    seen, depth_m = easel.things_and_depth(view.fitted(fit).shrunk(_GLANCE))
+    seen, depth_m = rendering.objects_and_depth(view.fitted(fit).shrunk(_SMALL))
     if (depth_m < nearest_m).any():
         return -1
-    return int((np.bincount(seen[seen >= 0], minlength=1) >= _MIN_GLANCE_PX).sum())
+    return int((np.bincount(seen[seen >= 0], minlength=1) >= _MIN_SMALL_PX).sum())
 
 
 def _silhouette_px(
-    easel: SceneRendering, index: int, placed: Placed, view: SyntheticCamera
+    rendering: SceneRendering, index: int, placed: PlacedObject, view: SyntheticCamera
 ) -> float:
-    """Pixels that a thing would cover alone, beyond the picture's edges too.
+    """Pixels that an object would cover alone, beyond the picture's edges too.
 
     Infinite where a part of it is behind the camera.
     """
@@ -347,4 +349,4 @@ def _silhouette_px(
     coarse = int(np.ceil(max(wide / LARGEST_PX[0], high / LARGEST_PX[1])))
     wide, high = (coarse * -(-int(side) // coarse) for side in (wide, high))
     window = view.window(int(left), int(top), wide, high).shrunk(1 / coarse)
-    return easel.silhouette_px(index, window) * coarse**2
+    return rendering.silhouette_px(index, window) * coarse**2

@@ -1,4 +1,4 @@
-"""A made-up scene: things, what is around them, lamps, and where a camera might stand."""
+"""A generated scene: objects, what is around them, lamps, and where a camera might stand."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,24 +9,25 @@ from numpy.typing import ArrayLike, NDArray
 from spear_policy.inference.image_geometry import Fit
 from spear_training.annotation.frame import intrinsics_in_picture
 from spear_training.annotation.records import Intrinsics
-from spear_training.annotation.synthetic.furniture import ALONG_WALLS, FREE
-from spear_training.annotation.synthetic.meshes import box
-from spear_training.annotation.synthetic.objects import (
-    DESK,
-    FOOD,
+from spear_training.annotation.synthetic.furniture import (
+    ALONG_WALLS,
+    FREE,
     FREE_DECOR,
-    KITCHEN,
-    LAPTOP,
     ON_FURNITURE,
     PICTURE,
     RUG,
-    Footprint,
+)
+from spear_training.annotation.synthetic.meshes import Footprint, box
+from spear_training.annotation.synthetic.objects import (
+    FOOD,
+    KITCHEN,
+    STATIONERY,
     Kind,
     Part,
-    Placed,
+    PlacedObject,
     Support,
     SyntheticObject,
-    make_thing,
+    make_object,
     stand,
 )
 from spear_training.annotation.synthetic.textures import (
@@ -40,7 +41,7 @@ from spear_training.annotation.synthetic.textures import (
     wood,
 )
 
-# Where things stand ----------------------------------------------------------------------------
+# Where objects stand ----------------------------------------------------------------------------
 
 
 GAP_M = 0.004
@@ -68,36 +69,36 @@ class LevelPlane:
     def place(
         self,
         rng: np.random.Generator,
-        thing: SyntheticObject,
+        object_: SyntheticObject,
         gap_m: float = GAP_M,
         spread: float = 1.0,
-    ) -> Placed | None:
-        """Put a thing somewhere free; None when no place was found.
+    ) -> PlacedObject | None:
+        """Put an object somewhere free; None when no place was found.
 
         Args:
             gap_m: room to leave around it.
             spread: below 1 draws towards the middle.
         """
-        low, high = thing.resting_box_m
+        low, high = object_.resting_box_m
         if high[2] - low[2] > self.clearance_m:
             return None
         for _ in range(_TRIES):
             offset = rng.uniform(-1, 1, 2) * self.half_m * spread
-            placed = self.try_at(thing, offset, rng.uniform(-np.pi, np.pi), gap_m)
+            placed = self.try_at(object_, offset, rng.uniform(-np.pi, np.pi), gap_m)
             if placed is not None:
                 return placed
         return None
 
     def try_at(
-        self, thing: SyntheticObject, offset_m: NDArray, yaw_rad: float, gap_m: float = GAP_M
-    ) -> Placed | None:
-        """Put a thing at an offset (2,) from the middle, along the level's axes, if it is free."""
+        self, object_: SyntheticObject, offset_m: NDArray, yaw_rad: float, gap_m: float = GAP_M
+    ) -> PlacedObject | None:
+        """Put an object at an offset (2,) from the middle, along the level's axes, if free."""
         cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
-        local = stand(thing, np.asarray(offset_m, float), yaw_rad, 0.0).footprint
+        local = stand(object_, np.asarray(offset_m, float), yaw_rad, 0.0).footprint
         if not local.inside(self.half_m):
             return None
         spot = self.middle_m[:2] + np.array([[cos, -sin], [sin, cos]]) @ offset_m
-        placed = stand(thing, spot, yaw_rad + self.yaw_rad, self.middle_m[2])
+        placed = stand(object_, spot, yaw_rad + self.yaw_rad, self.middle_m[2])
         footprint = placed.footprint
         if not all(footprint.apart_from(other, gap_m) for other in self.taken):
             return None
@@ -105,41 +106,41 @@ class LevelPlane:
         return placed
 
 
-def levels_on(placed: Placed) -> list[LevelPlane]:
-    """The supports of a thing that stands upright, in the world; none of one that lies."""
-    if not np.allclose(placed.thing.rest, np.eye(3)):
+def levels_on(placed: PlacedObject) -> list[LevelPlane]:
+    """The supports of an object that stands upright, in the world; none of one that lies."""
+    if not np.allclose(placed.object.rest, np.eye(3)):
         return []
-    return [_level(placed, support) for support in placed.thing.body.supports]
+    return [_level(placed, support) for support in placed.object.body.supports]
 
 
 def place_all(
     rng: np.random.Generator,
-    things: Sequence[SyntheticObject],
+    objects: Sequence[SyntheticObject],
     level: LevelPlane,
     stacked: float,
     spread: float,
-) -> list[Placed]:
-    """Put things on a level, biggest first, some of them on top of others; who fits nowhere goes.
+) -> list[PlacedObject]:
+    """Put objects on a level, biggest first, some of them on top of others; who fits nowhere goes.
 
     Args:
-        stacked: chance that a thing is tried on top of another first.
+        stacked: chance that an object is tried on top of another first.
         spread: see LevelPlane.place.
     """
-    by_size = sorted(things, key=lambda thing: -thing.footprint_m2)
-    found: list[Placed] = []
+    by_size = sorted(objects, key=lambda object_: -object_.footprint_m2)
+    found: list[PlacedObject] = []
     upper: list[LevelPlane] = []
-    for thing in by_size:
+    for object_ in by_size:
         placed = None
         if upper and rng.random() < stacked:
-            placed = upper[rng.integers(len(upper))].place(rng, thing)
-        placed = placed or level.place(rng, thing, spread=spread)
+            placed = upper[rng.integers(len(upper))].place(rng, object_)
+        placed = placed or level.place(rng, object_, spread=spread)
         if placed is not None:
             found.append(placed)
             upper += levels_on(placed)
     return found
 
 
-def _level(placed: Placed, support: Support) -> LevelPlane:
+def _level(placed: PlacedObject, support: Support) -> LevelPlane:
     middle = placed.axes @ np.array(support.centre_m) + placed.position_m
     return LevelPlane(middle, support.half_m, placed.yaw_rad, support.clearance_m)
 
@@ -232,7 +233,7 @@ def looking_at(rng: np.random.Generator, position_m: NDArray, target_m: NDArray)
     return SyntheticCamera(width, height, camera, np.asarray(position_m, float), axes)
 
 
-# A made-up scene -------------------------------------------------------------------------------
+# A generated scene -------------------------------------------------------------------------------
 
 
 Colour = tuple[float, float, float]
@@ -246,7 +247,7 @@ class Lamp:
         position_m: (3,) in the world.
         direction: (3,) that it shines in.
         rgb: how bright, by colour.
-        shadow: whether things throw shadows in its light.
+        shadow: whether objects throw shadows in its light.
     """
 
     position_m: NDArray[np.float64] | None
@@ -261,7 +262,7 @@ class SyntheticScene:
 
     Attributes:
         family: "table" or "room".
-        things: what has a name.
+        objects: what has a name.
         backdrop: walls, floor and table: drawn, and never named.
         lamps: lights.
         ambient: light from everywhere, 0..1.
@@ -272,7 +273,7 @@ class SyntheticScene:
     """
 
     family: str
-    things: tuple[Placed, ...]
+    objects: tuple[PlacedObject, ...]
     backdrop: tuple[Part, ...]
     lamps: tuple[Lamp, ...]
     ambient: float
@@ -282,13 +283,13 @@ class SyntheticScene:
     views: tuple[SyntheticCamera, ...]
 
 
-def draw_things(
+def draw_objects(
     rng: np.random.Generator, kinds: Sequence[Kind], count: int, twins: float
 ) -> list[SyntheticObject]:
-    """Things of different kinds, at times two that share one label or differ by colour alone.
+    """Objects of different kinds, at times two that share one label or differ by colour alone.
 
     Args:
-        twins: chance of each thing to have a second of its kind.
+        twins: chance of each object to have a second of its kind.
     """
     found: list[SyntheticObject] = []
     chosen = rng.choice(len(kinds), min(count, len(kinds)), replace=False)
@@ -300,7 +301,7 @@ def draw_things(
         for number in (first, first if rng.random() < 0.5 else other)[:copies]:
             name = names[number]
             rgb = colour(rng, name)
-            found.append(make_thing(rng, kind, name if kind.colours else None, rgb, named))
+            found.append(make_object(rng, kind, name if kind.colours else None, rgb, named))
     return found
 
 
@@ -364,20 +365,20 @@ def _repeated(paint: Paint, copies: float) -> Paint:
 # Scenes on a table -----------------------------------------------------------------------------
 
 
-KINDS = (*KITCHEN, *FOOD, *DESK)
+KINDS = (*KITCHEN, *FOOD, *STATIONERY)
 VIEWS = 10
 _TABLE_THICK_M, _FLOOR_Z_M = 0.035, -0.74
 
 
 def table_top(rng: np.random.Generator) -> SyntheticScene:
-    """A table with up to ten things; the table's top is the plane z = 0."""
+    """A table with up to ten objects; the table's top is the plane z = 0."""
     half = rng.uniform([0.5, 0.4], [0.85, 0.6])
-    things = draw_things(rng, KINDS, int(rng.integers(3, 11)), twins=0.12)
+    objects = draw_objects(rng, KINDS, int(rng.integers(3, 11)), twins=0.12)
     level = LevelPlane(np.zeros(3), tuple(half - 0.02))
-    placed = place_all(rng, things, level, stacked=0.25, spread=rng.uniform(0.3, 0.75))
+    placed = place_all(rng, objects, level, stacked=0.25, spread=rng.uniform(0.3, 0.75))
     return SyntheticScene(
         family="table",
-        things=tuple(placed),
+        objects=tuple(placed),
         backdrop=(*_table(rng, half), *_around(rng)),
         lamps=_lamps(rng),
         ambient=rng.uniform(0.22, 0.45),
@@ -426,7 +427,7 @@ def _lamps(rng: np.random.Generator) -> tuple[Lamp, ...]:
     return tuple(lamps)
 
 
-def _view(rng: np.random.Generator, placed: list[Placed]) -> SyntheticCamera:
+def _view(rng: np.random.Generator, placed: list[PlacedObject]) -> SyntheticCamera:
     spots = np.array([one.box.centre_m for one in placed])
     target = spots.mean(axis=0) + rng.normal(0, 0.04, 3)
     distance, height = rng.uniform(0.5, 1.6), np.radians(rng.uniform(15, 70))
@@ -440,28 +441,28 @@ def _view(rng: np.random.Generator, placed: list[Placed]) -> SyntheticCamera:
 
 ROOM_VIEWS = 24
 WALL_GAP_M = 0.03
-# Yaw that turns the +y side of a thing to the wall on this side of the axis x (0) or y (1).
+# Yaw that turns the +y side of an object to the wall on this side of the axis x (0) or y (1).
 _BACK_TO = {(1, 1.0): 0.0, (1, -1.0): np.pi, (0, 1.0): -np.pi / 2, (0, -1.0): np.pi / 2}
 # Of the small kinds, those that one can still make out from across a room.
-_SMALL_WORDS = {"book", "box", "ball", "bowl", "bottle", "cereal box", "teapot", "saucepan"}
-SMALL = (*ON_FURNITURE, LAPTOP, *(kind for kind in (*DESK, *KITCHEN) if kind.word in _SMALL_WORDS))
+_SMALL_WORDS = {"book", "box", "ball", "bowl", "bottle", "cereal box", "frying pan"}
+SMALL = (*ON_FURNITURE, *(kind for kind in KINDS if kind.word in _SMALL_WORDS))
 
 
 def room(rng: np.random.Generator) -> SyntheticScene:
     """A furnished room; its floor is the plane z = 0."""
     half, tall = rng.uniform(1.8, 3.2, 2), rng.uniform(2.4, 3.0)
     floor = LevelPlane(np.zeros(3), tuple(half - WALL_GAP_M))
-    against = draw_things(rng, ALONG_WALLS, int(rng.integers(2, 5)), twins=0.1)
+    against = draw_objects(rng, ALONG_WALLS, int(rng.integers(2, 5)), twins=0.1)
     furniture = _along_walls(rng, floor, against)
     rugs = _rugs(rng, floor)
     furniture += _free(rng, floor, rugs)
-    small = [thing for one in furniture for thing in _upon(rng, one)]
+    small = [object_ for one in furniture for object_ in _upon(rng, one)]
     placed = [*rugs, *furniture, *small]
     placed += _pictures(rng, half, placed)
     paint = some_wall(rng)
     return SyntheticScene(
         family="room",
-        things=tuple(placed),
+        objects=tuple(placed),
         backdrop=(*_shell(rng, half, tall, paint), *_openings(rng, half, tall)),
         lamps=_room_lamps(rng, half, tall),
         ambient=rng.uniform(0.32, 0.5),
@@ -473,59 +474,63 @@ def room(rng: np.random.Generator) -> SyntheticScene:
 
 
 def _along_walls(
-    rng: np.random.Generator, floor: LevelPlane, things: list[SyntheticObject]
-) -> list[Placed]:
+    rng: np.random.Generator, floor: LevelPlane, objects: list[SyntheticObject]
+) -> list[PlacedObject]:
     """Put furniture with its back, its +y side, against a wall."""
     found = []
-    for thing in things:
-        half_deep = np.diff(thing.resting_box_m, axis=0)[0, 1] / 2
+    for object_ in objects:
+        half_deep = np.diff(object_.resting_box_m, axis=0)[0, 1] / 2
         for _ in range(12):
             axis, side = int(rng.integers(2)), rng.choice([-1.0, 1.0])
             offset = rng.uniform(-1, 1, 2) * floor.half_m
             offset[axis] = side * (floor.half_m[axis] - half_deep - 1e-6)
-            placed = floor.try_at(thing, offset, _BACK_TO[axis, side], gap_m=0.02)
+            placed = floor.try_at(object_, offset, _BACK_TO[axis, side], gap_m=0.02)
             if placed is not None:
                 found.append(placed)
                 break
     return found
 
 
-def _rugs(rng: np.random.Generator, floor: LevelPlane) -> list[Placed]:
+def _rugs(rng: np.random.Generator, floor: LevelPlane) -> list[PlacedObject]:
     """A rug in the middle, or none."""
     if rng.random() > 0.45:
         return []
-    rug = floor.place(rng, draw_things(rng, [RUG], 1, 0.0)[0], spread=0.5)
+    rug = floor.place(rng, draw_objects(rng, [RUG], 1, 0.0)[0], spread=0.5)
     return [] if rug is None else [rug]
 
 
-def _free(rng: np.random.Generator, floor: LevelPlane, rugs: list[Placed]) -> list[Placed]:
+def _free(
+    rng: np.random.Generator, floor: LevelPlane, rugs: list[PlacedObject]
+) -> list[PlacedObject]:
     """Furniture in the middle; if there is a rug, some of it stands on that."""
-    things = draw_things(rng, (*FREE, *FREE_DECOR), int(rng.integers(2, 6)), twins=0.25)
-    upon = len(things) // 2 if rugs else 0
+    objects = draw_objects(rng, (*FREE, *FREE_DECOR), int(rng.integers(2, 6)), twins=0.25)
+    upon = len(objects) // 2 if rugs else 0
     found = []
     for rug in rugs:
-        found += place_all(rng, things[:upon], levels_on(rug)[0], stacked=0.0, spread=0.9)
-    return found + place_all(rng, things[upon:], floor, stacked=0.0, spread=0.85)
+        found += place_all(rng, objects[:upon], levels_on(rug)[0], stacked=0.0, spread=0.9)
+    return found + place_all(rng, objects[upon:], floor, stacked=0.0, spread=0.85)
 
 
-def _upon(rng: np.random.Generator, furniture: Placed) -> list[Placed]:
-    """Small things on a piece of furniture."""
+def _upon(rng: np.random.Generator, furniture: PlacedObject) -> list[PlacedObject]:
+    """Small objects on a piece of furniture."""
     found = []
     for level in levels_on(furniture):
-        things = draw_things(rng, SMALL, int(rng.integers(0, 4)), twins=0.1)
-        found += place_all(rng, things, level, stacked=0.1, spread=0.9)
+        objects = draw_objects(rng, SMALL, int(rng.integers(0, 4)), twins=0.1)
+        found += place_all(rng, objects, level, stacked=0.1, spread=0.9)
     return found
 
 
-def _pictures(rng: np.random.Generator, half: NDArray, placed: list[Placed]) -> list[Placed]:
+def _pictures(
+    rng: np.random.Generator, half: NDArray, placed: list[PlacedObject]
+) -> list[PlacedObject]:
     """Pictures on the walls without an opening, where nothing stands in front of them."""
-    found: list[Placed] = []
+    found: list[PlacedObject] = []
     for _ in range(int(rng.integers(0, 4))):
-        thing = draw_things(rng, [PICTURE], 1, 0.0)[0]
+        object_ = draw_objects(rng, [PICTURE], 1, 0.0)[0]
         axis, low = int(rng.integers(2)), rng.uniform(1.1, 1.6)
         spot = rng.uniform(-0.7, 0.7, 2) * half
         spot[axis] = 0.015 - half[axis]
-        picture = stand(thing, spot, _BACK_TO[axis, -1.0], low)
+        picture = stand(object_, spot, _BACK_TO[axis, -1.0], low)
         high_ones = [one for one in placed if one.vertices_m[:, 2].max() > low]
         if all(picture.footprint.apart_from(one.footprint, 0.02) for one in (*high_ones, *found)):
             found.append(picture)
@@ -571,11 +576,13 @@ def _room_lamps(rng: np.random.Generator, half: NDArray, tall: float) -> tuple[L
     )
 
 
-def _views(rng: np.random.Generator, half: NDArray, placed: list[Placed]) -> list[SyntheticCamera]:
+def _views(
+    rng: np.random.Generator, half: NDArray, placed: list[PlacedObject]
+) -> list[SyntheticCamera]:
     """Cameras inside the room, clear of the furniture, that look at a part of it."""
     spots = np.array([one.box.centre_m for one in placed])
     middle = spots[:, :2].mean(axis=0)
-    # A camera in a thing, or just above it, sees nothing else.
+    # A camera in an object, or just above it, sees nothing else.
     low = np.array([one.vertices_m.min(axis=0) for one in placed]) - 0.25
     high = np.array([one.vertices_m.max(axis=0) for one in placed]) + 0.25
     found: list[SyntheticCamera] = []
