@@ -22,6 +22,10 @@ def tokens(*lengths_m):
         ((0.1, -0.2, 1.5), ["x, y, z"]),
         ((0.5, 0.3, 0.4, 0.0), ["distance", "its x, y, z"]),
         (tuple(0.1 * n for n in range(24)), [str(n) for n in range(8)]),
+        (
+            tuple(0.01 * n for n in range(27)),
+            [*(f"vector {n}" for n in range(8)), "vector of the centres"],
+        ),
         ((0.1, 0.2), ["numbers"]),
     ],
 )

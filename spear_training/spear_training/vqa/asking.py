@@ -452,7 +452,7 @@ def _pair(name, draws, chosen, reference, winner) -> Pair:
         _append(steps, thought.fill(**shown, **others))
     conclusion = draws.pick(phrases.conclusions).fill(degree=degree, winner=winner.name)
     _append(steps, conclusion)
-    choices = tuple(f"the {object.name}" for object_ in chosen)
+    choices = tuple(f"the {object_.name}" for object_ in chosen)
     subject = (RELATIONS[name].measure, reference and reference.name, *sorted(choices))
     return Pair(
         "comparison", subject, question, ChainOfThought(tuple(steps), f"the {winner.name}"), choices

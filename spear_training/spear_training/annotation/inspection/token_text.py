@@ -1,12 +1,19 @@
 """Questions and answers for people: what their 3D tokens and <loc> tokens stand for.
 
-24 tokens become the 8 vertices of a box, 4 a distance and its components, and so on.
+24 tokens become the 8 vertices of a box, 27 the vectors between two boxes, and so on.
 """
 
 from dataclasses import dataclass
 from itertools import groupby
 
-from spear_policy.model.answers import KINDS, NUMBERS, AnswerError, Pixel, pieces_of_text
+from spear_policy.model.answers import (
+    BOX_VERTICES,
+    KINDS,
+    NUMBERS,
+    AnswerError,
+    Pixel,
+    pieces_of_text,
+)
 from spear_policy.model.config import small
 from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
@@ -108,6 +115,9 @@ class TokenReader:
         if kind == "box":
             corners = range(0, len(numbers), 3)
             return tuple((str(i // 3), tuple(numbers[i : i + 3])) for i in corners)
+        if kind == "box_vectors":
+            names = [*(f"vector {i}" for i in range(BOX_VERTICES)), "vector of the centres"]
+            return tuple((name, tuple(numbers[3 * i : 3 * i + 3])) for i, name in enumerate(names))
         if kind == "distance":
             return ("distance", (numbers[0],)), ("its x, y, z", tuple(numbers[1:]))
         if kind is None:
