@@ -15,7 +15,7 @@ from spear_training.annotation.records import read_items
 from spear_training.annotation.run_folder import read_annotations
 from spear_training.annotation.stages import JobError
 
-SCENES = 3
+SCENES = 5  # two rows of the sheet
 
 
 @pytest.mark.timeout(900)  # five processes and more take their time on a busy machine
