@@ -261,6 +261,8 @@ def test_documents_name_no_file_that_is_gone():
             for name in re.findall(r"([\w.]+\.py)\b", text)
             if name not in names and not name.startswith("ROBOT")
         ]
+        imported = re.findall(r"from (spear_(?:policy|bringup|training)(?:\.\w+)+) import", text)
+        gone += [f"{document.name}: {name}" for name in imported if name not in modules | packages]
         for name in re.findall(r"\bspear_(?:policy|bringup|training)(?:\.[a-z_0-9]+)+", text):
             # A module, or something inside one.
             if not {name, name.rpartition(".")[0]} & (modules | packages - set(PACKAGES)):
