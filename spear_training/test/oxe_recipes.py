@@ -154,9 +154,6 @@ def _roboset_recipe(part):
 
 
 FULL_WIDTH = {"gripper_opening": {"open_at": 0.08}}
-FMB_CAMERAS = tuple(
-    f"observation/image_{view}" for view in ("side_1", "side_2", "wrist_1", "wrist_2")
-)
 CLOSED_AND_OPEN = {"closed_at": 1.0, "open_at": 0.0}
 
 RECIPES = {
