@@ -83,7 +83,7 @@ def round_table(rng, rgb):
                 (Support((0.0, 0.0, height), (inner, inner)),))  # fmt: skip
 
 
-def desk(rng, rgb):
+def writing_table(rng, rgb):
     size = rng.uniform([1.1, 0.55, 0.71], [1.6, 0.75, 0.76])
     paint, front = _timber(rng, rgb), some_paint(rng, rgb, 0.3)
     wide = 0.3 * size[0]
@@ -191,7 +191,7 @@ FREE = (
     Kind("armchair", armchair, SOFT),
 )
 ALONG_WALLS = (
-    Kind("desk", desk),
+    Kind("desk", writing_table),
     Kind("chest of drawers", chest_of_drawers),
     Kind("bookshelf", bookshelf),
     Kind("sofa", sofa, SOFT),
