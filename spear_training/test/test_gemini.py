@@ -10,14 +10,10 @@ from dataclasses import replace
 import gemini_service
 import pytest
 from gemini_service import BOWL, Reply, fails, finds, says
-from PIL import Image
-from stage_frames import frame_of, labels
-
-pytest.importorskip("google.genai", reason="the detector gemini needs google-genai")
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from stage_frames import frame_of, labels
 
 from spear_training.annotation.gemini import (
     AnswerCache,
@@ -28,6 +24,8 @@ from spear_training.annotation.gemini import (
     parse_answer,
 )
 from spear_training.annotation.stages import JobError, StageError
+
+pytest.importorskip("google.genai", reason="the detector gemini needs google-genai")
 
 MUG = {"box_2d": [500, 500, 700, 700], "label": "The Red_Mug"}
 KEY = "a-secret-key"
