@@ -297,7 +297,12 @@ _U = np.linspace(0.0, 1.0, _SAMPLES)[:, None, None]
 
 
 def peaks(path: Path, start: Reference) -> Peaks:
-    """The largest speed, acceleration and jerk of `path` when it begins with `start`'s velocity."""
+    """The largest speed, acceleration and jerk of `path` when it begins with `start`'s velocity.
+
+    None is missed between samples. Between two knots the motion is a cubic: its jerk is constant,
+    and its acceleration is linear in time, so the largest stands at a knot. Speed is sampled; added
+    is the most that it can rise between two samples: jerk times their spacing squared, over eight.
+    """
     durations = path.durations_s[:, None]
     moves = path.positions_m - np.vstack([start.pose.position_m, path.positions_m[:-1]])
     linear = _extremes(moves, durations, start.linear_m_s, path.linear_m_s)

@@ -1,4 +1,4 @@
-"""The numbers that the gate holds a robot to. Out of range, they refuse to exist."""
+"""The limits and times that the gate holds a robot to; the constructors refuse impossible ones."""
 
 from dataclasses import dataclass, fields
 

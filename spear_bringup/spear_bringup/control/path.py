@@ -1,8 +1,10 @@
 """Timed Cartesian paths, and the player that turns chunks into them.
 
-A path is known by its knots; between two of them the motion is the cubic with the velocities at its
-ends. The player enters a chunk at now, fades out of the running path, and ends at rest. The gate
-judges its paths, and a robot runs them.
+A path is known by its knots. Between two of them the reference is the cubic Hermite curve with the
+velocities at its ends, in position and in the rotation vector from the earlier knot (base axes).
+
+`ChunkPlayer` enters a chunk at now, fades out of the running path, and ends at rest. The gate
+judges its paths (`gate.peaks`), and a robot runs them.
 """
 
 from dataclasses import dataclass, replace

@@ -36,6 +36,11 @@ _REASONS = {
 class CommandSender:
     """The only user of an arm's send and stop, and of a core.
 
+    A call into the arm may block for a second when the robot is gone. So there are two locks:
+    `lock` guards what is known and decided and is never held during such a call; the arm's own,
+    taken before it, keeps the calls in the order of the decisions. A latch may be set with `lock`
+    alone at any time: its stop then follows whatever call is under way.
+
     Args:
         arm, core: what to drive, and what decides.
         now_s: the node clock.
@@ -264,7 +269,6 @@ class ArmSession:
 
     def refuse(self, source_id: str, chunk_id: int, text: str) -> None:
         """Reject a chunk whose message is malformed, before its numbers are judged."""
-
         self._sender.decide(lambda: self.core.refuse(source_id, chunk_id, text), about_chunk=True)
 
     def stop(self, text: str) -> None:

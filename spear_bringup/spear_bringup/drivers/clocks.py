@@ -1,7 +1,7 @@
-"""Three questions about time that a driver asks.
+"""The clocks of a driver: node clock, steady clock and the robot's own, compared.
 
-Does the node clock run? Has the robot gone silent? When, on the node clock, was the robot in the
-state that arrives now?
+`ClockMonitor`: does the node clock run? `StateWatchdog`: has the robot gone silent? `ClockMap`:
+when, on the node clock, was the robot in the state that arrives now?
 """
 
 import threading

@@ -638,7 +638,12 @@ class FrankaGripperSettings:
 
 
 class FrankaGripper:
-    """See `protocol.Gripper`. The width may be read from a second thread during a command."""
+    """See `protocol.Gripper`. The width may be read from a second thread during a command.
+
+    Synchronous calls only: a `*_async` call made while another is pending was seen to hang for
+    good. `close` grasps with width 0, for a grasp at the object's own width holds it without force.
+    It "succeeds" on nothing too: only the width shows whether something is held.
+    """
 
     max_width_m = 0.08
     reads_while_moving = True

@@ -1,4 +1,4 @@
-"""A way home in joint space that the gate can judge, because it is seen at the end effector."""
+"""Homing: a path in joint space, judged by the gate through the motion of the end effector."""
 
 import math
 from collections.abc import Callable

@@ -83,10 +83,10 @@ class ErrorLog:
 
 
 class LifecycleClient:
-    """The lifecycle of one node, seen from outside.
+    """The lifecycle of one node, seen from outside; its calls wait for their answers.
 
     Args:
-        node: the ROS node that carries the calls.
+        node: the ROS node that carries the calls; another thread must spin it.
         full_name: of the node that is asked, such as "/policy".
         errors: where its last error is looked up; None without /rosout.
         check: called often while waiting; raises to give up (a process ended, Ctrl-C).

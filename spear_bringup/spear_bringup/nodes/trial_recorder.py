@@ -1,4 +1,8 @@
-"""Trial recorder: start_trial and end_trial around one bag and one score row. Never in control."""
+"""Trial recorder: start_trial and end_trial around one bag and one score row. Never in control.
+
+First the compression of images and the subscriptions that pass serialized messages to the bag, then
+the TrialInfo that is published, then the node.
+"""
 
 import math
 import sys
@@ -50,7 +54,7 @@ from spear_policy.nodes.messages import LATCHED, s_to_duration, s_to_stamp
 from spear_policy.nodes.parameters import Parameters
 from spear_policy.nodes.policy_topics import choose_bridge
 
-# Images ----------------------------------------------------------------------------------------
+# Compression of images ----------------------------------------------------------------------------
 
 _KEPT = ("mono8", "mono16", "16UC1")  # what becomes a picture without a change of colours
 
@@ -80,7 +84,7 @@ class ImageCompressor:
         return serialize_message(message)
 
 
-# Topics ----------------------------------------------------------------------------------------
+# Subscriptions ------------------------------------------------------------------------------------
 
 _COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 _IMAGE_TYPE = "sensor_msgs/msg/Image"
@@ -272,7 +276,7 @@ def _as_bag_time(duration) -> QosTime:
     return QosTime(*divmod(duration.nanoseconds, 10**9))
 
 
-# Messages --------------------------------------------------------------------------------------
+# What is published about a trial, and read of its policy ------------------------------------------
 
 
 def trial_info(recording: Recording | None, now_s: float, **fields) -> TrialInfo:

@@ -57,6 +57,11 @@ class ReportedQuantity:
 class CommandedState:
     """The reported quantities by libfranka's names, completed once a tick.
 
+    Takes the place of franky-sim's tracked state components, behind the same `set` and `get`. Those
+    smooth every derivative, so for 0.1 s after a motion the robot would report that it still moves,
+    and the next motion would start with that speed. Commands carry no noise: here the derivatives
+    are the exact differences of what was commanded.
+
     Args:
         kinematics: joints (7,) [rad] to (TCP pose, Jacobian (6, 7) in base axes).
         tick_s: time between two ticks [s].
@@ -345,7 +350,8 @@ def pack_state(
 ) -> bytes:
     """The state of `robot` after the last finished step, as it goes out by UDP.
 
-    Packed in one go: the original makes three objects and 50 packings.
+    The layout is libfranka's for server version 10; a test compares it with franky-sim's own bytes.
+    Packed in one go: franky-sim's function makes three objects and 50 packings.
 
     Args:
         motion_generator_mode, controller_mode, robot_mode: libfranka's numbers.

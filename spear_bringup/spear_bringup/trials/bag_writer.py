@@ -1,4 +1,4 @@
-"""One rosbag2 MCAP bag, written by a thread of its own; before that, what a bag needs to hold.
+"""A trial as a rosbag2 MCAP bag: definitions of its message types, writer thread, small images.
 
 The callers never wait for the disk: they queue raw CDR bytes, and a full queue counts what it
 drops. MCAP is written in chunks, each readable by itself; one is closed at least twice a second,
@@ -45,7 +45,8 @@ class MessageTypeError(Exception):
 class MessageDefinition:
     """One type as a bag stores it: `pkg/msg/Type`, definition text with all it nests, RIHS hash.
 
-    They come from the share folders of the installed package.
+    Text and hash come from the share folder of the installed package. A bag carries both, so that
+    it can be read where the types are not installed.
     """
 
     msgtype: str

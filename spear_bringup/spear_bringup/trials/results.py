@@ -1,4 +1,8 @@
-"""What a report says of its trials, as data: summary.json and the table on the terminal."""
+"""What a report says of its trials, as data: summary.json and the table on the terminal.
+
+First the numbers of a report's trials, then, for trials of engine `replay`, whether the robot
+repeated the recorded motion.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -182,8 +186,7 @@ def _trial_json(trial: ReportedTrial) -> dict:
     return entry
 
 
-# Whether a robot repeated a recorded motion: the judgement of a trial of engine `replay`.
-
+# Whether a robot repeated a recorded motion -------------------------------------------------------
 
 POSITION_LIMIT_MM, ROTATION_LIMIT_DEG = 5.0, 2.0
 MOST_LAG_S = 0.1  # a robot follows its reference a little late; later than this it is elsewhere
@@ -215,6 +218,10 @@ class ReplayedEpisode:
 
 def following_errors(recorded: TimedPoses, first: Chunk, states: StateSeries) -> TrackingErrors:
     """How far the measured pose was from every recorded step, after the delay of following itself.
+
+    What was recorded is compared with what was executed; of the chunks only the first counts, for
+    where and when the replay began. So a policy that asks for something else, or a driver that
+    slows the motion down, has not repeated it, however well the arm followed the chunks.
 
     Args:
         recorded: the motion to repeat, in the recorded robot's base.

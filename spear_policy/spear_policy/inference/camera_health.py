@@ -1,7 +1,9 @@
 """Whether cameras show the present: frozen pictures while the robot moves, and black ones.
 
-A driver that hangs repeats its last picture with new stamps, which no check of ages can see. The
-digests of the pictures are compared over time with the motion of the end effector.
+A driver whose stream has died may repeat its last picture for ever with new stamps, which pass
+every check of age. A real sensor has noise, so exactly equal pixels are never chance; but a
+simulated or decoded picture of a still scene is equal too. So a camera counts as frozen only when
+the digests of its pictures stay the same while the end effector moves.
 """
 
 import zlib

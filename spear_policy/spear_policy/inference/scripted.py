@@ -1,6 +1,6 @@
 """The scripted expert: a privileged pick-and-place policy that reads ground truth.
 
-It leads a reference by the rules of scripted_rules.py and plans a chunk ahead with a small model of
+It moves a reference by the rules of scripted_rules.py and plans a chunk ahead with a small model of
 gripper and item. The next chunk goes on from that reference, so two chunks agree where they overlap
 unless something unforeseen happened.
 """

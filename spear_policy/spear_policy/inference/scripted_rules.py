@@ -2,7 +2,8 @@
 
 So it starts in the middle, tries again after a failed grasp, and follows an object that moved. In
 order: the reference that it moves, the sentence that it reads, the geometry that it reasons with,
-and the rules.
+and the rules. Poses are of the TCP, the middle between the fingertips, in the base frame; the table
+top is z = 0.
 """
 
 import re
@@ -80,7 +81,11 @@ def advance(
     limits: MotionLimits,
     dt_s: float,
 ) -> GripperReference:
-    """The reference `dt_s` later, on its way to a waypoint with at most `speed_m_s`."""
+    """The reference `dt_s` later, on its way to a waypoint with at most `speed_m_s`.
+
+    Position (base frame) and heading (about base z) follow a square-root controller: full speed far
+    away, constant deceleration near, exponential at the end, acceleration bounded throughout.
+    """
     away = position_m - state.position_m
     distance = float(np.sqrt(away @ away))
     speed = _approach_speed(

@@ -2,7 +2,9 @@
 
 The statistics, how far live values stray from them, the end effector's state as the model reads it,
 and the model's chunk as the robot reads it. Positions and translations are three numbers in metres;
-rotations and the gripper are never normalised.
+rotations and the gripper are never normalised. The model writes quaternions wxyz with w >= 0;
+everything outside it is xyzw. Only numpy: the torch counterpart of the change of axes is
+spear_policy.model.rotation_flows.
 """
 
 import dataclasses

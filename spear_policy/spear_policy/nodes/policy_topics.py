@@ -1,4 +1,4 @@
-"""All that the policy node has on the wire.
+"""The topics of the policy node: observations in, chunks and status out, the instruction.
 
 In: images, ee_state and objects (`PolicyInputs`). Out: chunks, their single steps when due, holds
 and the status (`PolicyOutputs`). Both ways: the latched topic `instruction`. In place of the
@@ -46,7 +46,7 @@ from spear_policy.nodes.messages import (
 IMAGE_TOPICS = {"external": "external/image_raw", "wrist": "wrist/image_raw"}
 
 
-# In -----------------------------------------------------------------------------------------------
+# Inputs -------------------------------------------------------------------------------------------
 
 
 class PolicyInputs:
@@ -191,7 +191,7 @@ def _ros_bridge() -> Any:
     return bridge
 
 
-# Out ----------------------------------------------------------------------------------------------
+# Outputs ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class PolicyOutputs:
         return message
 
 
-# Both ways, and in place of the cameras -----------------------------------------------------------
+# The instruction, and the images of a recording ---------------------------------------------------
 
 
 class InstructionTopic:

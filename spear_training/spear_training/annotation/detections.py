@@ -1,4 +1,4 @@
-"""What every detector's finds go through: one rule for boxes, one for labels, one of each kind."""
+"""The rules that all detections are held to: valid boxes, clean labels, no label used twice."""
 
 import math
 import unicodedata

@@ -1,4 +1,8 @@
-"""What the stages hand on to each other, and what a stage is."""
+"""`Frame`, the data that the annotation stages pass on, and `Stage`, their interface.
+
+Below them: how a stored picture becomes the picture of 840x630 that the stages work on, with its
+boxes and intrinsics.
+"""
 
 from __future__ import annotations
 

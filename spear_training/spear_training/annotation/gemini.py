@@ -166,7 +166,7 @@ def _as_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     return file.getvalue()
 
 
-# Asking: repeated while the service is busy, its failures classified ------------------------------
+# Requests: repeated while the service is busy, its failures classified ----------------------------
 
 RETRIED_CODES = (408, 429, 500, 502, 503, 504)
 # The library repeats a question after silence and after a refused connection, not after one that
@@ -347,7 +347,7 @@ def _name(reason: Any) -> str:
     return "" if reason is None else str(getattr(reason, "value", reason))
 
 
-# What it wrote, to detections ---------------------------------------------------------------------
+# From answers to detections -----------------------------------------------------------------------
 
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 
@@ -430,7 +430,7 @@ def _is_cut_off(body: str) -> bool:
     return in_string or depth > 0
 
 
-# Answers are kept in a folder as they came, for they cost money -----------------------------------
+# The cache of answers, stored as they came: asking again costs money ------------------------------
 
 
 def answer_key(image: bytes, asked: dict) -> str:

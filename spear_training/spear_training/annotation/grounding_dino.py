@@ -1,6 +1,8 @@
 """The detector `grounding_dino`: a local network that looks for the phrases it is given.
 
-First phrases as the network reads them and its tokens back to phrases, then the stage.
+The network gets one text, "mug. cutting board.", and gives for each box and each token the
+confidence that it belongs to it. First the phrases as its text and its tokens back to phrases, then
+the stage.
 """
 
 from dataclasses import asdict, dataclass
@@ -23,10 +25,7 @@ from spear_training.annotation.stages import JobError, ObjectError
 
 
 class PhraseText:
-    """The text of some phrases: "mug. cutting board.".
-
-    The network says for each box and each token of it how sure it is. A token belongs to the phrase
-    that it was cut from.
+    """The text of some phrases, and which of its tokens were cut from which phrase.
 
     Attributes:
         phrases: as given.

@@ -326,7 +326,11 @@ def annotate_on_ray(
 
 
 class ShardWorker:
-    """What runs in a worker of Ray."""
+    """What runs in a worker of Ray; it writes no records, only the job's own process does.
+
+    It builds the stages for itself, so what the spec names (folder of pictures, checkpoints, folder
+    of answers) must have the same path on all machines.
+    """
 
     def __init__(self, spec: PipelineSpec):
         """Build the stages."""

@@ -1,7 +1,7 @@
-"""What is to be annotated, an item a picture, and its annotation as it is stored, a record.
+"""Items, the pictures to annotate, and records, their stored annotations.
 
-Both are lines of JSON. First the items and where they come from, then the records, last their
-masks.
+Both are lines of JSON, one a picture. First the items and where they come from, then the records,
+last their masks.
 """
 
 import json
@@ -72,7 +72,9 @@ class GivenDepth:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to annotate, a line of a list. Only `id` and `image` must be there:
+    """One picture to annotate, a line of a list.
+
+    Only `id` and `image` must be there:
 
         {"id": "take_3/000120", "image": "frames/000120.jpg", "native_aspect": 1.333,
          "objects": [{"label": "bowl", "box_xyxy_px": [12, 40, 90, 130],

@@ -7,6 +7,10 @@
     OUT/rejected.jsonl         what could not be used, and why
 
 Units may be made by several processes at once, in any order; the list comes out the same.
+
+Here are the folder and its units for BridgeData V2, whose stored pictures were squashed to a square
+from 640x480: an item says so, and the stages see the scene as it was. Units of Ego-Exo4D are made
+in ego_exo4d.py.
 """
 
 import io
@@ -152,7 +156,6 @@ def _jpeg(image: NDArray[np.uint8]) -> bytes:
 # BridgeData V2: frames of the camera over the shoulder --------------------------------------------
 
 CAMERA = "external"
-# Stored pictures were squashed to a square from 640x480; the stages see the scene as it was.
 NATIVE_ASPECT = 4 / 3
 
 

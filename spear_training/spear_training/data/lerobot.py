@@ -3,6 +3,11 @@
 `LeRobotFolder` is what the meta files say; `LeRobotKeys` says which columns hold what, for no two
 labs name or write them alike; `EpisodeRows` and `Mp4Video` give the rows and the pictures of one
 episode out of files that may hold many; `LeRobotReader` makes Episodes of it all.
+
+v2 has one Parquet file, and one mp4 for each camera, an episode; v3.0 puts many episodes into one
+file and says where each begins. Names and places are from the public sources of lerobot: v0.3.3
+(datasets v2.1), v0.4.4 and 7427f31 (datasets v3.0), src/lerobot/datasets/utils.py; they are spelled
+out in store/format.py.
 """
 
 import json

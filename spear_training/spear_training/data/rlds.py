@@ -32,6 +32,9 @@ _LENGTH_BYTES, _HEADER_BYTES, _FOOTER_BYTES = 8, 12, 4
 class TfRecordFile:
     """One file. The constructor finds where every record lies; payloads are read when asked for.
 
+    A record is: length (u64, little endian), masked CRC-32C of those 8 bytes (u32), the payload,
+    masked CRC-32C of the payload (u32). The format is described in TensorFlow's guide to TFRecord.
+
     Attributes:
         path: the file.
         offsets: byte offset of each whole record.
@@ -121,6 +124,7 @@ def masked_crc32c(data: bytes) -> int:
 
 Values = NDArray | list[bytes]
 
+# The field numbers are TensorFlow's (tensorflow/core/example/{example,feature}.proto).
 _EXAMPLE_PROTO = """
 name: "spear_tf_example.proto" package: "spear_tf_example" syntax: "proto3"
 message_type { name: "BytesList"

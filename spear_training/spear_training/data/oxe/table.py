@@ -2,8 +2,13 @@
 
 A row holds rules, a dataclass each: where the end effector's pose, the gripper, the sentences and
 the pictures are, and which episodes are taken. Where a feature can be written in several ways there
-is one dataclass for each, told apart in the table by its `encoding`. `load_table` reads the table
-that comes with SPEAR, oxe_table.yaml, with what a user confirmed or changed in a file of his own.
+is one dataclass for each, named in the table by its `encoding`. `load_table` reads the table that
+comes with SPEAR, oxe_table.yaml, with what a user confirmed or changed in a file of his own.
+
+A `key` is always a feature of a step as RLDS names it, such as "observation/state". A field made by
+`needed` may be left unconfirmed in the table; until it is confirmed the row cannot be used. The
+`timing` of a pose is "same", or "next" where the numbers of a step say where the arm is at the
+next one.
 """
 
 import dataclasses
