@@ -24,7 +24,7 @@ SIX = QuestionSettings()
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Return a mixture of two small data sets, and their folders."""
+    """Return a mixture of two small datasets, and their folders."""
     folders = {
         "kitchen": write_run(tmp_path / "a", [shelf(n) for n in range(30)], 3),
         "lab": write_run(tmp_path / "b", [shelf(n) for n in range(100, 107)]),

@@ -104,8 +104,8 @@ def reason_counts(commands: CommandSeries, gate: GateSeries) -> dict[str, dict[s
     """
     of_chunks = _judged(commands)
     alone = {row for row in _judged(gate) if row[0] > gate.stamps_s[0]} - set(of_chunks)
-    told = [row[1:] for row in (*of_chunks, *alone)]
-    counted = Counter((verdict, reason) for verdict, reason in told if reason != Reason.NONE)
+    judged = [row[1:] for row in (*of_chunks, *alone)]
+    counted = Counter((verdict, reason) for verdict, reason in judged if reason != Reason.NONE)
     found = {verdict.name: {} for verdict in Verdict}
     for (verdict, reason), count in counted.most_common():
         found[Verdict(verdict).name][Reason(reason).name] = count

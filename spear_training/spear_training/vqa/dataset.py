@@ -471,7 +471,7 @@ def mixture(name: str) -> Mixture:
 class MixtureSet:
     """Samples of a mixture by index: a pure function of the seed and the index.
 
-    Each data set gives each of its pictures once a pass, in an order that changes from pass to
+    Each dataset gives each of its pictures once a pass, in an order that changes from pass to
     pass; every draw has its own questions. May be copied to worker processes.
     """
 
@@ -485,7 +485,7 @@ class MixtureSet:
         """Open the datasets.
 
         Args:
-            folders: where `annotate run` has written each data set.
+            folders: where `annotate run` has written each dataset.
             bins: of the model; what they cannot say is not asked.
 
         Raises:

@@ -205,7 +205,7 @@ def _triple(values: NDArray) -> Triple:
 # What is kept of a scene -----------------------------------------------------------------------
 
 
-# As in the TUM data set, as long as the depth fits into 16 bits.
+# As in the TUM dataset, as long as the depth fits into 16 bits.
 FINE_UNITS_PER_M, COARSE_UNITS_PER_M = 5000.0, 1000.0
 _MOST_UNITS = 65534
 _JPEG_QUALITY = 92
