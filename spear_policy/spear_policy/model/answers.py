@@ -14,6 +14,9 @@
 Tokens of one number follow each other without blanks. Inside a thought a number is told by how
 many 3D tokens it has, and has one blank on either side. Generated ids end with <eos>; text has
 none. Parsing accepts exactly what formatting writes, so an answer has one spelling.
+
+Lengths are in the unit of the bins: metres where the point maps are metric. Directions are the
+camera's: x right, y down, z forward.
 """
 
 import math

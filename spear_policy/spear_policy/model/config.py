@@ -1,8 +1,10 @@
 """What a SPEAR model is made of: its sizes, and every choice that changes its numbers.
 
 One frozen `ModelConfig` describes a model completely and is what a checkpoint's config.json
-holds; the presets at the end have names. Where the paper leaves a choice open, the reason for
-the default is in docs/model.md.
+holds. Where the paper leaves a choice open, the reason for the default is in docs/model.md.
+
+Presets: spear1 and spear_vlm are the paper's; pi0_paligemma is its baseline without the depth
+encoder; small and tiny have every part of spear1 at a size for one GPU and for a CPU.
 """
 
 import dataclasses

@@ -5,7 +5,10 @@ nothing in the prefix sees the expert's tokens, the joint attention of pi0 is ex
 one stack, then the other over its cache (facts/model.md 1.8 and 1.9; test_gemma.py
 compares it with the joint form).
 
-In order: the embedding of tokens, the two KV caches, multi-query attention, the layers.
+In order: the embedding of tokens, the two KV caches, multi-query attention, the layers. Both caches
+have the same two methods. `view` gives a layer's kept tokens followed by new ones; `keep` makes the
+tokens viewed last part of the cache. Without `keep` the next `view` replaces them, which is what
+ten denoising steps over the same prefix need.
 """
 
 import math
@@ -24,6 +27,10 @@ ROWS_AT_ONCE = 16_384
 
 class TokenEmbedding(nn.Module):
     """Embeddings of text.
+
+    The 3D tokens have a parameter of their own, so that stage 1a can train them alone. Columns of
+    the logits are the rows of both tables in turn; <image> has an id but no row, so from there on
+    a column is one less than its id.
 
     Attributes:
         words: (size, width) of words, <loc> and control tokens.

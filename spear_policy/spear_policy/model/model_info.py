@@ -104,8 +104,10 @@ DEVICES = (
 def inference_stages(
     config: ModelConfig, text_tokens: int = 20, steps: int | None = None, bytes_per_value: int = 2
 ) -> list[InferenceCost]:
-    """Cost of one chunk: the encoders, the prefix and all denoising steps.
+    """Cost of one chunk, batch 1: the encoders, the prefix and all denoising steps.
 
+    Counted are the multiply-adds of matrix products and attention, two operations each; norms,
+    activations and biases are left out (below one percent).
     Dead work is not counted: of the prefix's last layer only keys and values are needed.
 
     Args:

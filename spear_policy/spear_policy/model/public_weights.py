@@ -1,7 +1,11 @@
 """Weights that others have published: PaliGemma's, MoGe's encoder, pi0's action expert.
 
+    model = build(spear1())
+    load_paligemma(model, paligemma_folder)
+    load_moge(model, "model.pt")
+
 Each part says what its files look like, refuses what does not fit in one sentence, and fills the
-model by its layout (public_layouts.py).
+model by its layout. A future SPEAR-1 release is one more table in public_layouts.py.
 """
 
 import re
@@ -198,6 +202,9 @@ OUTPUTS_V1, OUTPUTS_V2 = 4, (5, 11, 17, 23)
 def load_moge(model: SpearModel, path: str | Path, *, progress: bool | None = None) -> Filled:
     """Fill the depth encoder; its projector stays as it is.
 
+    MoGe version 1 has the encoder under `backbone`, version 2 under `encoder.backbone`. Their
+    decoders make point maps, which the model does not need.
+
     Args:
         model: with values and with a depth encoder.
         path: model.pt; only tensors and plain values are unpickled, nothing in it is executed.
@@ -285,6 +292,10 @@ def load_pi0_expert(model: SpearModel, path: str | Path, *, progress: bool | Non
     pi0's states and actions are padded to 32 numbers and laid out for its own robots, ours are 8;
     a head of another dimension stays as it was and is named in `left`.
 
+    pi0 feeds t = 1 - tau (its 1 is noise) and predicts noise minus data. Both are absorbed into
+    the weights, exactly, so the network knows one convention: `reverse_time` changes the time half
+    of `time_in`, and `action_out` changes its sign.
+
     Args:
         model: with values and with an expert of pi0's size (facts/model.md 2.1).
         path: model.safetensors, or the folder with it or with its shards.
@@ -322,6 +333,10 @@ def load_pi0_expert(model: SpearModel, path: str | Path, *, progress: bool | Non
 
 def reverse_time(weight: Tensor, expert: ExpertConfig) -> Tensor:
     """Turn a first layer that reads phi(1 - tau) into the one that reads phi(tau).
+
+    With w = 2 pi / T for a period T, sin(w - w tau) = sin w cos(w tau) - cos w sin(w tau) and
+    cos(w - w tau) = cos w cos(w tau) + sin w sin(w tau): a fixed reflection of each pair of sine
+    and cosine, by which the columns of the time are multiplied.
 
     Args:
         weight: (width, 2 * width), columns of the action first, then sines, then cosines.

@@ -2,6 +2,10 @@
 
 It is PaliGemma's file, to which the 3D tokens are added, or the one that `train_tokenizer` makes
 for the small presets. Both are read by the `tokenizers` library.
+
+PaliGemma writes a position in the image as `<loc0000>` .. `<loc1023>`. A 3D token is written
+`<coord0000>` .. `<coord1023>`, four digits at least as for <loc>, and its id follows that of
+<image> (facts/model.md 4.3; the paper names no string for it).
 """
 
 import json
@@ -328,6 +332,9 @@ def corpus() -> list[str]:
 
 def train_tokenizer(config: VocabularyConfig) -> TextTokenizer:
     """Train a tokenizer that fills the layout exactly.
+
+    Byte-level byte-pair encoding: every text has ids and comes back unchanged, whatever its
+    language. The same layout gives the same file, byte for byte.
 
     Ids that no merge of the corpus needs are taken by tokens `<unused0000>` ...
 

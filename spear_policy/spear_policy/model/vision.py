@@ -3,6 +3,10 @@
 SigLIP says what is in the picture, MoGe's DINOv2 how far away it is (facts/model.md 1.4). In order:
 learned positions resampled to any image's grid, the transformer block of both encoders, the
 encoders, and how their features become tokens of the language model.
+
+Each encoder learned one square table of positions. The two projects resample it by different
+rules, and the rule belongs to the weights: another one shifts every position (facts/model.md 1.4
+and 1.5).
 """
 
 from collections.abc import Sequence
@@ -108,6 +112,9 @@ class LayerScale(nn.Module):
 
 class Block(nn.Module):
     """Pre-norm attention and MLP, with biases.
+
+    The images of all cameras lie one after the other, so that one matrix product serves them all
+    and the weights are read once; attention stays within each image.
 
     SigLIP: tanh GELU, no layer scale. DINOv2: exact GELU and layer scale.
     """
@@ -285,7 +292,12 @@ class PointEmbedding(nn.Module):
 
 
 class Fusion(nn.Module):
-    """The projectors, and how their outputs come together."""
+    """The projectors, and how their outputs come together.
+
+    Average is the paper's model: 0.5 * (P_s f_s + P_m f_m). It is the same family of functions as
+    one linear layer on the concatenation and keeps PaliGemma's projector (facts/model.md 0, row
+    2). Image tokens are never scaled by sqrt(width), word embeddings are (1.6).
+    """
 
     def __init__(self, config: ModelConfig):
         """Build what `config.fusion` asks for."""

@@ -1,4 +1,19 @@
-"""Batches of a mixture: a pure function of seed and step, made by any number of workers."""
+"""Batches of a mixture: a pure function of seed and step, made by any number of workers.
+
+Targets: for the moment t of a frame and step k = 1..5 (facts/model.md 6.1 to 6.3)
+
+    translation_k = p(t + 0.2 k) - p(t)              in the base frame [m]
+    rotation_k    = q(t)^-1 q(t + 0.2 k)             in the end effector's frame at t, w >= 0
+    gripper_k     = the last gripper command at t + 0.2 k, open or closed
+
+where t + 0.2 k reads the commanded poses, if they were recorded, and t the measured ones. Between
+two samples positions are linear and orientations take the shortest rotation, whatever rate they
+were recorded at; after the last sample everything stays as it was. Every frame of an episode is
+such a moment: nothing is thinned out.
+
+Then one frame as a sample (pictures, state, targets, sentences), and the batches that workers make
+of samples in the order of the mixture.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +32,7 @@ from spear_training.data.mixture import MixtureOrder
 from spear_training.data.store.format import PICTURE_SIZES, WRIST
 from spear_training.data.store.reader import FrameStore, stored_poses
 
-# What the model is to answer at a moment of an episode -----------------------------------------
+# Targets: the chunk at a moment of an episode --------------------------------------------------
 
 
 STEPS, DT_S = 5, 0.2
@@ -114,7 +129,7 @@ def followed(
     return np.array(poses)
 
 
-# One moment of a stored episode ----------------------------------------------------------------
+# Frame samples ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

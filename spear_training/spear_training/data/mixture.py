@@ -1,4 +1,4 @@
-"""Which stores are trained on together, and how much of each.
+"""A mixture: which stores are trained on together, how much of each, and in which order.
 
 `oxe` is the paper's mixture (Table 4): the stores of its rows below one folder, each with the
 weight that the table gives it. Any other mixture is a small YAML file:
@@ -8,6 +8,12 @@ weight that the table gives it. Any other mixture is a small YAML file:
       - {store: /data/our_lab, weight: 30}
 
 Paths are relative to the file.
+
+The order (`MixtureOrder`): sample j of a training is the same whatever the number of machines and
+workers, and after any interruption, since it follows from the seed and j alone. Shares are exact,
+not on average: in every block of samples each dataset comes exactly as often as its share says, in
+shuffled order. Each dataset is gone through in a shuffled order (`KeyedPermutation`) that is
+another one in every pass.
 """
 
 from collections.abc import Collection, Sequence
@@ -113,7 +119,7 @@ def _read_file(path: Path) -> list[MixtureStore]:
     return parts
 
 
-# A shuffled order of N things that is computed, not stored -------------------------------------
+# Keyed permutations: shuffled orders that are computed, not stored -----------------------------
 
 
 _ROUNDS = 6  # four make a Feistel network a pseudo-random permutation (Luby and Rackoff, 1988)
@@ -168,7 +174,7 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-# The order of samples from several datasets with given shares ---------------------------------
+# The order of samples from datasets with given shares ------------------------------------------
 
 
 _LARGEST_BLOCK = 100_000

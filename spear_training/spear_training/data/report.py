@@ -196,7 +196,7 @@ def _outline(reason: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"'[^']*'|\S*/\S*", "...", reason))
 
 
-# How the arm moves in some episodes ------------------------------------------------------------
+# Motions of some episodes ----------------------------------------------------------------------
 
 
 def _troubles(sample: MotionSample, metadata: StoreMetadata) -> list[str]:
@@ -242,7 +242,7 @@ def _share_rows(sample: MotionSample) -> list[tuple[str, str]]:
     ]
 
 
-# Some frames of some episodes, as the model will see them --------------------------------------
+# Picture sheet: frames as the model sees them --------------------------------------------------
 
 SHEET_EPISODES, SHEET_FRAMES = 12, 4
 
@@ -283,7 +283,7 @@ def _sheet_row(store: FrameStore, episode: int) -> SheetRow:
     return SheetRow(episode, episodes.sentences(episode), strips, trouble)
 
 
-# Drawings of a store ---------------------------------------------------------------------------
+# Plots of a store ------------------------------------------------------------------------------
 
 _LEAST_SPAN_M = 0.02  # an arm at rest is a dot and not a drawing of its noise
 VIEWS = (([0, 1], "From above", "x [m]", "y [m]"), ([0, 2], "From the side", "x [m]", "z [m]"))

@@ -1,4 +1,8 @@
-"""Where episodes come from: small descriptions that every process makes its own reader of."""
+"""Where episodes come from: small descriptions that every process makes its own reader of.
+
+One class a format (OXE, bags of our own trials, LeRobotDataset); then the command-line options
+that describe a source, and the words that select some of its episodes.
+"""
 
 import argparse
 import hashlib
@@ -100,7 +104,7 @@ class LeRobotSource(EpisodeSource):
         return lerobot_reader.store_metadata(reader)
 
 
-# The command-line options that say what is imported and how it is read -------------------------
+# Command-line options of a source --------------------------------------------------------------
 
 
 ANY = "any"
@@ -168,7 +172,7 @@ def _outcomes(words: str | None) -> tuple[str, ...] | None:
     return tuple(word.strip().upper() for word in words.split(",") if word.strip())
 
 
-# Which episodes of a dataset are asked for ----------------------------------------------------
+# Selections of episodes ------------------------------------------------------------------------
 
 
 ALL = "all"

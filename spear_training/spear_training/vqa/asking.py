@@ -325,6 +325,17 @@ def _two(scene, draws):
 class Relation:
     """What decides a comparison.
 
+    A comparison is asked only where its answer is clear: the winner leads by a margin, a second
+    measure of the same thing agrees (below), and the 3D tokens that the thought shows differ the
+    right way round.
+
+    | relation | shown | must agree |
+    |---|---|---|
+    | closer, further | distance of the centres from the camera | that of their closest points |
+    | larger, smaller | diagonals of the boxes | volumes |
+    | nearer (to a third) | distances between the centres | shortest of the vectors vertex to vertex |
+    | left, right, higher, lower | x or y of the centres | x/z or y/z: their order in the picture |
+
     Attributes:
         measure: what is compared; two relations with one measure tell each other's answer.
         sign: 1 where the smallest number wins, -1 where the greatest does.

@@ -1,4 +1,10 @@
-"""Annotated pictures with questions, by number: what the training loader reads."""
+"""Annotated pictures with questions, by number: what the training loader reads.
+
+An example depends on the annotation, the seed and the settings alone, and nothing is fitted here:
+boxes and points are numbers of the record. Each pass over the pictures takes another seed, and so
+gets other questions. In order: one example; the records of a finished run; its pictures with
+questions; examples as rows of ids; a file of questions as text; mixtures of several datasets.
+"""
 
 import json
 import os
@@ -159,6 +165,9 @@ _STATUS = re.compile(rb'"status": "(%s)"' % "|".join(STATUSES).encode())
 
 class RecordFiles:
     """All records of one folder, in the order of its list.
+
+    Opening notes where each line begins and its status; a record is read and parsed when it is
+    asked for. Only the places are held, so a copy for a worker process is small.
 
     Attributes:
         folder: as given.

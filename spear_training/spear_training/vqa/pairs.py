@@ -1,4 +1,8 @@
-"""What a question is, before any bins: words, with the points and pixels that it speaks of."""
+"""Questions and answers before any bins, and what they are drawn from.
+
+A `Pair` is words with the points and pixels that they speak of. Then which numbers the 3D tokens
+can say, the random draws, the settings, and the annotated picture as questions see it.
+"""
 
 import math
 from bisect import bisect_right
@@ -108,6 +112,12 @@ OUTSIDE = "a number lies outside the bins"
 def check_held(pair: Pair, bins: CoordinateBins) -> None:
     """Refuse a pair that 3D tokens cannot say.
 
+    Bins end at the 1st and 99th percentile of the data; what lies outside goes to the outermost
+    bin. In a question such a number would be another point, so the question is not asked. An
+    answer may lie outside by as much as the outermost bin is wide: it is then off by at most one
+    and a half of its width, three times what a number inside that bin may be off. Farther out it
+    is not asked.
+
     Raises:
         NotAskedError: a number lies outside.
     """
@@ -153,7 +163,7 @@ class Draws:
         return names[min(bisect_right(ends, drawn), len(names) - 1)]
 
 
-# What is asked how often -----------------------------------------------------------------------
+# Settings: what is asked how often -------------------------------------------------------------
 
 
 def even_weights() -> dict[str, float]:

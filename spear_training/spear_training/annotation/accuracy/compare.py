@@ -1,4 +1,8 @@
-"""How far annotated boxes are from the true ones, object by object."""
+"""How far annotated boxes are from the true ones, object by object.
+
+In order: the IoU of two oriented boxes; boxes of objects with an axis of symmetry, which are turned
+about it before they are compared; the truth of a picture and its file; the comparison.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -14,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from spear_training.annotation.boxes import CORNER_SIDES, edges_of
 from spear_training.annotation.records import AnnotatedObject, Annotation, RecordError, Triple
 
-# How much two oriented boxes have in common ----------------------------------------------------
+# IoU of two oriented boxes ---------------------------------------------------------------------
 
 
 # Pairs of corners, of boxes in canonical order, that have an edge between them.
@@ -79,7 +83,7 @@ def _cube_edges_in(vertices):
     return middle + _edges_in_cube(seen) @ half_edges
 
 
-# Boxes of objects that look the same from all sides --------------------------------------------
+# Boxes of rotationally symmetric objects -------------------------------------------------------
 
 
 _STEPS = 36  # of 5 degrees: half a turn brings every box onto itself
@@ -117,12 +121,18 @@ def turned_to_agree(
     return turned(min(coarse, float(fine.x), key=disagreement))
 
 
-# What is really in a scene ---------------------------------------------------------------------
+# The truth of a picture: truth.jsonl -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """The truth of one picture.
+    """The truth of one picture, a line of truth.jsonl.
+
+        {"annotation": {...}, "axes_of_symmetry": {"mug": [0.0, -0.8, -0.6], "book": null},
+         "visible_fraction": {"mug": 0.93, "book": 1.0}}
+
+    The annotation is written as any other, but its boxes are those of the whole objects, hidden
+    sides included, in the same order of vertices.
 
     Attributes:
         annotation: boxes of the whole objects, in the frame of the picture's camera.
@@ -201,7 +211,7 @@ def _unit(label: str, axis: list[float]) -> Triple:
     return x, y, z
 
 
-# How far annotated boxes are from the true ones ------------------------------------------------
+# Errors of annotated boxes, object by object ---------------------------------------------------
 
 
 NOT_FOUND = "not found"

@@ -1,8 +1,11 @@
-"""Measures the pipeline in a world of known truth: with true depth, and with a camera's.
+"""Measures the pipeline on scenes of known truth: with true depth, and with a camera's.
 
 Masks are the true ones in all runs, so what is measured is the way from points to boxes. The
 noisy depth is annotated twice, with different noise, to see how far the same picture gives the
 same order of vertices.
+
+In order: depth noise like a camera's; the comparison of two annotations of one picture; summaries
+of many objects; the measurement itself.
 """
 
 import re
@@ -34,12 +37,18 @@ from spear_training.annotation.pipeline import Pipeline
 from spear_training.annotation.records import Annotation, Item, RecordError, read_items
 from spear_training.annotation.stages import JobError, StageError
 
-# Makes exact depth as bad as a camera's --------------------------------------------------------
+# Depth noise of a camera -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class DepthNoise:
     """How bad the depth is. The default is a Kinect's, at 840x630.
+
+    The noise along the ray grows with the square of the distance, as for all cameras that
+    triangulate. Its size is that of the first Kinect: sigma = 0.0012 + 0.0019 (z - 0.4)^2 metres
+    (C. Nguyen, S. Izadi, D. Lovell, "Modeling Kinect Sensor Noise for Improved 3D Reconstruction
+    and Tracking", 3DIMPVT 2012). Where depth jumps, a pixel sees two surfaces and the camera
+    reports something between them.
 
     Attributes:
         axial_scale: times the noise of the Kinect; 0: none.
@@ -136,7 +145,7 @@ class NoisyDepth:
         return replace(frame, points=replace(frame.points, points_m=points.astype(np.float32)))
 
 
-# Whether a second annotation of the same picture -----------------------------------------------
+# Repeatability: two annotations of one picture -------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,7 @@ def summarise_repeats(entries: list[Repeat]) -> dict[str, RepeatSummary]:
     }
 
 
-# What many comparisons come to -----------------------------------------------------------------
+# Summaries of many objects ---------------------------------------------------------------------
 
 
 ALL = "all"
@@ -323,7 +332,7 @@ def _spread(values: Iterable[float]) -> ErrorSpread | None:
     return ErrorSpread(float(median), float(tail))
 
 
-# Measures the pipeline in a world of known truth -----------------------------------------------
+# The measurement: a folder of scenes, annotated and compared -----------------------------------
 
 
 ITEMS, TRUTH = "items.jsonl", "truth.jsonl"

@@ -26,7 +26,7 @@ from spear_training.annotation.accuracy.measure import (
     MeasuredCondition,
 )
 
-# The measured accuracy in rows of words --------------------------------------------------------
+# Tables of the measured accuracy ---------------------------------------------------------------
 
 
 COLUMNS = (
@@ -140,7 +140,7 @@ def _short(number: float) -> str:
     return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
 
 
-# The measured accuracy as files ----------------------------------------------------------------
+# accuracy.json and accuracy.html ---------------------------------------------------------------
 
 
 _COLOURS = (BLUE, ORANGE, GREEN, RED, GREY)

@@ -1,4 +1,4 @@
-"""What a run comes to: counts of its records and questions, as headlines, tables and drawings.
+"""Summary of a run: counts of its records and questions, as headlines, tables and charts.
 
 `Tally` counts records while they go by, `AskedQuestions` the questions; `find_outliers` names
 boxes of a size that their label does not have; `summarise` puts all of it into the upper part of
@@ -29,7 +29,7 @@ from spear_policy.shared.pages import (
 from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.records import Annotation
 
-# What a run comes to, counted while its records go by ------------------------------------------
+# Counts over the records of a run --------------------------------------------------------------
 
 
 LONGEST_REASON = 160  # letters
@@ -135,7 +135,7 @@ def reason_group(reason: str, image: str) -> str:
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "\u2026"
 
 
-# The questions of a run ------------------------------------------------------------------------
+# Counts over the questions of a run ------------------------------------------------------------
 
 
 _COORDINATE = re.compile(r"<coord([0-9]{4,6})>")
@@ -205,7 +205,7 @@ def _add(asked: AskedQuestions, values: dict, ids: Container[str]) -> None:
         asked.of_picture[name] = pairs
 
 
-# Small drawings of what a run comes to ---------------------------------------------------------
+# Charts ----------------------------------------------------------------------------------------
 
 
 _BINS = 40
@@ -305,7 +305,7 @@ def _drawn(draw) -> str:
     return svg_address(lambda figure: draw(figure.subplots(gridspec_kw=_MARGINS)), 4.2, 2.3)
 
 
-# Boxes of a size that their label does not have ------------------------------------------------
+# Outliers: boxes of a size unusual for their label ---------------------------------------------
 
 
 LEAST_OF_LABEL = 8
@@ -381,7 +381,7 @@ def find_outliers(tally: Tally) -> list[Outlier]:
     ]
 
 
-# The upper part of the page --------------------------------------------------------------------
+# The summary at the top of the page ------------------------------------------------------------
 
 
 MOST_ROWS = 15

@@ -1,7 +1,12 @@
 """Drawings on pictures: masks, 2D boxes, oriented 3D boxes, points.
 
 Pictures are (H, W, 3) uint8 RGB; every function returns a new one. Pixels count from the centre of
-the top left one, except 2D boxes, which run from edge to edge.
+the top left one, except 2D boxes, which run from edge to edge. Boxes have their corners in the
+order of `boxes.vertex_order`: corner 4*sx + 2*sy + sz, where s is 0 on the negative and 1 on the
+positive side of that axis.
+
+In order: projection of points and box edges; masks, boxes and marks; labels, placed so that they
+do not cover each other.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from spear_training.annotation.boxes import edges_of
 from spear_training.annotation.records import Intrinsics
 
-# Points and oriented boxes of the camera frame -------------------------------------------------
+# Projection of points and oriented boxes -------------------------------------------------------
 
 
 # Corners are neighbours where their numbers differ in one bit; x is the highest bit.
@@ -150,7 +155,7 @@ def _in_view(ends_m, intrinsics, width_px, height_px):
     return np.array([start + first * (end - start), start + last * (end - start)])
 
 
-# Drawings on pictures --------------------------------------------------------------------------
+# Masks, boxes and marks ------------------------------------------------------------------------
 
 
 Colour = tuple[int, int, int]
@@ -307,7 +312,7 @@ def _dashes(line: Line) -> Iterable[tuple[tuple, tuple]]:
         yield tuple(start + begin * along), tuple(start + stop * along)
 
 
-# Words on pictures -----------------------------------------------------------------------------
+# Labels ----------------------------------------------------------------------------------------
 
 
 LABEL_PX, NUMBER_PX = 14, 11

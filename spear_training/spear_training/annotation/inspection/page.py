@@ -61,7 +61,7 @@ from spear_training.vqa.bins import NAME as BINS
 from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import NAME as QUESTIONS
 
-# The records of a run as they are now ----------------------------------------------------------
+# Records of a run, finished or in work ---------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class RunRecords:
                 begin += len(line)
 
 
-# Which pictures of a run a person gets to see --------------------------------------------------
+# A sample of pictures of every status ----------------------------------------------------------
 
 
 class PictureSample:
@@ -382,7 +382,7 @@ def _rows(annotation: Annotation, unusual: dict[str, str]):
         )
 
 
-# Everything that a page says of a run ----------------------------------------------------------
+# Reading a run: counts, sample and questions ---------------------------------------------------
 
 
 # Passes values on and shows how far it is: (values, what they are, how many).
@@ -543,7 +543,7 @@ def _asked_notes(asked: AskedQuestions | None, bins: FittedBins | None):
         yield f"{asked.damaged:,} lines of {QUESTIONS} are damaged and left out."
 
 
-# One page about a run --------------------------------------------------------------------------
+# Writing the pages -----------------------------------------------------------------------------
 
 
 PAGE = "inspect.html"

@@ -2,6 +2,11 @@
 
 From bottom to top: a seed and a number give a scene and a camera that sees something of it; what
 is true of its picture; its files; a folder of many, with a sheet of the first ones.
+
+    OUT/images/000012.jpg  OUT/depth/000012.png  OUT/parts/000012.json
+
+The part holds the scene's line of either list and is written last, so a scene with its part is
+complete. The parts of all scenes become OUT/items.jsonl and OUT/truth.jsonl.
 """
 
 import json
@@ -60,7 +65,7 @@ from spear_training.annotation.synthetic.scenes import (
     table_top,
 )
 
-# From a seed and a number to a scene with a camera that sees something of it -------------------
+# Seed and number to a scene and its camera -----------------------------------------------------
 
 
 Split = Literal["train", "held_out"]
@@ -202,7 +207,7 @@ def _triple(values: NDArray) -> Triple:
     return x, y, z
 
 
-# What is kept of a scene -----------------------------------------------------------------------
+# Files of a scene ------------------------------------------------------------------------------
 
 
 # As in the TUM dataset, as long as the depth fits into 16 bits.
@@ -309,7 +314,7 @@ def _read_part(path: Path) -> dict[str, str]:
         raise JobError(f"{path} is damaged ({error}); remove it to make the scene again") from None
 
 
-# A sheet of the first scenes of a folder -------------------------------------------------------
+# The sheet of the first scenes -----------------------------------------------------------------
 
 
 SHEET = "sheet.jpg"
@@ -335,7 +340,7 @@ def write_sheet(path: Path, pictures: Sequence[Path]) -> None:
         sheet.save(temporary, "JPEG", quality=88)
 
 
-# Many scenes -----------------------------------------------------------------------------------
+# A folder of many scenes, drawn by several processes -------------------------------------------
 
 
 CARD = "scenes.json"

@@ -1,4 +1,4 @@
-"""Triangle meshes that objects are put together from: boxes, turned shapes, tubes.
+"""Triangle meshes that objects are put together from: boxes, surfaces of revolution, tubes.
 
 What is drawn is exactly these triangles, so the boxes taken from their corners are exact too.
 """
@@ -201,7 +201,7 @@ def _circles(path: NDArray, segments: int) -> NDArray:
     return np.array(circles)
 
 
-# The rectangles that objects take up on the ground ----------------------------------------------
+# Footprints: rectangles that objects take up on a level ----------------------------------------
 
 
 @dataclass(frozen=True)

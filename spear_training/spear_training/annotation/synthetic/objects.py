@@ -1,4 +1,8 @@
-"""Objects with names: what they are made of, how they rest, and where they stand in a scene."""
+"""Objects with names: what they are made of, how they rest, and where they stand in a scene.
+
+First what every object has (parts, supports, a kind, a place), then the kinds of small objects:
+kitchen, stationery, tools and toys, food. Furniture is in furniture.py.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -210,7 +214,7 @@ def rest_axes(vertices_m: NDArray, rest: Rest) -> NDArray:
     return laid
 
 
-# Kinds of objects from a kitchen: crockery and packages ----------------------------------------
+# Kitchen: crockery and packages ----------------------------------------------------------------
 
 
 BRIGHT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "turquoise")

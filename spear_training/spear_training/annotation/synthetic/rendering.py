@@ -1,4 +1,8 @@
-"""Pictures of a scene: what a camera sees, which object each pixel shows, and how far it is."""
+"""Rendering of a scene: its colours, which object each pixel shows, and how far away that is.
+
+First the scene as a MuJoCo model, then its rendering by OpenGL, then which objects a picture shows
+well enough to be annotated, with the exact point of every pixel.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,7 +136,7 @@ def _add_lamp(spec: mujoco.MjSpec, lamp: Lamp) -> None:
     )
 
 
-# Pictures of a scene ---------------------------------------------------------------------------
+# Rendering with OpenGL -------------------------------------------------------------------------
 
 
 SKY = -2
@@ -274,7 +278,7 @@ def _point(eye: mujoco.MjvGLCamera, view: SyntheticCamera) -> None:
     eye.frustum_width = NEAREST_M * (right - left) / 2  # half of it, whatever the name says
 
 
-# What a camera really sees of a scene ----------------------------------------------------------
+# Visible objects and exact points of a view ----------------------------------------------------
 
 
 # An object counts as seen with so many pixels, and such a share of what it would cover alone.

@@ -1,4 +1,10 @@
-"""A generated scene: objects, what is around them, lamps, and where a camera might stand."""
+"""A generated scene: objects, what is around them, lamps, and where a camera might stand.
+
+Placement: what stands on one level is kept apart by its rectangles; what stands on an object lies
+within that object's support. So nothing can touch except what rests on what, and no physics is
+needed. Then the cameras, what all scenes share, and the two families: table tops and rooms. The
+world has z up; cameras have x right, y down, z forward.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,7 +47,7 @@ from spear_training.annotation.synthetic.textures import (
     wood,
 )
 
-# Where objects stand ----------------------------------------------------------------------------
+# Placement of objects --------------------------------------------------------------------------
 
 
 GAP_M = 0.004
@@ -233,7 +239,7 @@ def looking_at(rng: np.random.Generator, position_m: NDArray, target_m: NDArray)
     return SyntheticCamera(width, height, camera, np.asarray(position_m, float), axes)
 
 
-# A generated scene -------------------------------------------------------------------------------
+# What scenes of both families share ------------------------------------------------------------
 
 
 Colour = tuple[float, float, float]

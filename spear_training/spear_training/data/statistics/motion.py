@@ -1,4 +1,9 @@
-"""What the motions of one dataset look like, gathered episode by episode."""
+"""Motion statistics of a dataset: how far, how fast and how often its arm moves.
+
+First the counts, added up episode by episode and merged in any order; then what is odd about a
+dataset beside its mixture; counting a whole store by several processes; a quick look at some
+episodes.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -182,7 +187,7 @@ def _implausible(commanded: TimedPoses) -> str:
     return ""
 
 
-# What a person should look at before training --------------------------------------------------
+# Oddities: what to look at before training -----------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -308,7 +313,7 @@ def _gripper(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
     ]
 
 
-# Motion statistics of a store ------------------------------------------------------------------
+# Counting a whole store ------------------------------------------------------------------------
 
 
 KEPT = "meta/spear_motion.json"

@@ -1,4 +1,14 @@
-"""What a store says about itself: meta/spear.json."""
+"""Layout of a store: names of its files, meta/spear.json, its columns, the records of its groups.
+
+A store is a LeRobotDataset v3.0 folder with additions. The names and places of LeRobot's files are
+from the public sources of lerobot: v0.3.3 (datasets v2.1), v0.4.4 and 7427f31 (datasets v3.0),
+src/lerobot/datasets/utils.py.
+
+meta/spear.json says what holds for every episode. The columns of the data files are states and
+actions (8 numbers: x y z [m], qx qy qz qw in the base frame, gripper 0 closed .. 1 open), the true
+stamps, encoded pictures, and LeRobot's numbers. A group is one data file; its record says which
+episodes lie in it and which were rejected, and why.
+"""
 
 import dataclasses
 import json
@@ -312,7 +322,7 @@ def _check(episode: Episode, metadata: StoreMetadata) -> None:
         raise EpisodeError(f"{episode.name}: {'; '.join(wanting)}")
 
 
-# Where things lie in a store's folder ----------------------------------------------------------
+# Further files of a store, while it is written and after ---------------------------------------
 
 
 REJECTS_PATH = "meta/rejects.jsonl"
@@ -333,7 +343,7 @@ def group_arrays_path(root: Path, group: int) -> Path:
     return root / BUILDING / f"group-{group:06d}.npz"
 
 
-# What a written group of episodes holds --------------------------------------------------------
+# The record of a written group of episodes -----------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -418,7 +428,7 @@ def write_record(record: GroupRecord, root: Path, group: int) -> None:
     write_atomically(group_record_path(root, group), content.encode())
 
 
-# Which episodes a store does not hold ----------------------------------------------------------
+# meta/rejects.jsonl: episodes that a store does not hold ---------------------------------------
 
 
 def read_rejects(root: str | Path) -> list[Reject]:

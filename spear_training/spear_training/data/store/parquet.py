@@ -4,6 +4,8 @@ A column chunk of such a file is one data page of plain, uncompressed values wit
 Parquet format the values end where the chunk ends: n integers are its last 8 n bytes, and n
 byte strings its last bytes, each after its length in 4 bytes. So a JPEG can be read with one
 `pread`, without the rest of its row group.
+
+First how such files are written and read, then meta/episodes, then the scan of a data file.
 """
 
 import json
@@ -109,7 +111,7 @@ def _plain_chunk(path: Path, part: pq.RowGroupMetaData, column: str) -> pq.Colum
     return chunk
 
 
-# meta/episodes ---------------------------------------------------------------------------------
+# meta/episodes: where each episode lies --------------------------------------------------------
 
 
 EPISODES_PER_FILE = 20_000

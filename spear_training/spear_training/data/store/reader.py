@@ -1,4 +1,15 @@
-"""Reading a store at random: any frame of any episode, in the time that its JPEGs take."""
+"""Reading a store at random: any frame of any episode, in the time that its JPEGs take.
+
+`FrameStore` reads by the folder lookup/, which needs no Parquet library: numbers are mapped into
+memory, where all worker processes share them, and a picture is one read of its bytes at a known
+place in an open data file. The lookup repeats what is in the data files, and is made again from
+them by
+
+    python3 -m spear_training.data.store.reader FOLDER
+
+In order: poses out of stored numbers; the lookup, written and opened; data files kept open; the
+store; the motion of one episode.
+"""
 
 import argparse
 import json
@@ -49,7 +60,7 @@ def stored_poses(stamps_s: NDArray, rows: NDArray) -> TimedPoses:
     return TimedPoses(stamps_s, poses)
 
 
-# lookup/ ---------------------------------------------------------------------------------------
+# lookup/: the numbers of all frames, and where their JPEGs lie ---------------------------------
 
 
 FILES_PATH = LOOKUP + "/files.json"
@@ -213,7 +224,7 @@ def _scanned(root: Path, cameras: tuple[str, ...], numbers: list[int]) -> Iterat
         yield path, scan_file(path, cameras)
 
 
-# Data files that stay open for the next read ---------------------------------------------------
+# Data files kept open --------------------------------------------------------------------------
 
 
 # Of all stores of a process together; a shell's usual limit is 1024.
@@ -286,7 +297,7 @@ class _Handle:
 SHARED = OpenFiles()
 
 
-# Reading a store at random ---------------------------------------------------------------------
+# The store -------------------------------------------------------------------------------------
 
 
 # OpenCV from 4.11 on can decode to RGB at once.

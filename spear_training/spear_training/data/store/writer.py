@@ -10,6 +10,10 @@ when it is written. A group (a data file) is there whole or not at all. The stor
 whole: meta/info.json is written last, and without it no reader takes the folder for a dataset.
 Which episodes lie in which group decides every byte, so an import that was killed and one that was
 not end with the same files.
+
+In order: the pictures of an episode; meta/stats.json, which is for other readers of the folder, as
+SPEAR trains with statistics over a whole mixture (data/statistics); the other small files of a
+LeRobotDataset; one episode, encoded; the writer.
 """
 
 import dataclasses
@@ -76,7 +80,7 @@ from spear_training.data.store.parquet import (
 )
 from spear_training.data.store.reader import open_lookup, write_lookup
 
-# An episode's pictures as the store keeps them -------------------------------------------------
+# Pictures of an episode, fitted and encoded ----------------------------------------------------
 
 
 JPEG_QUALITY = 92
@@ -155,14 +159,17 @@ def picture_histogram(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.stack([np.ravel(count) for count in counts]).astype(np.int64)
 
 
-# The statistics that LeRobot keeps beside its data ---------------------------------------------
+# meta/stats.json: LeRobot's statistics ---------------------------------------------------------
 
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 
 def vector_statistics(values: NDArray) -> dict[str, NDArray]:
-    """Of vectors (N, D), N >= 1: each statistic (D,) float64, and count (1,)."""
+    """Of vectors (N, D), N >= 1: each statistic (D,) float64, and count (1,).
+
+    Quantiles over all frames are exact: those of episodes cannot be merged.
+    """
     columns = [np.asarray(column, float) for column in np.asarray(values).T]
     levels = list(QUANTILES.values())
     quantiles = np.array([np.quantile(column, levels) for column in columns])
@@ -201,7 +208,7 @@ def picture_statistics(histogram: NDArray[np.int64], counted: int) -> dict[str, 
     return shaped | {"count": np.array([counted])}
 
 
-# The small files that make a folder of data files a LeRobotDataset v3.0 ------------------------
+# Small files of a LeRobotDataset v3.0 ----------------------------------------------------------
 
 
 def write_info(root: Path, metadata: StoreMetadata, tasks: int) -> None:
@@ -271,7 +278,7 @@ def write_statistics(
     write_atomically(root / STATS_PATH, (json.dumps(plain, indent=4) + "\n").encode())
 
 
-# One episode -----------------------------------------------------------------------------------
+# Encoding one episode --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,7 +336,7 @@ def _pictures_of(episode: Episode, camera: CameraMetadata) -> StoredPictures:
     return store_pictures(episode.images[camera.name], camera)
 
 
-# The store -------------------------------------------------------------------------------------
+# Writing a store, group by group ---------------------------------------------------------------
 
 
 def is_finished(root: str | Path) -> bool:
