@@ -36,9 +36,9 @@ _COLOURS = {"external": (4, 5, 6), "wrist": (7, 8, 9)}
 class Augmentation:
     """How much pictures vary.
 
-    By default, external camera: a crop of 95 % of either side, a turn of at most 5 degrees, brightness,
-    contrast and saturation. Wrist camera: colours only. A turn breaks the cues of gravity and of
-    the camera's intrinsics, so `rotate_deg` 0 is a choice worth trying.
+    External camera: a crop, a turn, brightness, contrast and saturation. Wrist camera: colours
+    only. A turn breaks the cues of gravity and of the camera's intrinsics, so `rotate_deg` 0 is a
+    choice worth trying.
 
     Attributes:
         crop: share of either side that is kept of an external picture, 0..1.

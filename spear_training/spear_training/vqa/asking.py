@@ -333,8 +333,8 @@ class Relation:
     |---|---|---|
     | closer, further | distance of the centres from the camera | that of their closest points |
     | larger, smaller | diagonals of the boxes | volumes |
-    | nearer (to a third) | distances between the centres | shortest of the vectors vertex to vertex |
-    | left, right, higher, lower | x or y of the centres | x/z or y/z: their order in the picture |
+    | nearer (to a third) | distances between the centres | shortest vectors vertex to vertex |
+    | left, right, higher, lower | x or y of the centres | x/z or y/z: order in the picture |
 
     Attributes:
         measure: what is compared; two relations with one measure tell each other's answer.
