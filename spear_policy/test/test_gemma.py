@@ -1,5 +1,6 @@
-"""Two stacks over one KV cache are pi0's joint attention, computed here in the dense form; and the
-embedding of words and 3D tokens.
+"""Two stacks over one KV cache against pi0's joint attention, computed here in the dense form.
+
+Then the embedding of words and 3D tokens.
 """
 
 import math

@@ -31,7 +31,7 @@ from spear_policy.geometry.poses import Pose
 # What the errors of franky mean ------------------------------------------------------------------
 
 MOVING_MODES = ("", "Idle", "Move")  # "": not read yet
-PLANNER_TEXT = "Motion planner failed"
+PLANNER_TEXT = "Motion planner failed"  # in a bare RuntimeError: nothing else marks it
 PREEMPTED_TEXT = "Move command preempted!"
 
 _FIXES = {

@@ -1,4 +1,4 @@
-"""The rules that all detections are held to: valid boxes, clean labels, no label used twice."""
+"""The rules that all detections are held to: clean boxes and labels, each label once."""
 
 import math
 import unicodedata

@@ -1,8 +1,7 @@
 """The detector `grounding_dino`: a local network that looks for the phrases it is given.
 
-The network gets one text, "mug. cutting board.", and gives for each box and each token the
-confidence that it belongs to it. First the phrases as its text and its tokens back to phrases, then
-the stage.
+The network reads one text, "mug. cutting board.", and gives each box a confidence for each token of
+it. First the text of the phrases and from its tokens back to phrases, then the stage.
 """
 
 from dataclasses import asdict, dataclass

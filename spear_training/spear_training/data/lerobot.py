@@ -239,6 +239,16 @@ PRESETS = {"droid": Path(__file__).with_name("droid_keys.yaml")}
 class LeRobotKeys(MotionRules):
     """Which columns hold what; the rules are those of the mixture table, see oxe/table.py.
 
+    As a user writes them, with the dataset's own columns as keys:
+
+        cameras: {external: observation.images.front, wrist: observation.images.hand}
+        pose: {encoding: quaternion, key: observation.state, order: xyzw}
+        command: {encoding: euler, key: action, axes: xyz}               # or: reached
+        gripper_opening:                                                 # or: from_command
+          {encoding: linear, key: observation.state, first_column: 7, closed_at: 0, open_at: 1}
+        gripper_command:                                                 # or: from_measured
+          {encoding: linear, key: action, first_column: 6, closed_at: 1, open_at: 0}
+
     Attributes:
         cameras: our name -> the feature of its pictures; "external" must be there.
         sentences: text columns with sentences besides the dataset's task.

@@ -264,7 +264,7 @@ class QuestionSample:
     """A picture and what is asked about it.
 
     Attributes:
-        image: absolute path; `annotation.picture.read_picture` reads it.
+        image: absolute path; `annotation.frame.read_picture` reads it.
         native_aspect: for `image_geometry.plan_fit`; None: square pixels.
         example: the questions; None where nothing can be asked.
     """
