@@ -461,7 +461,7 @@ class TrialRecorder(SpearNode):
         response.duration = s_to_duration(duration_s)
 
     def _finish(self, end: TrialEnd) -> tuple[float, str]:
-        """Close the bag, write the row, tell everybody; (duration [s], what went wrong)."""
+        """Close the bag, write the row, publish its end; (duration [s], what went wrong)."""
         recording, now_s = self._recording, self.now_s()
         self._recording = None
         end = replace(

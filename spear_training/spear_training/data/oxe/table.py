@@ -28,7 +28,7 @@ from spear_training.data.reader import DataFileError
 
 # Words that stand in the place of a rule.
 REACHED, FROM_COMMAND, FROM_MEASURED = "reached", "from_command", "from_measured"
-# In the place of an order: the data tell it.
+# In the place of an order: it is found from the data.
 DETECT = "detect"
 EXTERNAL = "external"
 
