@@ -2,7 +2,7 @@
 
 A layout is a table: the name of our parameter -> where its values come from. Query, key and value
 matrices are one tensor here and three there, so a source may be several tensors below each other.
-First the layouts, then how they fill a model.
+First the layouts, then how they fill a model: everything is checked before anything changes.
 """
 
 from collections.abc import Callable, Iterable, Mapping

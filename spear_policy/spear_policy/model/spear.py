@@ -1,6 +1,7 @@
 """The model: two images, a sentence and a state in; text logits or the actions' velocity out.
 
-In order: the inputs, the action expert, the model that joins them with vision.py and gemma.py, and
+In order: the inputs, the action expert (facts/model.md 2.2: state and noisy actions in, the flow's
+velocity out), the model that joins them with vision.py and gemma.py, and (2.2 and 4.4)
 random values for a model that no checkpoint fills.
 """
 

@@ -208,7 +208,7 @@ STD_RGB = (0.229, 0.224, 0.225)
 
 
 class DepthEncoder(nn.Module):
-    """ViT-L/14 in full size: 24 blocks, the outputs of several of them concatenated."""
+    """ViT-L/14 in full size: 24 blocks, outputs of several concatenated (facts/model.md 1.5)."""
 
     def __init__(self, config: DepthEncoderConfig, patch_size: int):
         """Build it without values; `spear.initialise` or a checkpoint gives them."""

@@ -140,7 +140,7 @@ class FrameSample:
         images: by camera, (H, W, 3) uint8 RGB; a camera that the dataset lacks is not there.
         pose: (7,) measured, base frame [m], xyzw.
         gripper_opening: measured, 0 closed .. 1 open.
-        translations_m: (N, 3), rotations_xyzw: (N, 4), grippers: (N,) of the chunk, see targets.
+        translations_m: (N, 3), rotations_xyzw: (N, 4), grippers: (N,) as in `ChunkTargets`.
         sentences: all that the episode has.
         state_known: False where `pose` is only a sum of deltas.
     """
@@ -169,7 +169,7 @@ class FrameSampleReader:
         dt_s: float = DT_S,
         reference: Reference = "anchor",
     ):
-        """Take a store and the shape of a chunk, see `targets.chunk_targets`."""
+        """Take a store and the shape of a chunk, see `chunk_targets`."""
         self.store = store
         self._steps, self._dt_s, self._reference = steps, dt_s, reference
 

@@ -133,7 +133,7 @@ class KeyedPermutation:
     """
 
     def __init__(self, count: int, key: Sequence[int]):
-        """Take the number of things and a key of whole numbers, e.g. (seed, dataset, pass).
+        """Take the number of places and a key of whole numbers, e.g. (seed, dataset, pass).
 
         Raises:
             ValueError: nothing to permute, or more than 2^48 things.

@@ -384,7 +384,9 @@ def question_lines(
     bins: CoordinateBins,
     counts: QuestionCounts,
 ) -> Iterator[bytes]:
-    """Write the questions of one pass; pictures that have none have no line.
+    """Write the questions of one pass, for people and other trainers; a line a picture.
+
+    Pictures that have no question have no line.
 
     Args:
         counts: is filled on the way.

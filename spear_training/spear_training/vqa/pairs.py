@@ -137,7 +137,7 @@ T = TypeVar("T")
 
 
 class Draws:
-    """One stream of draws. Quick for the few that an example needs."""
+    """One stream of draws, the same on every machine and in any order of the pictures."""
 
     def __init__(self, *parts: str | int):
         """Take what the stream depends on: names and numbers."""
@@ -179,7 +179,7 @@ class QuestionSettings:
         weights: of the categories, of any sum; a category that is not named is not asked. Among
             the categories that a picture has questions of, each pair draws one by these weights.
         pairs_max: an example has 1 .. pairs_max pairs, each number as often.
-        max_tokens: longest row of ids, see `rows.example_ids`.
+        max_tokens: longest row of ids, see `dataset.example_ids`.
         ratio_margin: compared lengths must differ by this share of the smaller.
         place_margin: compared places (left, right, higher, lower) must differ by this share of
             the objects' mean distance from the camera.

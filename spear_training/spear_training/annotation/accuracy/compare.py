@@ -34,7 +34,7 @@ def box_iou(vertices_a_m: NDArray[np.float64], vertices_b_m: NDArray[np.float64]
     other box; its volume is that of their convex hull.
 
     Args:
-        vertices_a_m, vertices_b_m: (8, 3) each, in the order of `boxes.vertex_order`.
+        vertices_a_m, vertices_b_m: (8, 3) each, in the order of `boxes.ordered_vertices`.
 
     Raises:
         ValueError: a box has no volume.

@@ -2,8 +2,8 @@
 
 Pictures are (H, W, 3) uint8 RGB; every function returns a new one. Pixels count from the centre of
 the top left one, except 2D boxes, which run from edge to edge. Boxes have their corners in the
-order of `boxes.vertex_order`: corner 4*sx + 2*sy + sz, where s is 0 on the negative and 1 on the
-positive side of that axis.
+order of `boxes.ordered_vertices`: corner 4*sx + 2*sy + sz, where s is 0 on the negative and 1 on
+the positive side of that axis.
 
 In order: projection of points and box edges; masks, boxes and marks; labels, placed so that they
 do not cover each other.
@@ -244,8 +244,8 @@ def draw_box_3d(image: Image, vertices_m: NDArray, intrinsics: Intrinsics, colou
 
     Args:
         image: to draw on.
-        vertices_m: (8, 3) in the order of `boxes.vertex_order`; corners may be behind the camera
-            or outside the picture, then the edges are cut there.
+        vertices_m: (8, 3) in the order of `boxes.ordered_vertices`; corners may be behind the
+            camera or outside the picture, then the edges are cut there.
         intrinsics: of the picture.
         colour: of the other edges.
     """

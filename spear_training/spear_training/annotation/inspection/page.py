@@ -1,7 +1,8 @@
 """One page about a run, or several: each a file that needs no other.
 
-From bottom to top: the records of a run as they are now; which of them a person gets to see; what
-the page shows of one; the summary of a run; its pages.
+From bottom to top: the records of a run, finished or in work; the sample that is shown, drawn by
+chance but the same for the same seed; what the page shows of one picture; the summary of a run,
+gathered in one reading of its records; the pages.
 """
 
 import heapq

@@ -38,7 +38,7 @@ _SHADOW_MAP_PX = 2048
 
 
 def build(scene: SyntheticScene) -> tuple[mujoco.MjSpec, list[int]]:
-    """Describe the scene to MuJoCo.
+    """Describe the scene to MuJoCo: one mesh a part, exactly the triangles of the truth.
 
     Returns:
         the description, and for each geom in order the index of its object, or BACKDROP.
