@@ -239,7 +239,7 @@ class AnnotatedObject:
         score: of the detector, 0..1; None where it gives none.
         cloud_size: points that the box was fitted to.
         closest_m, furthest_m: points of the cloud nearest to the camera and furthest from it.
-        vertices_m: 8 corners of the oriented box in the order of `boxes.vertex_order`.
+        vertices_m: 8 corners of the oriented box in the order of `boxes.ordered_vertices`.
         sample_m: points of the cloud, drawn evenly, for fitting the bins and for questions.
     """
 

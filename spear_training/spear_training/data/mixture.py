@@ -136,10 +136,10 @@ class KeyedPermutation:
         """Take the number of places and a key of whole numbers, e.g. (seed, dataset, pass).
 
         Raises:
-            ValueError: nothing to permute, or more than 2^48 things.
+            ValueError: nothing to permute, or more than 2^48 places.
         """
         if not 1 <= count <= 2**48:
-            raise ValueError(f"there are {count} things to permute; 1 to 2^48 are possible")
+            raise ValueError(f"there are {count} places to permute; 1 to 2^48 are possible")
         self.count = count
         self._half_bits = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
         self._mask = np.uint64((1 << int(self._half_bits)) - 1)
