@@ -3,12 +3,23 @@
 import sys
 import threading
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = tuple(
-    f"{ROOT}/{name}/{name}/" for name in ("spear_policy", "spear_bringup", "spear_training")
-)
+PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
+
+
+@cache
+def own_path(filename):
+    """The path below the root of a file of the packages; None of any other file."""
+    try:
+        # colcon links the packages from its build folder.
+        path = Path(filename).resolve().relative_to(ROOT)
+    except ValueError:
+        return None
+    inside = len(path.parts) > 2 and path.parts[0] == path.parts[1] and path.parts[0] in PACKAGES
+    return str(path) if inside else None
 
 
 class Walk:
@@ -50,9 +61,9 @@ class Walk:
         code = frame.f_code
         if not self._on or event != "call" or code.co_name == "<module>":
             return
-        if not code.co_filename.startswith(PACKAGES):
+        path = own_path(code.co_filename)
+        if path is None:
             return
-        path = str(Path(code.co_filename).relative_to(ROOT))
         functions = self.files.setdefault(path, [])
         if code.co_qualname not in functions:
             functions.append(code.co_qualname)
@@ -65,6 +76,7 @@ class Walk:
         print(f"\n{title}: {len(self.files)} files, {self.changes} changes of file")
         for path, functions in self.files.items():
             print(f"  {path}: {', '.join(functions[:3])}{' ...' if functions[3:] else ''}")
+        assert self.files, f"{title}: no file of ours was entered"
         assert len(self.files) <= most, f"{title}: {len(self.files)} files, {most} at most"
 
 
