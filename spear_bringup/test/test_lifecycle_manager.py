@@ -88,14 +88,14 @@ def test_a_dead_node_is_reported_and_the_policy_deactivated_first(run_managed):
 def test_without_autostart_a_call_activates_and_a_refusal_comes_back_in_words(run_managed):
     specs = dummy("robot"), dummy("policy", refuse="configure")
     with run_managed(*specs, autostart=False) as graph:
-        assert graph.states() == {"robot": "unconfigured", "policy": "unconfigured"}
+        assert _until(lambda: graph.states() == {"robot": "unconfigured", "policy": "unconfigured"})
         answer = _call(graph, "lifecycle_manager/activate_all")
         assert not answer.success
         assert answer.message.startswith("/policy did not configure: the node refused; it said:")
         assert "max_speed_m_s is -1.0; it must be 0 to 2 m/s" in answer.message
-        assert graph.states() == {"robot": "active", "policy": "unconfigured"}
+        assert _until(lambda: graph.states() == {"robot": "active", "policy": "unconfigured"})
         assert _call(graph, "lifecycle_manager/deactivate_all").success
-        assert graph.states()["robot"] == "inactive"
+        assert _until(lambda: graph.states()["robot"] == "inactive")
 
 
 def test_a_node_busy_with_a_transition_is_not_taken_for_dead(run_managed):

@@ -25,7 +25,6 @@ from spear_policy.model.checkpoint import (
 from spear_policy.model.config import LanguageConfig
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.tokenizer import train_tokenizer
-from spear_policy.shared.files import sha256_of_file
 
 TOKENIZER = train_tokenizer(MICRO.vocabulary)
 WEIGHTS = "model.safetensors"
@@ -82,7 +81,7 @@ def test_what_is_saved_is_what_is_loaded(saved):
 def test_the_hash_is_the_files_sha256(saved):
     folder, digest, _ = saved
     output = subprocess.run(["sha256sum", folder / WEIGHTS], capture_output=True, text=True)
-    assert output.stdout.split()[0] == digest == sha256_of_file(folder / WEIGHTS)
+    assert output.stdout.split()[0] == digest
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ tensor is copied from the mapped file straight to where it stays. It is copied, 
 of the file, so that a file that is replaced or a disk that goes away cannot reach a running robot.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +23,6 @@ from spear_policy.model.config import ModelConfig
 from spear_policy.model.gemma import RmsNorm
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.tokenizer import TextTokenizer, TokenizerError
-from spear_policy.shared.files import sha256_of_file
 from spear_policy.shared.progress import byte_progress
 
 WEIGHTS = "model.safetensors"
@@ -241,7 +241,7 @@ def save_weights(folder: str | Path, model: SpearModel, tokenizer: TextTokenizer
     try:
         beside.mkdir()
         _write(beside, model.config, tensors, tokenizer)
-        digest = sha256_of_file(beside / WEIGHTS)
+        digest = _sha256(beside / WEIGHTS)
         if folder.exists():
             for path in sorted(beside.iterdir()):
                 os.replace(path, folder / path.name)
@@ -382,8 +382,14 @@ def _check_one_dtype(files, kept):
         )
 
 
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _check_hash(path, expected, done):
-    found = sha256_of_file(path, done)
+    found = _sha256(path)
+    done(path.stat().st_size)
     if found != expected.lower():
         raise CheckpointError(
             f"{path} has the sha256 {found[:12]}..., not {expected[:12]}... as its card says: "

@@ -1,19 +1,17 @@
 """Files that are there whole or not at all, files that later runs must agree with, disk space."""
 
-import hashlib
 import json
 import os
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 
 _WAIT_S = 2.0  # for another process that is writing the file just now
-_HASH_BLOCK_BYTES = 1 << 22
 
 
 class MismatchError(Exception):
@@ -69,16 +67,6 @@ def naming_errors(path: str | Path) -> Iterator[None]:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
-
-
-def sha256_of_file(path: str | Path, on_bytes: Callable[[int], object] = lambda count: None) -> str:
-    """The sha256 of a file in hex; `on_bytes` is called with the size of each block [bytes]."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-            on_bytes(len(block))
-    return digest.hexdigest()
 
 
 def disk_space_warning(folder: str | Path, needed_bytes: float, what: str) -> str | None:
