@@ -7,6 +7,8 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -97,6 +99,24 @@ def test_ctrl_c_stops_all_processes_with_a_sentence(tmp_path):
     assert "Traceback" not in said
     assert not is_finished(root)
     assert not list(root.rglob(".*.part.*"))  # nothing half written is left
+
+
+def test_ctrl_c_in_a_destructor_is_not_dropped():
+    lines = (
+        "import signal, time",
+        "from spear_training.data import import_episodes",
+        "signal.signal(signal.SIGALRM, import_episodes._interrupt)",
+        "signal.signal(signal.SIGINT, import_episodes._interrupt)",
+        "ask = lambda self: signal.raise_signal(signal.SIGINT)",
+        "class Held:",
+        "    def __del__(self):",
+        "        ask(self)",
+        "Held()",
+        "time.sleep(30.0)",
+    )
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], stderr=subprocess.PIPE)
+    assert ended.returncode == -signal.SIGINT
+    assert b"ignored" not in ended.stderr
 
 
 @pytest.mark.slow

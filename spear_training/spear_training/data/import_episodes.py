@@ -151,8 +151,19 @@ def main(arguments: list[str] | None = None) -> int:
     if options.workers < 1:
         parser.error(f"--workers is {options.workers}: it must be at least 1")
     # A job that a script starts in the background ignores SIGINT by default.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
     return (_to_store if options.to == STORE else _to_episodes)(options)
+
+
+def _interrupt(number, frame):
+    """Raise KeyboardInterrupt, but later in a destructor: Python drops what is raised there."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _to_store(options: argparse.Namespace) -> int:
