@@ -1,12 +1,11 @@
 """Points from a measured depth picture."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from desk_picture import desk_folder
 from hypothesis import given
 from hypothesis import strategies as st
 from stage_frames import frame_of
@@ -31,16 +30,6 @@ def write(tmp_path):
         return path
 
     return write
-
-
-@pytest.fixture
-def rgbd_dir():
-    """Return the folder of a real RGB-D frame, or skip."""
-    root = Path(__file__).resolve().parents[2]
-    folder = root / os.environ.get("SPEAR_TEST_DATA", "../shared/data") / "rgbd"
-    if not folder.is_dir():
-        pytest.skip("no real RGB-D frame here: set SPEAR_TEST_DATA to the folder above it")
-    return folder
 
 
 def run(folder, frame=None, **options):
@@ -164,14 +153,15 @@ def test_a_range_that_nothing_is_in_is_refused():
         DepthGeometry(".", max_range_m=0)
 
 
-def test_a_real_desk_has_the_size_of_a_desk(rgbd_dir):
+def test_a_real_desk_has_the_size_of_a_desk():
+    folder = desk_folder()
     item = Item(
         "desk",
         "other_formats_TUM_color.png",
         depth=GivenDepth("other_formats_TUM_depth.png", 5000.0),
         intrinsics=Intrinsics(535.4, 539.2, 320.1, 247.6),
     )
-    points = run(rgbd_dir, read_frame(item, rgbd_dir), max_range_m=4.0)
+    points = run(folder, read_frame(item, folder), max_range_m=4.0)
     known = np.isfinite(points.points_m).all(axis=-1)
     assert 0.5 < known.mean() < 1.0
     depth_m = points.points_m[known][:, 2]
