@@ -32,7 +32,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """(folder, hash, model); tests that change the folder work on `copy`."""
+    """(folder, hashes, model); tests that change the folder work on `copy`."""
     folder, model = tmp_path_factory.mktemp("saved") / "micro", micro()
     return folder, save_weights(folder, model, TOKENIZER), model
 
@@ -62,8 +62,8 @@ def refused(folder, *parts, **arguments):
 
 @torch.no_grad()
 def test_what_is_saved_is_what_is_loaded(saved):
-    folder, digest, model = saved
-    loaded, tokenizer = load_weights(folder, expected_hash=digest)
+    folder, hashes, model = saved
+    loaded, tokenizer = load_weights(folder, expected_hashes=hashes)
     assert loaded.config == model.config and not loaded.training
     for (name, a), (other, b) in zip(
         model.named_parameters(), loaded.named_parameters(), strict=True
@@ -78,10 +78,11 @@ def test_what_is_saved_is_what_is_loaded(saved):
     assert torch.equal(model.velocity(*arguments), loaded.velocity(*arguments))
 
 
-def test_the_hash_is_the_files_sha256(saved):
-    folder, digest, _ = saved
-    output = subprocess.run(["sha256sum", folder / WEIGHTS], capture_output=True, text=True)
-    assert output.stdout.split()[0] == digest
+def test_the_hashes_are_the_files_sha256(saved):
+    folder, hashes, _ = saved
+    assert set(hashes) == {path.name for path in folder.iterdir()}
+    output = subprocess.run(["sha256sum", *hashes], capture_output=True, text=True, cwd=folder)
+    assert [line.split()[0] for line in output.stdout.splitlines()] == list(hashes.values())
 
 
 @torch.no_grad()
@@ -193,11 +194,38 @@ def test_integers_and_a_mixture_of_dtypes_are_refused(copy):
 
 
 def test_a_wrong_hash_is_refused(saved, copy):
-    _, digest, _ = saved
+    _, hashes, _ = saved
     rewrite(copy, lambda t: t["fusion.siglip_projector.bias"].add_(1e-3))
     load_weights(copy)
-    refused(copy, copy / WEIGHTS, digest[:12], "its card", expected_hash=digest)
-    refused(copy, copy / WEIGHTS, "its card", expected_hash="")
+    refused(copy, copy / WEIGHTS, hashes[WEIGHTS][:12], "its card", expected_hashes=hashes)
+    refused(copy, copy / WEIGHTS, "its card", expected_hashes={WEIGHTS: ""})
+
+
+# Each keeps every shape: without a hash it loads and makes another chunk.
+SILENT = [
+    ("flow", "rotation_frame", "base"),
+    ("flow", "rotation", "r4"),
+    ("depth", "output_layers", [0, 1, 2, 3]),
+    ("siglip", "heads", 2),
+    ("language", "rope_base", 500.0),
+]
+
+
+@pytest.mark.parametrize(("part", "field", "value"), SILENT)
+def test_an_edit_of_the_config_that_keeps_every_shape_is_refused(saved, copy, part, field, value):
+    path = copy / "config.json"
+    values = json.loads(path.read_text())
+    values[part][field] = value
+    path.write_text(json.dumps(values, indent=2) + "\n")
+    load_weights(copy)
+    refused(copy, path, "its card", "copy the file", expected_hashes=saved[1])
+
+
+def test_another_tokenizer_of_the_same_vocabulary_is_refused(saved, copy):
+    path = copy / "tokenizer.json"
+    path.write_text(path.read_text() + "\n")
+    load_weights(copy)
+    refused(copy, path, "its card", expected_hashes=saved[1])
 
 
 @settings(deadline=None, max_examples=25)
@@ -258,8 +286,8 @@ def test_a_model_with_nan_or_without_values_is_not_saved(tmp_path):
 def test_saving_again_replaces_the_three_files_and_keeps_the_others(copy):
     (copy / "card.json").write_text("{}")
     model = micro(seed=5)
-    digest = save_weights(copy, model, TOKENIZER)
-    loaded, _ = load_weights(copy, expected_hash=digest)
+    hashes = save_weights(copy, model, TOKENIZER)
+    loaded, _ = load_weights(copy, expected_hashes=hashes)
     assert all(map(torch.equal, model.parameters(), loaded.parameters()))
     names = {path.name for path in copy.iterdir()}
     assert names == {"card.json", "config.json", WEIGHTS, "tokenizer.json"}
@@ -267,7 +295,7 @@ def test_saving_again_replaces_the_three_files_and_keeps_the_others(copy):
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(saved, copy):
-    _, digest, _ = saved
+    _, hashes, _ = saved
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
@@ -277,19 +305,20 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(saved, copy):
             save_weights(copy.with_name("new"), micro(seed=5), TOKENIZER)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    load_weights(copy, expected_hash=digest)
+    load_weights(copy, expected_hashes=hashes)
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
 def test_progress_is_drawn_on_a_terminal_only(saved, capfd):
-    folder, digest, _ = saved
-    load_weights(folder, expected_hash=digest, progress=True)
+    folder, hashes, _ = saved
+    load_weights(folder, expected_hashes=hashes, progress=True)
     assert capfd.readouterr() == ("", "")
     code = "import sys; from spear_policy.model.checkpoint import load_weights as load\n"
-    code += "load(sys.argv[1], expected_hash=sys.argv[2], progress=sys.argv[3] == 'yes')"
+    code += "hashes = {'model.safetensors': sys.argv[2]}\n"
+    code += "load(sys.argv[1], expected_hashes=hashes, progress=sys.argv[3] == 'yes')"
     for asked in ("yes", "no"):
         terminal, child = os.openpty()
-        command = [sys.executable, "-c", code, folder, digest, asked]
+        command = [sys.executable, "-c", code, folder, hashes[WEIGHTS], asked]
         environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
         environment.pop("NO_COLOR", None)
         subprocess.run(command, stderr=child, env=environment, check=True)

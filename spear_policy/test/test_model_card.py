@@ -11,6 +11,7 @@ from toy_models import MICRO
 
 from spear_policy.inference.model_card import CardCamera, ModelCard
 from spear_policy.inference.statistics import Range, Statistics, statistics_hash
+from spear_policy.model.checkpoint import FILES
 from spear_policy.shared.config import ConfigError
 
 STATISTICS = Statistics(
@@ -30,7 +31,7 @@ CARD = ModelCard(
     reference_orientations_xyzw={"franka": (1.0, 0.0, 0.0, 0.0), "widowx": (0, 0, 0, 1)},
     statistics=STATISTICS,
     statistics_hash=statistics_hash(STATISTICS),
-    weights_hash="0f" * 32,
+    file_hashes=dict.fromkeys(FILES, "0f" * 32),
 )
 
 
@@ -64,7 +65,7 @@ def test_the_file_has_the_keys_of_the_contract(tmp_path):
         "reference_orientations_xyzw",
         "statistics",
         "statistics_hash",
-        "weights_hash",
+        "file_hashes",
     ]
     assert values["cameras"][1] == {"name": "wrist", "fit": "pad", "native_aspect": None}
     assert values["reference_orientations_xyzw"]["franka"] == [1, 0, 0, 0]
@@ -143,8 +144,9 @@ def put(*path_and_value):
         (put("statistics", "position", "low", [0.9, 0, 0]), "statistics.position: on axis x"),
         (put("statistics", "position", "low", [0.1, -0.4, 0]), "statistics_hash .*were changed"),
         (put("statistics", None), "card.statistics is None"),
-        (put("weights_hash", "abc"), "weights_hash is 'abc'"),
-        (put("weights_hash", ""), "weights_hash is empty"),
+        (put("file_hashes", "config.json", "abc"), "file_hashes.config.json is 'abc'"),
+        (put("file_hashes", "other.json", "0f" * 32), "file_hashes has 'other.json'"),
+        (put("file_hashes", {}), "file_hashes lacks config.json"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_sentence_with_its_file(tmp_path, change, words):
@@ -189,9 +191,9 @@ def test_a_missing_card_and_a_folder_are_named(tmp_path):
         ModelCard.read(tmp_path)
 
 
-def test_weights_in_no_file_may_lack_a_hash_but_not_in_a_folder(tmp_path):
-    card = replace(CARD, weights_hash="")
-    with pytest.raises(ConfigError, match="weights_hash is empty"):
+def test_a_model_in_no_folder_may_lack_hashes_but_not_in_a_folder(tmp_path):
+    card = replace(CARD, file_hashes={})
+    with pytest.raises(ConfigError, match="file_hashes lacks"):
         card.write(tmp_path / "card.json")
     assert os.listdir(tmp_path) == []
 

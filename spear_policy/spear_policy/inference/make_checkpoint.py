@@ -17,6 +17,7 @@ import torch
 from spear_policy.inference.model_card import CardCamera, ModelCard
 from spear_policy.inference.spear_engine import Policy, save
 from spear_policy.inference.statistics import Range, Statistics, statistics_hash
+from spear_policy.model.checkpoint import WEIGHTS
 from spear_policy.model.config import PRESETS, ModelConfig, preset
 from spear_policy.model.public_weights import load_moge, load_paligemma, load_pi0_expert
 from spear_policy.model.spear import build
@@ -46,7 +47,7 @@ def untrained_card(config: ModelConfig, checkpoint_id: str) -> ModelCard:
         reference_orientations_xyzw=REFERENCES_XYZW,
         statistics=GUESSED_STATISTICS,
         statistics_hash=statistics_hash(GUESSED_STATISTICS),
-        weights_hash="",
+        file_hashes={},
     )
 
 
@@ -73,7 +74,7 @@ def main() -> None:
         card = _make(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"make_checkpoint: {error}")
-    print(f"{arguments.output}: {card.checkpoint_id}, weights {card.weights_hash[:12]}")
+    print(f"{arguments.output}: {card.checkpoint_id}, weights {card.file_hashes[WEIGHTS][:12]}")
 
 
 def _make(arguments):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from spear_policy.geometry.quaternions import UNIT_TOLERANCE
 from spear_policy.inference.image_geometry import FitMode, check_aspect
 from spear_policy.inference.statistics import Statistics, statistics_hash
+from spear_policy.model.checkpoint import FILES
 from spear_policy.model.config import ModelConfig
 from spear_policy.shared.config import ConfigError, read_dataclass
 from spear_policy.shared.files import write_atomically
@@ -49,8 +51,8 @@ class ModelCard:
             is the paper's literal reading.
         statistics: of normalisation.
         statistics_hash: `statistics.statistics_hash` of them, which shows when someone edits them.
-        weights_hash: SHA-256 (hex) of model.safetensors; empty for weights that are in no file,
-            which `read` and `write` refuse.
+        file_hashes: SHA-256 (hex) of each other file of the folder by its name; empty for a model
+            that is in no folder, which `read` and `write` refuse.
 
     Raises:
         ConfigError: a value that no checkpoint can have; the text names the key.
@@ -67,7 +69,7 @@ class ModelCard:
     reference_orientations_xyzw: dict
     statistics: Statistics
     statistics_hash: str
-    weights_hash: str
+    file_hashes: Mapping[str, str]
 
     def __post_init__(self):
         orientations = {
@@ -119,7 +121,7 @@ class ModelCard:
         """Write a card.json whole or not at all.
 
         Raises:
-            ConfigError: the weights have no hash: write the weights first.
+            ConfigError: a file has no hash: write the others first.
             OSError: the folder is missing or the disk is full.
         """
         self._check_in_file()
@@ -165,11 +167,9 @@ class ModelCard:
         return np.array(known[robot])
 
     def _check_in_file(self) -> None:
-        if not self.weights_hash:
-            raise ConfigError(
-                "weights_hash is empty: it must be the SHA-256 of model.safetensors; save the "
-                "checkpoint again"
-            )
+        for name in FILES:
+            if name not in self.file_hashes:
+                raise ConfigError(f"file_hashes lacks {name}; save the checkpoint again")
 
 
 def _check(card: ModelCard) -> None:
@@ -210,11 +210,13 @@ def _check(card: ModelCard) -> None:
         f"is {card.statistics_hash[:12]!r}..., but the statistics have {found[:12]!r}...: they "
         "were changed after training; copy the card again, or write it anew with its own hash",
     )
-    need(
-        not card.weights_hash or re.fullmatch("[0-9a-f]{64}", card.weights_hash),
-        "weights_hash",
-        f"is {card.weights_hash!r}: it must be a SHA-256, 64 hexadecimal digits",
-    )
+    for name, each in card.file_hashes.items():
+        need(name in FILES, "file_hashes", f"has {name!r}; it may have {', '.join(FILES)}")
+        need(
+            re.fullmatch("[0-9a-f]{64}", each),
+            f"file_hashes.{name}",
+            f"is {each!r}: it must be a SHA-256, 64 hexadecimal digits",
+        )
 
 
 def _orientation(q_xyzw, key: str) -> tuple[float, ...]:

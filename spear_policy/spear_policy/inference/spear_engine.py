@@ -54,14 +54,14 @@ def load(
     folder = Path(folder)
     card = ModelCard.read(folder / CARD_FILE)
     model, tokenizer = load_weights(
-        folder, device=device, dtype=dtype, expected_hash=card.weights_hash, progress=progress
+        folder, device=device, dtype=dtype, expected_hashes=card.file_hashes, progress=progress
     )
     card.check(model.config)
     return Policy(model.eval(), tokenizer, card)
 
 
 def save(folder: Path | str, policy: Policy) -> ModelCard:
-    """Write a checkpoint folder; the card comes last, with the hash of the weights.
+    """Write a checkpoint folder; the card comes last, with the hashes of the others.
 
     Returns:
         The card as written.
@@ -72,8 +72,8 @@ def save(folder: Path | str, policy: Policy) -> ModelCard:
     """
     folder = Path(folder)
     policy.card.check(policy.model.config)
-    weights_hash = save_weights(folder, policy.model, policy.tokenizer)
-    card = replace(policy.card, weights_hash=weights_hash)
+    hashes = save_weights(folder, policy.model, policy.tokenizer)
+    card = replace(policy.card, file_hashes=hashes)
     card.write(folder / CARD_FILE)
     return card
 

@@ -22,12 +22,14 @@ from torch import Tensor
 from spear_policy.model.config import ModelConfig
 from spear_policy.model.gemma import RmsNorm
 from spear_policy.model.spear import SpearModel
+from spear_policy.model.tokenizer import FILE_NAME as TOKENIZER
 from spear_policy.model.tokenizer import TextTokenizer, TokenizerError
 from spear_policy.shared.progress import byte_progress
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+FILES = (CONFIG, TOKENIZER, WEIGHTS)
 
 
 # Tensors in safetensors files --------------------------------------------------------------------
@@ -109,9 +111,7 @@ class TensorFiles(Mapping[str, Tensor]):
         except SafetensorError as error:
             raise _damaged(path, error) from None
         except OSError as error:
-            raise CheckpointError(
-                f"cannot read {path} ({error.strerror or error}): put the checkpoint's file there"
-            ) from None
+            raise _unreadable(path, error) from None
         self._mapped_path, self._given_bytes = path, 0
 
     def _read_header(self, path):
@@ -169,9 +169,7 @@ def read_json(path: Path) -> dict:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(
-            f"cannot read {path} ({error.strerror}): put the checkpoint's {path.name} there"
-        ) from None
+        raise _unreadable(path, error) from None
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from None
     if not isinstance(values, dict):
@@ -200,6 +198,12 @@ def _open_shards(folder):
     return files
 
 
+def _unreadable(path, error):
+    return CheckpointError(
+        f"cannot read {path} ({error.strerror or error}): put the checkpoint's {path.name} there"
+    )
+
+
 def _damaged(path, error):
     return CheckpointError(
         f"{path} is not a whole safetensors file ({error}): copy it again from its source"
@@ -213,14 +217,14 @@ def _name(dtype):
 # A checkpoint folder -----------------------------------------------------------------------------
 
 
-def save_weights(folder: str | Path, model: SpearModel, tokenizer: TextTokenizer) -> str:
+def save_weights(folder: str | Path, model: SpearModel, tokenizer: TextTokenizer) -> dict[str, str]:
     """Write model.safetensors, config.json and tokenizer.json.
 
     A new folder appears whole or not at all. In a folder that exists the three files are replaced
-    one after another, each whole; its other files stay. The card's weights_hash tells a mixture.
+    one after another, each whole; its other files stay. The hashes in the card tell a mixture.
 
     Returns:
-        The sha256 of model.safetensors, in hex, for the card.
+        The SHA-256 in hex of each of the three by name, for the card.
 
     Raises:
         ValueError: a tensor has no values or is not finite, or the tokenizer is of another
@@ -241,7 +245,7 @@ def save_weights(folder: str | Path, model: SpearModel, tokenizer: TextTokenizer
     try:
         beside.mkdir()
         _write(beside, model.config, tensors, tokenizer)
-        digest = _sha256(beside / WEIGHTS)
+        hashes = {name: _sha256(beside / name) for name in FILES}
         if folder.exists():
             for path in sorted(beside.iterdir()):
                 os.replace(path, folder / path.name)
@@ -249,14 +253,14 @@ def save_weights(folder: str | Path, model: SpearModel, tokenizer: TextTokenizer
             os.rename(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return digest
+    return hashes
 
 
 def load_weights(
     folder: str | Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
-    expected_hash: str | None = None,
+    expected_hashes: Mapping[str, str] | None = None,
     progress: bool | None = None,
 ) -> tuple[SpearModel, TextTokenizer]:
     """Load what `save_weights` wrote, in evaluation mode.
@@ -265,7 +269,7 @@ def load_weights(
         folder: with model.safetensors, config.json and tokenizer.json.
         device: where the weights go, one by one.
         dtype: of the weights, those of `kept_in_fp32` excepted; None: everything as stored.
-        expected_hash: sha256 of model.safetensors, from the card; None: not compared.
+        expected_hashes: SHA-256 of each file, from the card; None: not compared.
         progress: draw a bar on stderr, if that is a terminal.
 
     Raises:
@@ -280,6 +284,10 @@ def load_weights(
         raise CheckpointError(
             f"{folder} is not a checkpoint folder: give one with {WEIGHTS} and {CONFIG}"
         )
+    hashes = dict(expected_hashes or {})
+    weights_hash = hashes.pop(WEIGHTS, None)  # later: it takes time, the others are small
+    for name, expected in hashes.items():
+        _check_hash(folder / name, expected)
     model = _empty_model(folder / CONFIG)
     try:
         tokenizer = TextTokenizer.load(folder, model.config.vocabulary)
@@ -291,11 +299,11 @@ def load_weights(
     _compare(files, model)
     if dtype is None:
         _check_one_dtype(files, kept)
-    hashed = expected_hash is not None
-    total = path.stat().st_size * (1 + hashed)
+    total = path.stat().st_size * (1 + (weights_hash is not None))
     with byte_progress(f"loading {folder.name}", total, progress) as done:
-        if hashed:
-            _check_hash(path, expected_hash, done)
+        if weights_hash is not None:
+            _check_hash(path, weights_hash)
+            done(path.stat().st_size)
         state = {}
         for name in files:
             stored = files[name]
@@ -387,9 +395,11 @@ def _sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_hash(path, expected, done):
-    found = _sha256(path)
-    done(path.stat().st_size)
+def _check_hash(path, expected):
+    try:
+        found = _sha256(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
     if found != expected.lower():
         raise CheckpointError(
             f"{path} has the sha256 {found[:12]}..., not {expected[:12]}... as its card says: "
