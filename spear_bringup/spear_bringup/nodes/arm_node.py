@@ -35,6 +35,7 @@ from spear_policy.nodes.messages import (
     pose_to_msg,
     s_to_duration,
     s_to_stamp,
+    text_to_msg,
     twist_to_msg,
 )
 from spear_policy.nodes.parameters import Parameters
@@ -103,7 +104,7 @@ def gate_status_msg(gate: GateDecision, core: CommandCore, now_s: float) -> Gate
     message = GateStatus(
         verdict=int(gate.verdict),
         reason=int(gate.reason),
-        text=gate.text,
+        text=text_to_msg(gate.text),
         source_id=gate.source_id,
         chunk_id=int(gate.chunk_id),
         asked=float(gate.asked),

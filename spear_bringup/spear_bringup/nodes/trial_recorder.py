@@ -50,7 +50,7 @@ from spear_bringup.trials.recording import (
 from spear_msgs.msg import PolicyStatus, TrialInfo
 from spear_msgs.srv import EndTrial, StartTrial
 from spear_policy.nodes.lifecycle import ERROR, OK, WARN, RefusedError, SpearNode, run
-from spear_policy.nodes.messages import LATCHED, s_to_duration, s_to_stamp
+from spear_policy.nodes.messages import LATCHED, s_to_duration, s_to_stamp, text_to_msg
 from spear_policy.nodes.parameters import Parameters
 from spear_policy.nodes.policy_topics import choose_bridge
 
@@ -387,9 +387,9 @@ class TrialRecorder(SpearNode):
             try:
                 self._start(request, response)
             except (RefusedError, BagWriteError, ValueError) as refusal:
-                response.message = str(refusal)
+                response.message = text_to_msg(str(refusal))
             except OSError as error:
-                response.message = f"cannot record into {self._directory}: {error}"
+                response.message = text_to_msg(f"cannot record into {self._directory}: {error}")
         if not response.success:
             self.get_logger().error(f"start_trial refused: {response.message}")
         return response
@@ -438,7 +438,7 @@ class TrialRecorder(SpearNode):
             try:
                 self._end(request, response)
             except RefusedError as refusal:
-                response.message = str(refusal)
+                response.message = text_to_msg(str(refusal))
                 self.get_logger().error(f"end_trial refused: {refusal}")
         return response
 
@@ -523,7 +523,9 @@ class TrialRecorder(SpearNode):
 
     def _publish(self, recording: Recording | None, state: int, text: str = "", outcome: int = 0):
         self._published_s = time.monotonic()
-        info = trial_info(recording, self.now_s(), state=state, text=text, outcome=outcome)
+        info = trial_info(
+            recording, self.now_s(), state=state, text=text_to_msg(text), outcome=outcome
+        )
         self._info_publisher.publish(info)
 
 

@@ -50,6 +50,14 @@ def _split(seconds: float) -> dict:
     return {"sec": whole + carry, "nanosec": nanosec}
 
 
+_MOST_CHARACTERS = 1000  # at most 4,000 bytes, the bound of every text on the wire
+
+
+def text_to_msg(text: str) -> str:
+    """The text, cut to what a text on the wire may have: a longer one could not be published."""
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
+
+
 def vector_to_msg(vector) -> Vector3:
     """(3,) to Vector3."""
     x, y, z = map(float, vector)

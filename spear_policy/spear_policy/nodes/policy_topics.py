@@ -41,6 +41,7 @@ from spear_policy.nodes.messages import (
     s_to_duration,
     s_to_stamp,
     stamp_to_s,
+    text_to_msg,
 )
 
 IMAGE_TOPICS = {"external": "external/image_raw", "wrist": "wrist/image_raw"}
@@ -277,7 +278,7 @@ class PolicyOutputs:
             instruction=session.instruction,
             instruction_id=session.instruction_id,
             chunk_id=self.chunk_id,
-            text=session.text,
+            text=text_to_msg(session.text),
             image_age=s_to_duration(self.timings.image_age_s),
             image_skew=s_to_duration(self.timings.image_skew_s),
             preprocess_time=s_to_duration(self.timings.preprocess_s),

@@ -6,7 +6,7 @@ from rclpy.action import ActionServer, CancelResponse
 
 from spear_msgs.action import RunInstruction
 from spear_policy.inference.instruction_session import Ending, Outcome, Session
-from spear_policy.nodes.messages import s_to_duration, stamp_to_s
+from spear_policy.nodes.messages import s_to_duration, stamp_to_s, text_to_msg
 
 
 class _DeferredServer(ActionServer):
@@ -89,7 +89,7 @@ class _GoalRequester:
             self._after_two_rounds(lambda: self._pending.remove(self))
             return RunInstruction.Result(
                 outcome=int(ending.outcome),
-                message=ending.text,
+                message=text_to_msg(ending.text),
                 instruction_id=ending.instruction_id,
                 chunks=ending.chunks,
                 elapsed=s_to_duration(ending.elapsed_s),
@@ -111,6 +111,6 @@ class _GoalRequester:
                 chunks=session.chunks,
                 elapsed=s_to_duration(session.elapsed_s),
                 inference_time=s_to_duration(inference_s),
-                text=session.text,
+                text=text_to_msg(session.text),
             )
         )
