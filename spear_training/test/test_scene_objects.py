@@ -12,39 +12,33 @@ from scene_samples import GREY, object_of, open_edges, volume_m3, winding
 from spear_training.annotation.synthetic.furniture import (
     ALONG_WALLS,
     FREE,
-    FREE_DECOR,
     ON_FURNITURE,
-    PICTURE,
-    RUG,
 )
 from spear_training.annotation.synthetic.meshes import (
     Footprint,
     ball,
     box,
     cylinder,
-    ring,
-    tube,
+    round_body,
     turn,
 )
 from spear_training.annotation.synthetic.objects import (
+    ON_TABLES,
     Body,
     Part,
     PlacedObject,
     make_object,
-    rest_axes,
 )
 from spear_training.annotation.synthetic.scenes import (
-    KINDS,
     LevelPlane,
     draw_objects,
     levels_on,
     room,
     table_top,
 )
-from spear_training.annotation.synthetic.textures import COLOURS, colour
+from spear_training.annotation.synthetic.textures import COLOURS
 
-ROOM_KINDS = (*FREE, *FREE_DECOR, *ALONG_WALLS, *ON_FURNITURE, RUG, PICTURE)
-ALL_KINDS = (*KINDS, *ROOM_KINDS)
+ALL_KINDS = tuple(dict.fromkeys((*ON_TABLES, *FREE, *ALONG_WALLS, *ON_FURNITURE)))
 numbers = st.integers(0, 2**32)
 
 
@@ -58,7 +52,7 @@ def made(kind, seed):
     """Return one of a kind."""
     rng = np.random.default_rng(seed)
     name = str(rng.choice(kind.colours or list(COLOURS)))
-    return make_object(rng, kind, name if kind.colours else None, colour(rng, name), True)
+    return make_object(rng, kind, name, True)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.word)
@@ -70,7 +64,8 @@ def test_every_kind_is_closed_faces_outward_and_has_an_honest_size(kind):
             assert volume_m3(part.surface) > 0
             assert np.isfinite(part.surface.texture_uv).all()
         longest = np.ptp(object_.vertices_m, axis=0).max()
-        assert (0.03 if kind in KINDS else 0.15) < longest < (0.45 if kind in KINDS else 2.5)
+        low, high = (0.03, 0.45) if kind in ON_TABLES else (0.15, 2.5)
+        assert low < longest < high
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.word)
@@ -101,10 +96,8 @@ def test_some_scenes_hold_two_of_a_kind_and_others_none():
 
 @pytest.mark.parametrize("family", [table_top, room])
 def test_nothing_in_a_scene_goes_through_anything_else(family):
-    scenes = [scene_of(family, seed) for seed in range(6)]
-    labels = {one.object.label for scene in scenes for one in scene.objects}
-    assert family is table_top or any(label.endswith("rug") for label in labels)
-    for seed, scene in enumerate(scenes):
+    for seed in range(6):
+        scene = scene_of(family, seed)
         for one, other in combinations(scene.objects, 2):
             assert not _inside(one, other) and not _inside(other, one), (
                 f"{one.object.label} and {other.object.label} of seed {seed}"
@@ -119,14 +112,13 @@ def test_what_goes_through_something_is_noticed():
 
 
 @pytest.mark.parametrize("family", [table_top, room])
-def test_everything_rests_on_something_but_pictures_hang(family):
+def test_everything_rests_on_something(family):
     for seed in range(4):
         scene = scene_of(family, seed)
         levels = [0.0]
         levels += [level.middle_m[2] for placed in scene.objects for level in levels_on(placed)]
         for placed in scene.objects:
-            if placed.object.label != "picture":
-                assert np.abs(np.array(levels) - placed.vertices_m[:, 2].min()).min() < 1e-9
+            assert np.abs(np.array(levels) - placed.vertices_m[:, 2].min()).min() < 1e-9
 
 
 def test_the_same_numbers_make_the_same_scene():
@@ -175,21 +167,11 @@ def test_a_level_takes_only_what_fits_and_is_free(seed, yaw_rad):
         assert one.footprint.apart_from(other.footprint, 0.0)
 
 
-@settings(max_examples=30)
-@given(st.floats(0.01, 0.1), st.floats(0.15, 0.6), st.floats(0.05, 0.5))
-def test_a_cone_that_lies_down_lies_on_its_side(radius_m, height_m, share):
-    cone = tube([[0, 0, 0], [0, 0, height_m]], [radius_m, share * radius_m], 40)
-    rested = cone.vertices_m @ rest_axes(cone.vertices_m, "side").T
-    low = rested[rested[:, 2] < rested[:, 2].min() + 1e-9]
-    # It touches the ground along a line from one end to the other.
-    assert np.ptp(low[:, 0]) > 0.9 * height_m
-
-
 def test_shapes_have_their_volumes():
     assert volume_m3(box([1, 2, 3])) == pytest.approx(6)
     assert volume_m3(ball(1.0)) == pytest.approx(4 / 3 * np.pi, rel=0.02)
     assert volume_m3(cylinder(1.0, 0.5, 2.5)) == pytest.approx(2 * np.pi, rel=0.01)
-    flat = ring([[1, 0], [2, 0], [2, 1], [1, 1]])
+    flat = round_body([[1, 0], [2, 0], [2, 1], [1, 1], [1, 0]])
     assert volume_m3(flat) == pytest.approx(3 * np.pi, rel=0.01)
     assert open_edges(flat) == 0
     assert winding(np.array([[1.5, 0, 0.5], [0, 0, 0.5]]), flat) == pytest.approx([1, 0])

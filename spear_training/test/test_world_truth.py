@@ -18,11 +18,9 @@ from spear_training.annotation.frame import read_frame
 from spear_training.annotation.given import GivenDetector, GivenSegmenter
 from spear_training.annotation.records import Item, decode_mask
 from spear_training.annotation.synthetic.generate import (
-    COARSE_UNITS_PER_M,
-    FINE_UNITS_PER_M,
+    UNITS_PER_M,
     ComposedScene,
     Recipe,
-    depth_units,
     part_file,
     truth_of,
     write_scene,
@@ -30,6 +28,7 @@ from spear_training.annotation.synthetic.generate import (
 from spear_training.annotation.synthetic.meshes import ball, cylinder
 from spear_training.annotation.synthetic.objects import stand
 from spear_training.annotation.synthetic.rendering import (
+    FURTHEST_M,
     MIN_VISIBLE,
     OffscreenRenderer,
     render_view,
@@ -127,10 +126,9 @@ def test_the_stored_depth_of_a_box_lies_on_its_faces_to_its_last_digit(renderer,
     crate = block([0.3, 0.2, 0.25], "crate", (0.1, 0.2), 0.6)
     with composed_by_hand(renderer, [crate], tmp_path) as (made, _):
         objects, depth_m = made.rendering.objects_and_depth(made.view)
-        units, units_per_m = depth_units(depth_m)
         view = made.view
     rows, columns = np.nonzero(objects == 0)
-    camera, z = view.intrinsics, units[rows, columns] / units_per_m
+    camera, z = view.intrinsics, np.rint(depth_m[rows, columns] * UNITS_PER_M) / UNITS_PER_M
     rays = [(columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy, np.ones(len(z))]
     world = (z * np.array(rays)).T @ view.axes.T + view.position_m
     local, half = (world - crate.box.centre_m) @ crate.box.axes, crate.box.extents_m / 2
@@ -223,9 +221,5 @@ def test_other_seeds_splits_and_numbers_are_other_scenes(renderer, folder, tmp_p
     assert len(pictures) == len(NUMBERS) + 2
 
 
-def test_depth_is_fine_where_it_fits_and_coarse_where_it_is_far():
-    near, units = depth_units(np.array([[1.23456, np.nan], [13.0, 0.5]]))
-    assert units == FINE_UNITS_PER_M and near.dtype == np.uint16
-    assert near.tolist() == [[6173, 0], [65000, 2500]]
-    far, units = depth_units(np.array([[14.0, 90.0]]))
-    assert units == COARSE_UNITS_PER_M and far.tolist() == [[14000, 65534]]
+def test_all_that_can_be_drawn_fits_the_depth_picture():
+    assert FURTHEST_M * UNITS_PER_M < 2**16 - 1

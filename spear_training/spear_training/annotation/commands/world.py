@@ -4,7 +4,7 @@ Scenes on tables and in rooms are drawn with exact masks, depth and boxes; then 
 (true masks and depth, so that boxes are what is measured), asked about, compared with the truth
 and shown on a page. The same command goes on where a killed one was.
 
-  FOLDER/scenes       pictures, depth, items.jsonl, truth.jsonl; sheet.jpg shows a few
+  FOLDER/scenes       pictures, depth, items.jsonl, truth.jsonl
   FOLDER/annotations  the run: records, bins, questions, the page
   FOLDER/accuracy     how far the boxes are from the truth
   FOLDER/world.json   how long each step took
@@ -80,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
     ):
         if value < 1:
             raise JobError(f"{name} is {value}; it must be at least 1")
+    if options.seed < 0:
+        raise JobError(f"--seed is {options.seed}; it must not be negative")
     console = Console()
     shards = min(options.jobs, options.scenes)
     done_steps = WorldSteps(options.out, options.scenes, options.seed, options.split, shards)

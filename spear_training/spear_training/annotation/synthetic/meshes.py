@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spear_bringup.sim.table_top import revolve
-
 # Where a turned outline or a tube bends by more than this, its edge is sharp.
 CREASE_RAD = np.radians(40.0)
 SEGMENTS = 40  # corners of a circle
@@ -70,41 +68,17 @@ def box(size_m: ArrayLike, centre_m: ArrayLike = (0.0, 0.0, 0.0)) -> Surface:
 
 
 def round_body(profile_m: ArrayLike, segments: int = SEGMENTS) -> Surface:
-    """A closed outline turned about the z axis; the texture goes around once.
+    """An outline turned about the z axis; the texture goes around once.
 
     Args:
-        profile_m: (N, 2) radius and height as `revolve` takes them: from the axis at the
-            bottom along the outside back to the axis.
+        profile_m: (N, 2) radius and height, the outside on the right hand; from the axis at the
+            bottom back to the axis, or for a ring from a corner back to that corner.
         segments: corners of the circle.
     """
-    return _painted_around(*revolve(_with_sharp_edges(np.asarray(profile_m, float)), segments))
-
-
-def ring(outline_m: ArrayLike, segments: int = SEGMENTS) -> Surface:
-    """A closed outline that does not touch the z axis, turned about it.
-
-    Args:
-        outline_m: (N, 2) radius and height, seen so that the outside is on the right hand; its
-            end is joined to its beginning.
-        segments: corners of the circle.
-    """
-    outline = np.asarray(outline_m, float)
-    loop = np.array([[0, 0], *outline, outline[0], [0, 0]])
-    vertices, triangles = revolve(_with_sharp_edges(loop), segments)
-    poles = len(vertices) - 2
-    return _painted_around(vertices[:poles], triangles[(triangles < poles).all(axis=1)])
-
-
-def _painted_around(vertices: NDArray, triangles: NDArray) -> Surface:
-    """Texture coordinates of something turned about the z axis."""
-    triangles = triangles[_has_area(vertices, triangles)]
-    corners = vertices[triangles]
-    around = np.arctan2(corners[..., 1], corners[..., 0]) / (2 * np.pi) % 1.0
-    around = np.where(around.max(axis=1, keepdims=True) - around > 0.5, around + 1.0, around)
-    radius = np.linalg.norm(corners[..., :2], axis=-1)
-    # Height plus radius grows along walls and along flat tops alike.
-    along = (corners[..., 2] + radius) / (2 * np.pi * radius.max())
-    return Surface(vertices, triangles, np.stack([around, along], axis=-1))
+    profile = _with_sharp_edges(np.asarray(profile_m, float))
+    angles = 2 * np.pi * np.arange(segments) / segments
+    circle = np.column_stack([np.cos(angles), np.sin(angles), 0 * angles])
+    return _skin(profile[:, None, :1] * circle + profile[:, None, 1:] * [0, 0, 1])
 
 
 def ball(radius_m: float) -> Surface:
@@ -115,10 +89,9 @@ def ball(radius_m: float) -> Surface:
     return round_body(profile)
 
 
-def cylinder(radius_m: float, low_m: float, high_m: float, segments: int = SEGMENTS) -> Surface:
+def cylinder(radius_m: float, low_m: float, high_m: float) -> Surface:
     """An upright cylinder between two heights."""
-    outline = [[0, low_m], [radius_m, low_m], [radius_m, high_m], [0, high_m]]
-    return round_body(outline, segments)
+    return round_body([[0, low_m], [radius_m, low_m], [radius_m, high_m], [0, high_m]])
 
 
 def tube(path_m: ArrayLike, radii_m: ArrayLike, segments: int = 14) -> Surface:
@@ -132,43 +105,27 @@ def tube(path_m: ArrayLike, radii_m: ArrayLike, segments: int = 14) -> Surface:
     path = np.asarray(path_m, float)
     radii = np.broadcast_to(np.asarray(radii_m, float), len(path))
     rings = path[:, None] + radii[:, None, None] * _circles(path, segments)
-    count = len(path)
-    # The ends have circles of their own, so that their edges are sharp.
-    vertices = np.concatenate([rings.reshape(-1, 3), rings[0], rings[-1], path[[0, -1]]])
-    here = np.arange(segments)
-    there = np.roll(here, -1)
-    triangles = []
-    for ring in range(count - 1):
-        a, b = ring * segments + here, ring * segments + there
-        c, d = a + segments, b + segments
-        triangles += [np.stack([a, b, d], axis=1), np.stack([a, d, c], axis=1)]
-    first, last, ends = count * segments, (count + 1) * segments, (count + 2) * segments
-    triangles.append(np.stack([first + there, first + here, np.full(segments, ends)], axis=1))
-    triangles.append(np.stack([last + here, last + there, np.full(segments, ends + 1)], axis=1))
-    triangles = np.concatenate(triangles)
-    around = np.concatenate([np.tile(here / segments, count + 2), [0.5, 0.5]])
-    lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    lengths /= 2 * np.pi * radii.max()
-    along = np.concatenate([np.repeat(lengths, segments), np.repeat(lengths[[0, -1]], segments)])
-    along = np.concatenate([along, lengths[[0, -1]]])
-    uv = np.stack([around, along], axis=-1)[triangles]
-    wraps = uv[..., 0].max(axis=1, keepdims=True) - uv[..., 0] > 0.6
-    uv[..., 0] += wraps
-    keep = _has_area(vertices, triangles)
-    return Surface(vertices, triangles[keep], uv[keep])
+    # The flat ends have circles of their own, so that their edges are sharp.
+    ends = [np.repeat(path[[end]], segments, axis=0) for end in (0, -1)]
+    return _skin(np.stack([ends[0], rings[0], *rings, rings[-1], ends[1]]))
 
 
-def arc(
-    centre_m: ArrayLike,
-    across_m: ArrayLike,
-    up_m: ArrayLike,
-    begin_rad: float,
-    end_rad: float,
-    points: int = 13,
-) -> NDArray[np.float64]:
-    """Points (N, 3) on a part of an ellipse with the half axes `across_m` and `up_m`."""
-    angles = np.linspace(begin_rad, end_rad, points)[:, None]
-    return np.asarray(centre_m) + np.cos(angles) * across_m + np.sin(angles) * np.asarray(up_m)
+def _skin(rings_m: NDArray) -> Surface:
+    """A surface through rings of corners (R, S, 3), each anticlockwise seen from the next."""
+    count, segments, _ = rings_m.shape
+    row, column = np.divmod(np.arange((count - 1) * segments), segments)
+    # The two triangles between neighbours in a ring and in the next one.
+    rows = (row[:, None] + [0, 0, 1, 0, 1, 1]).reshape(-1, 3)
+    columns = (column[:, None] + [0, 1, 1, 0, 1, 0]).reshape(-1, 3)
+    steps_m = np.linalg.norm(np.diff(rings_m[:, 0], axis=0), axis=1)
+    around_m = np.linalg.norm(rings_m - np.roll(rings_m, 1, axis=1), axis=2).sum(axis=1).max()
+    along = np.concatenate([[0], np.cumsum(steps_m)]) / around_m
+    uv = np.stack([columns / segments, along[rows]], axis=-1)
+    vertices, triangles = rings_m.reshape(-1, 3), rows * segments + columns % segments
+    a, b, c = vertices[triangles].transpose(1, 0, 2)
+    has_area = np.linalg.norm(np.cross(b - a, c - a), axis=1) > 1e-12
+    used, triangles = np.unique(triangles[has_area], return_inverse=True)
+    return Surface(vertices[used], triangles.reshape(-1, 3), uv[has_area])
 
 
 def _with_sharp_edges(profile: NDArray) -> NDArray:
@@ -181,23 +138,17 @@ def _with_sharp_edges(profile: NDArray) -> NDArray:
     return np.repeat(profile, copies, axis=0)
 
 
-def _has_area(vertices: NDArray, triangles: NDArray) -> NDArray:
-    a, b, c = vertices[triangles].transpose(1, 0, 2)
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1) > 1e-12
-
-
 def _circles(path: NDArray, segments: int) -> NDArray:
     """Unit circles (N, segments, 3) square to the path, each turned as little as can be."""
     ahead = np.gradient(path, axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     side = np.cross(ahead[0], np.eye(3)[np.abs(ahead[0]).argmin()])
-    angles = 2 * np.pi * np.arange(segments) / segments
+    angles = 2 * np.pi * np.arange(segments)[:, None] / segments
     circles = []
     for forward in ahead:
         side = side - forward * (side @ forward)
         side /= np.linalg.norm(side)
-        up = np.cross(forward, side)
-        circles.append(np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * up)
+        circles.append(np.cos(angles) * side + np.sin(angles) * np.cross(forward, side))
     return np.array(circles)
 
 
@@ -228,15 +179,11 @@ class Footprint:
         """Whether a line with `gap_m` of room separates the two rectangles."""
         for yaw in (self.yaw_rad, other.yaw_rad):
             ours, theirs = self.corners_m @ turn(yaw), other.corners_m @ turn(yaw)
-            if (ours.min(axis=0) > theirs.max(axis=0) + gap_m).any():
-                return True
-            if (theirs.min(axis=0) > ours.max(axis=0) + gap_m).any():
+            apart_m = np.maximum(ours.min(axis=0) - theirs.max(axis=0),
+                                 theirs.min(axis=0) - ours.max(axis=0))  # fmt: skip
+            if (apart_m > gap_m).any():
                 return True
         return False
-
-    def inside(self, half_m: tuple[float, float]) -> bool:
-        """Whether it lies within the rectangle of these half lengths about the origin."""
-        return bool((np.abs(self.corners_m) <= np.asarray(half_m)).all())
 
 
 def turn(yaw_rad: float) -> NDArray[np.float64]:

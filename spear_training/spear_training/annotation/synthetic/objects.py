@@ -1,7 +1,7 @@
 """Objects with names: what they are made of, how they rest, and where they stand in a scene.
 
-First what every object has (parts, supports, a kind, a place), then the kinds of small objects:
-kitchen, stationery, tools and toys, food. Furniture is in furniture.py.
+First what every object has (parts, supports, a kind, a place), then the kinds of small objects.
+Furniture is in furniture.py.
 """
 
 from collections.abc import Callable
@@ -11,24 +11,23 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from spear_training.annotation.boxes import OrientedBox
 from spear_training.annotation.synthetic.meshes import (
     Footprint,
     Surface,
-    arc,
     ball,
     box,
     cylinder,
-    ring,
     round_body,
     tube,
     turn,
 )
 from spear_training.annotation.synthetic.textures import (
+    COLOURS,
     Paint,
+    colour,
     metal,
     printed,
     some_paint,
@@ -36,10 +35,12 @@ from spear_training.annotation.synthetic.textures import (
     wood,
 )
 
-# On its foot; as it is built, but tilted until it does not rock; on its side, so that its z axis
-# lies down; on its back, so that its y axis points up.
-Rest = Literal["up", "flat", "side", "back"]
-_LAID_DEG = {"flat": (0, 0), "side": (0, 90), "back": (90, 0)}  # turned about x, then about y
+# How a rotation matrix lays an object down: as it is built, on its side, on its back.
+REST_AXES = {
+    "up": np.eye(3),
+    "side": np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]),  # its z axis lies
+    "back": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),  # its y axis points up
+}
 # Its z axis; its middle, as a ball; nothing.
 Symmetry = Literal["axis", "ball"] | None
 
@@ -73,6 +74,12 @@ class Support:
     clearance_m: float = 10.0
 
 
+def top_of(size_m: NDArray, rim_m: float = 0.0) -> tuple[Support]:
+    """The top of a box (3,) that stands on the origin, but for a rim."""
+    half_m = np.asarray(size_m[:2]) / 2 - rim_m
+    return (Support((0.0, 0.0, size_m[2]), tuple(half_m)),)
+
+
 @dataclass(frozen=True)
 class Body:
     """What an object is made of, in its own frame, z up; and what can stand on it."""
@@ -90,14 +97,14 @@ class Kind:
         build: makes one, of a size and shape drawn anew, in the colour given.
         colours: those that its label may name; none: its colour would not tell it from others.
         symmetry: what it may be turned about by any angle and look the same.
-        rests: ways in which it may lie, drawn evenly.
+        rests: ways in which it may lie, of REST_AXES, drawn evenly.
     """
 
     word: str
     build: Callable[[np.random.Generator, tuple[float, float, float]], Body]
     colours: tuple[str, ...] = ()
     symmetry: Symmetry = None
-    rests: tuple[Rest, ...] = ("up",)
+    rests: tuple[str, ...] = ("up",)
 
 
 @dataclass(frozen=True)
@@ -126,12 +133,6 @@ class SyntheticObject:
         """Low and high corner (2, 3) of the rested object, not yet turned about the vertical."""
         rested = self.vertices_m @ self.rest.T
         return np.stack([rested.min(axis=0), rested.max(axis=0)])
-
-    @property
-    def footprint_m2(self) -> float:
-        """Area that it takes up on the ground."""
-        low, high = self.resting_box_m
-        return float((high - low)[:2].prod())
 
 
 @dataclass(frozen=True)
@@ -183,42 +184,20 @@ def stand(
 
 
 def make_object(
-    rng: np.random.Generator, kind: Kind, colour_name: str | None, rgb: tuple, name_the_colour: bool
+    rng: np.random.Generator, kind: Kind, colour_name: str, name_the_colour: bool
 ) -> SyntheticObject:
-    """Build one of a kind, with its label and a way to lie."""
-    body = kind.build(rng, rgb)
-    named = name_the_colour and colour_name is not None
-    label = f"{colour_name} {kind.word}" if named else kind.word
-    vertices = np.concatenate([part.surface.vertices_m for part in body.parts])
-    rest = rest_axes(vertices, kind.rests[rng.integers(len(kind.rests))])
-    return SyntheticObject(label, body, kind.symmetry, rest)
+    """Build one of a kind in a shade of a colour, with its label and a way to lie."""
+    body = kind.build(rng, colour(rng, colour_name))
+    label = f"{colour_name} {kind.word}" if name_the_colour and kind.colours else kind.word
+    rest = kind.rests[rng.integers(len(kind.rests))]
+    return SyntheticObject(label, body, kind.symmetry, REST_AXES[rest])
 
 
-def rest_axes(vertices_m: NDArray, rest: Rest) -> NDArray:
-    """How vertices (V, 3) turn to come to rest, as a rotation matrix.
-
-    An object that does not stand tilts until two points of its lower outline, one on either side of
-    its middle, are level.
-    """
-    if rest == "up":
-        return np.eye(3)
-    laid = Rotation.from_euler("xy", _LAID_DEG[rest], degrees=True).as_matrix()
-    outline = (vertices_m @ laid.T)[:, [0, 2]]
-    hull = ConvexHull(outline)
-    middle = (outline[:, 0].min() + outline[:, 0].max()) / 2
-    for ends, equation in zip(outline[hull.simplices], hull.equations, strict=True):
-        left, right = ends[ends[:, 0].argsort()]
-        if equation[1] < 0 and left[0] < right[0] and left[0] <= middle <= right[0]:
-            slope = np.arctan2(right[1] - left[1], right[0] - left[0])
-            return Rotation.from_euler("y", slope).as_matrix() @ laid
-    return laid
-
-
-# Kitchen: crockery and packages ----------------------------------------------------------------
+# Kinds of small objects ------------------------------------------------------------------------
 
 
 BRIGHT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "turquoise")
-ANY = (*BRIGHT, "brown", "black", "white", "grey")
+ANY = tuple(COLOURS)
 
 
 def vessel(foot_m: float, rim_m: float, height_m: float, wall_m: float, bulge: float) -> Surface:
@@ -236,14 +215,13 @@ def mug(rng, rgb):
     radius, height = rng.uniform(0.034, 0.048), rng.uniform(0.075, 0.115)
     foot = radius * rng.uniform(0.8, 1.0)
     glaze = some_paint(rng, rgb, 0.6)
-    middle = (radius + foot) / 2 - 0.002
-    reach = np.array([rng.uniform(0.022, 0.034), 0, 0])
-    path = arc([middle, 0, 0.5 * height], reach, [0, 0, 0.32 * height], -np.pi / 2, np.pi / 2)
+    angles, reach = np.linspace(-np.pi / 2, np.pi / 2, 13), rng.uniform(0.022, 0.034)
+    path = [(radius + foot) / 2 - 0.002, 0, height / 2] + np.column_stack(
+        [reach * np.cos(angles), 0 * angles, 0.32 * height * np.sin(angles)]
+    )
     handle = tube(path, rng.uniform(0.004, 0.0065))
-    return Body([
-        Part(vessel(foot, radius, height, 0.0035, 1.0), glaze),
-        Part(handle, replace(glaze, texture=None)),
-    ])  # fmt: skip
+    cup = Part(vessel(foot, radius, height, 0.0035, 1.0), glaze)
+    return Body([cup, Part(handle, replace(glaze, texture=None))])
 
 
 def bowl(rng, rgb):
@@ -257,9 +235,10 @@ def plate(rng, rgb):
     foot, rise = 0.62 * rim, 0.006
     outline = [[0, 0], [foot, 0], [0.8 * rim, 0.4 * height], [rim, height], [rim, height + 0.003],
                [0.8 * rim, 0.4 * height + rise], [foot, rise], [0, rise]]  # fmt: skip
-    inner = foot / np.sqrt(2) * 0.95
-    support = Support((0.0, 0.0, rise), (inner, inner))
-    return Body([Part(round_body(outline), some_paint(rng, rgb, 0.6))], (support,))
+    inner = 1.34 * foot  # the side of a square within the foot
+    return Body(
+        [Part(round_body(outline), some_paint(rng, rgb, 0.6))], top_of((inner, inner, rise))
+    )
 
 
 def bottle(rng, rgb):
@@ -291,11 +270,6 @@ def can(rng, rgb):
     return Body([Part(round_body(outline), steel), Part(band, printed(rng, rgb))])
 
 
-def cereal_box(rng, rgb):
-    size = rng.uniform([0.13, 0.045, 0.19], [0.21, 0.08, 0.31])
-    return Body([Part(box(size, [0, 0, size[2] / 2]), printed(rng, rgb))])
-
-
 def frying_pan(rng, rgb):
     rim, height = rng.uniform(0.09, 0.13), rng.uniform(0.035, 0.05)
     pan = vessel(0.8 * rim, rim, height, 0.003, 1.0)
@@ -307,27 +281,6 @@ def frying_pan(rng, rgb):
                  Part(handle, Paint((0.08, 0.08, 0.08), specular=0.2))])  # fmt: skip
 
 
-def chopping_board(rng, rgb):
-    size = rng.uniform([0.22, 0.15, 0.012], [0.34, 0.22, 0.022])
-    support = Support((0.0, 0.0, size[2]), (size[0] / 2, size[1] / 2))
-    return Body([Part(box(size, [0, 0, size[2] / 2]), wood(rng))], (support,))
-
-
-KITCHEN = (
-    Kind("mug", mug, ANY),
-    Kind("bowl", bowl, ANY, symmetry="axis"),
-    Kind("plate", plate, ANY, symmetry="axis"),
-    Kind("bottle", bottle, BRIGHT, symmetry="axis", rests=("up", "up", "side")),
-    Kind("can", can, BRIGHT, symmetry="axis", rests=("up", "up", "side")),
-    Kind("cereal box", cereal_box, BRIGHT, rests=("up", "up", "back")),
-    Kind("frying pan", frying_pan, ("black", "grey", "red")),
-    Kind("chopping board", chopping_board),
-)
-
-
-# Stationery, tools and toys --------------------------------------------------------------------
-
-
 def book(rng, rgb):
     wide, deep, thick = rng.uniform([0.13, 0.19, 0.015], [0.2, 0.28, 0.05])
     board = 0.003
@@ -335,96 +288,40 @@ def book(rng, rgb):
     pages = box([wide - 0.006, deep - 0.010, thick - 2 * board], [0.001, 0, thick / 2])
     spine = box([board, deep, thick], [-wide / 2 + board / 2, 0, thick / 2])
     boards = [box([wide, deep, board], [0, 0, z]) for z in (board / 2, thick - board / 2)]
-    support = Support((0.0, 0.0, thick), (wide / 2, deep / 2))
     paper = Part(pages, Paint((0.92, 0.90, 0.83), specular=0.05))
-    return Body([*(Part(surface, cover) for surface in (*boards, spine)), paper], (support,))
+    bound = [Part(surface, cover) for surface in (*boards, spine)]
+    return Body([*bound, paper], top_of((wide, deep, thick)))
 
 
 def parcel(rng, rgb):
     size = rng.uniform([0.12, 0.10, 0.06], [0.26, 0.2, 0.16])
     card = Paint((0.66, 0.50, 0.34), specular=0.05)
     tape = box([size[0] + 0.0006, 0.04, size[2] + 0.0006], [0, 0, size[2] / 2])
-    support = Support((0.0, 0.0, size[2] + 0.0003), (size[0] / 2, size[1] / 2))
-    return Body([
-        Part(box(size, [0, 0, size[2] / 2]), card),
-        Part(tape, Paint((0.78, 0.66, 0.46), specular=0.5)),
-    ], (support,))  # fmt: skip
+    band = Part(tape, Paint((0.78, 0.66, 0.46), specular=0.5))
+    return Body([Part(box(size, [0, 0, size[2] / 2]), card), band], top_of(size + 0.0003))
 
 
 def roll_of_tape(rng, rgb):
     outer = rng.uniform(0.035, 0.055)
     inner, width = outer * rng.uniform(0.55, 0.75), rng.uniform(0.018, 0.05)
     low, high, between = 0.001, width - 0.001, inner + 0.003
-    tape = ring([[between, low], [outer, low], [outer, high], [between, high]])
-    core = ring([[inner, 0], [between, 0], [between, width], [inner, width]])
-    return Body([
-        Part(tape, Paint(rgb, specular=0.6, shininess=0.7)), Part(core, Paint((0.7, 0.6, 0.45))),
-    ])  # fmt: skip
-
-
-def screwdriver(rng, rgb):
-    grip, shaft = rng.uniform(0.08, 0.11), rng.uniform(0.07, 0.14)
-    thick = rng.uniform(0.012, 0.017)
-    outline = [[0, 0], [0.8 * thick, 0], [thick, 0.08 * grip], [thick, 0.6 * grip],
-               [0.65 * thick, 0.8 * grip], [0.8 * thick, grip], [0, grip]]  # fmt: skip
-    blade = box([0.007, 0.0015, 0.014], [0, 0, grip + shaft + 0.005])
-    return Body([
-        Part(round_body(outline, 12), some_paint(rng, rgb, 0.6)),
-        Part(cylinder(0.003, grip - 0.002, grip + shaft, 16), metal(rng)), Part(blade, metal(rng)),
-    ])  # fmt: skip
-
-
-def hammer(rng, rgb):
-    length, head = rng.uniform(0.24, 0.32), rng.uniform(0.09, 0.12)
-    steel = metal(rng)
-    handle = tube([[0, 0, 0], [0.35 * length, 0, 0.001], [length, 0, 0]], [0.015, 0.012, 0.011])
-    block = box([0.028, head, 0.028], [length - 0.004, 0, 0])
-    face = cylinder(0.017, 0, 0.02).moved([length - 0.004, head / 2, 0],
-                                          [[1, 0, 0], [0, 0, 1], [0, -1, 0]])  # fmt: skip
-    return Body([Part(handle, some_paint(rng, rgb, 0.2)), Part(block, steel), Part(face, steel)])
+    tape = [[between, low], [outer, low], [outer, high], [between, high], [between, low]]
+    core = [[inner, 0], [between, 0], [between, width], [inner, width], [inner, 0]]
+    return Body([Part(round_body(tape), Paint(rgb, specular=0.6, shininess=0.7)),
+                 Part(round_body(core), Paint((0.7, 0.6, 0.45)))])  # fmt: skip
 
 
 def toy_ball(rng, rgb):
     return Body([Part(ball(rng.uniform(0.025, 0.075)), some_paint(rng, rgb, 0.5))])
 
 
-STATIONERY = (
-    Kind("book", book, BRIGHT, rests=("up", "up", "up", "back")),
-    Kind("box", parcel),
-    Kind("roll of tape", roll_of_tape, ANY, symmetry="axis", rests=("up", "side")),
-    Kind("screwdriver", screwdriver, BRIGHT, rests=("side",)),
-    Kind("hammer", hammer, ("red", "black", "blue", "brown", "yellow"), rests=("flat",)),
-    Kind("ball", toy_ball, BRIGHT, symmetry="ball"),
-)
-
-
-# Food ------------------------------------------------------------------------------------------
-
-
-def _peel(rng, rgb) -> Paint:
-    """A mottled skin, a shade of `rgb`."""
-    shade = np.clip(np.array(rgb) + rng.normal(0, 0.03, 3), 0.02, 0.98)
-    return replace(stone(rng, shade, 64), specular=0.25, shininess=0.3)
-
-
-def _fruit(width_m: float, height_m: float, dimple: float) -> Surface:
-    """A round fruit; `dimple` sinks its top by this share of its height."""
-    angles = np.linspace(-np.pi / 2, np.pi / 2, 21)
-    up = (np.sin(angles) + 1) / 2
-    radius = width_m / 2 * np.cos(angles)
-    sunk = dimple * np.exp(-((radius / (0.3 * width_m)) ** 2)) * (up > 0.5)
-    outline = np.column_stack([radius, height_m * (up - sunk)])
-    outline[[0, -1], 0] = 0.0
-    return round_body(outline)
-
-
 def apple(rng, rgb):
-    width = rng.uniform(0.065, 0.085)
-    height = 0.9 * width
-    skin = _peel(rng, [(0.72, 0.10, 0.10), (0.55, 0.70, 0.16), (0.85, 0.70, 0.2)][rng.integers(3)])
-    low = 0.80 * height
-    stalk = tube([[0, 0, low - 0.01], [0.001, 0, low + 0.008], [0.004, 0, low + 0.022]], 0.0015, 6)
-    return Body([Part(_fruit(width, height, 0.16), skin), Part(stalk, Paint((0.3, 0.2, 0.1)))])
+    radius = rng.uniform(0.032, 0.043)
+    skin = [(0.72, 0.10, 0.10), (0.55, 0.70, 0.16), (0.85, 0.70, 0.2)][rng.integers(3)]
+    flesh = ball(radius).stretched([1, 1, 0.9]).moved([0, 0, 0.9 * radius])
+    stalk = tube([[0, 0, 1.7 * radius], [0.001, 0, 1.9 * radius], [0.004, 0, 2.2 * radius]], 0.0015)
+    return Body([Part(flesh, replace(stone(rng, skin, 64), specular=0.25)),
+                 Part(stalk, Paint((0.3, 0.2, 0.1)))])  # fmt: skip
 
 
 def banana(rng, rgb):
@@ -438,19 +335,33 @@ def banana(rng, rgb):
     return Body([Part(tube(path, width, 8), skin)])
 
 
-def loaf(rng, rgb):
-    size = rng.uniform([0.18, 0.09, 0.05], [0.28, 0.12, 0.08])
-    crust = _peel(rng, (0.62, 0.40, 0.20))
-    lower = box([*size[:2], 0.6 * size[2]], [0, 0, 0.3 * size[2]])
-    across = np.linspace(-1, 1, 17)
-    upper = tube(np.column_stack([across * size[0] / 2, 0 * across, 0 * across + 0.6 * size[2]]),
-                 size[1] / 2 * np.clip(1.02 - across**14, 0.8, 1), 24)  # fmt: skip
-    upper = upper.moved([0, 0, -0.6 * size[2]]).stretched([1, 1, 0.8 * size[2] / size[1]])
-    return Body([Part(lower, crust), Part(upper.moved([0, 0, 0.6 * size[2]]), crust)])
+def cereal_box(rng, rgb):
+    size = rng.uniform([0.13, 0.045, 0.19], [0.21, 0.08, 0.31])
+    return Body([Part(box(size, [0, 0, size[2] / 2]), printed(rng, rgb))])
 
 
-FOOD = (
+def chopping_board(rng, rgb):
+    size = rng.uniform([0.22, 0.15, 0.012], [0.34, 0.22, 0.022])
+    return Body([Part(box(size, [0, 0, size[2] / 2]), wood(rng))], top_of(size))
+
+
+# Those that one can still make out from across a room.
+BIG_ENOUGH_FOR_ROOMS = (
+    Kind("book", book, BRIGHT, rests=("up", "up", "up", "back")),
+    Kind("box", parcel),
+    Kind("ball", toy_ball, BRIGHT, symmetry="ball"),
+    Kind("bowl", bowl, ANY, symmetry="axis"),
+    Kind("bottle", bottle, BRIGHT, symmetry="axis", rests=("up", "up", "side")),
+    Kind("cereal box", cereal_box, BRIGHT, rests=("up", "up", "back")),
+    Kind("frying pan", frying_pan, ("black", "grey", "red")),
+)
+ON_TABLES = (
+    *BIG_ENOUGH_FOR_ROOMS,
+    Kind("mug", mug, ANY),
+    Kind("plate", plate, ANY, symmetry="axis"),
+    Kind("can", can, BRIGHT, symmetry="axis", rests=("up", "up", "side")),
+    Kind("chopping board", chopping_board),
+    Kind("roll of tape", roll_of_tape, ANY, symmetry="axis", rests=("up", "side")),
     Kind("apple", apple),
     Kind("banana", banana),
-    Kind("loaf of bread", loaf),
 )

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from spear_policy.geometry.quaternions import wxyz_from_xyzw
-from spear_policy.inference.image_geometry import Fit, plan_fit
+from spear_policy.inference.image_geometry import plan_fit
 from spear_training.annotation.depth import backproject
 from spear_training.annotation.frame import PointMap, in_picture
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
@@ -32,7 +30,7 @@ from spear_training.annotation.synthetic.textures import Paint
 
 
 # Depth has a float's precision in these bounds: test_scene_pictures.py says how much.
-NEAREST_M, FURTHEST_M = 0.05, 30.0
+NEAREST_M, FURTHEST_M = 0.05, 13.0
 BACKDROP = -1
 _SHADOW_MAP_PX = 2048
 
@@ -68,19 +66,17 @@ def build(scene: SyntheticScene) -> tuple[mujoco.MjSpec, list[int]]:
         _add_lamp(spec, lamp)
     owners: list[int] = []
     materials: dict[int, str] = {}
-    _add_parts(spec, spec.worldbody, scene.backdrop, materials)
+    _add_parts(spec, scene.backdrop, materials)
     owners += [BACKDROP] * len(scene.backdrop)
     for index, placed in enumerate(scene.objects):
-        quaternion = wxyz_from_xyzw(Rotation.from_matrix(placed.axes).as_quat())
-        body = spec.worldbody.add_body(name=f"{index}", pos=placed.position_m, quat=quaternion)
-        _add_parts(spec, body, placed.object.body.parts, materials)
-        owners += [index] * len(placed.object.body.parts)
+        parts = placed.object.body.parts
+        moved = [part.surface.moved(placed.position_m, placed.axes) for part in parts]
+        _add_parts(spec, map(Part, moved, [part.paint for part in parts]), materials)
+        owners += [index] * len(parts)
     return spec, owners
 
 
-def _add_parts(
-    spec: mujoco.MjSpec, body: mujoco.MjsBody, parts: Iterable[Part], materials: dict[int, str]
-) -> None:
+def _add_parts(spec: mujoco.MjSpec, parts: Iterable[Part], materials: dict[int, str]) -> None:
     for part in parts:
         name = f"{len(spec.meshes)}"
         surface = part.surface
@@ -98,7 +94,7 @@ def _add_parts(
         )
         if id(part.paint) not in materials:
             materials[id(part.paint)] = _add_material(spec, part.paint)
-        body.add_geom(
+        spec.worldbody.add_geom(
             type=mujoco.mjtGeom.mjGEOM_MESH,
             meshname=name,
             material=materials[id(part.paint)],
@@ -194,7 +190,7 @@ class SceneRendering:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self._options = mujoco.MjvOption()
         self._options.geomgroup[_HIDDEN] = False
-        self._show(None)
+        self.show(None)
 
     def close(self) -> None:
         """Free the textures and meshes."""
@@ -225,14 +221,7 @@ class SceneRendering:
         depth_m = NEAREST_M * FURTHEST_M / (NEAREST_M + depth.astype(float) * far)
         return objects, np.where(objects == SKY, np.nan, depth_m)
 
-    def silhouette_px(self, object_: int, window: SyntheticCamera) -> int:
-        """Pixels of a window that one object would cover if it were alone."""
-        self._show(object_)
-        objects, _ = self.objects_and_depth(window)
-        self._show(None)
-        return int((objects == object_).sum())
-
-    def _show(self, object_: int | None) -> None:
+    def show(self, object_: int | None) -> None:
         """Draw one object alone from now on; None: everything."""
         shown = np.full(len(self._owners), object_ is None) | (self._owners == object_)
         self._model.geom_group[:] = np.where(shown, _SHOWN, _HIDDEN)
@@ -293,15 +282,13 @@ class RenderedView:
     """What is seen.
 
     Attributes:
-        fit: from the stored picture to the one of 840x630.
-        view: the camera of the latter.
+        view: the camera of the picture of 840x630.
         objects: (630, 840) index of the object at each pixel; negative where there is none.
         points: exact points of all pixels.
         visible: of each object that is seen well enough, by its index, the share of its pixels
             that is neither hidden nor outside the picture.
     """
 
-    fit: Fit
     view: SyntheticCamera
     objects: NDArray[np.int32]
     points: PointMap
@@ -324,13 +311,14 @@ def render_view(
         if share >= MIN_VISIBLE:
             visible[int(index)] = min(1.0, float(share))
     points = PointMap(backproject(depth_m, fitted.intrinsics), fitted.intrinsics)
-    return RenderedView(fit, fitted, seen, points, visible)
+    return RenderedView(fitted, seen, points, visible)
 
 
 def count_visible(rendering: SceneRendering, view: SyntheticCamera, nearest_m: float) -> int:
     """How many objects a small picture shows; -1 where something stands in front of the camera."""
     fit = plan_fit(view.width_px, view.height_px, PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX)
-    seen, depth_m = rendering.objects_and_depth(view.fitted(fit).shrunk(_SMALL))
+    small = view.fitted(fit).part(0, 0, fit.width, fit.height, _SMALL)
+    seen, depth_m = rendering.objects_and_depth(small)
     if (depth_m < nearest_m).any():
         return -1
     return int((np.bincount(seen[seen >= 0], minlength=1) >= _MIN_SMALL_PX).sum())
@@ -346,11 +334,14 @@ def _silhouette_px(
     corners = view.in_camera(placed.vertices_m)
     if corners[:, 2].min() < _BEHIND_M:
         return np.inf
-    pixels = view.project(corners)
+    pixels = view.intrinsics.project(corners)
     left, top = np.floor(pixels.min(axis=0)).astype(int) - 1
     wide, high = np.ceil(pixels.max(axis=0)).astype(int) + 2 - (left, top)
     # What is larger than the largest picture is drawn with larger pixels.
     coarse = int(np.ceil(max(wide / LARGEST_PX[0], high / LARGEST_PX[1])))
     wide, high = (coarse * -(-int(side) // coarse) for side in (wide, high))
-    window = view.window(int(left), int(top), wide, high).shrunk(1 / coarse)
-    return rendering.silhouette_px(index, window) * coarse**2
+    window = view.part(int(left), int(top), wide, high, 1 / coarse)
+    rendering.show(index)
+    objects, _ = rendering.objects_and_depth(window)
+    rendering.show(None)
+    return int((objects == index).sum()) * coarse**2

@@ -20,7 +20,6 @@ COLOURS = {
     "grey": (0.50, 0.51, 0.53),
     "turquoise": (0.17, 0.68, 0.66),
 }
-_SIDE_PX = 128
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,20 @@ def some_paint(rng: np.random.Generator, rgb: ArrayLike, gloss: float = 0.4) -> 
     """Mostly one colour, at times with a pattern of a lighter or darker one."""
     rgb = tuple(np.asarray(rgb, float))
     paint = Paint(rgb, specular=gloss * rng.uniform(0.5, 1.3), shininess=rng.uniform(0.2, 0.8))
-    pattern = rng.choice(["plain", "mottled", "stripes", "dots", "checks"],
-                         p=[0.5, 0.2, 0.12, 0.1, 0.08])  # fmt: skip
+    pattern = rng.choice(["plain", "mottled", "stripes", "checks"], p=[0.5, 0.2, 0.18, 0.12])
     if pattern == "plain":
         return paint
     if pattern == "mottled":
-        return replace(paint, texture=_blend(rng, noise(rng, _SIDE_PX, 16), rgb, 0.12), repeat=2)
+        shade = 0.88 + 0.24 * noise(rng, 128, 16)
+        return replace(paint, texture=_bytes(rgb * shade[..., None]), repeat=2)
     other = np.clip(np.array(rgb) * 0.35 + rng.uniform(0.2, 0.6), 0, 1)
-    across, down = np.meshgrid(np.arange(_SIDE_PX), np.arange(_SIDE_PX))
+    across, down = np.meshgrid(np.arange(128), np.arange(128))
     if pattern == "stripes":
         chosen = (across if rng.random() < 0.5 else down) % 32 < rng.integers(4, 12)
-    elif pattern == "dots":
-        chosen = (across % 32 - 16) ** 2 + (down % 32 - 16) ** 2 < rng.integers(20, 70)
     else:
         chosen = (across // 16 + down // 16) % 2 == 0
-    texture = np.where(chosen[..., None], other, rgb)
-    return replace(paint, texture=_bytes(texture), repeat=int(rng.integers(1, 4)))
+    texture = _bytes(np.where(chosen[..., None], other, rgb))
+    return replace(paint, texture=texture, repeat=int(rng.integers(1, 4)))
 
 
 def printed(rng: np.random.Generator, rgb: ArrayLike) -> Paint:
@@ -76,10 +73,6 @@ def printed(rng: np.random.Generator, rgb: ArrayLike) -> Paint:
         left, top = rng.integers(0, 130, 2)
         wide, high = rng.integers(14, 90), rng.integers(8, 50)
         page[top : top + high, left : left + wide] = rng.uniform(0.05, 0.95, 3)
-    for _ in range(rng.integers(0, 3)):
-        middle = tuple(int(side) for side in rng.integers(20, 140, 2))
-        ink = tuple(rng.uniform(0.05, 0.95, 3))
-        cv2.circle(page, middle, int(rng.integers(8, 34)), ink, -1, cv2.LINE_AA)
     dark = page.mean() > 0.45
     for top in range(int(rng.integers(6, 40)), 150, int(rng.integers(9, 20))):
         left = int(rng.integers(4, 30))
@@ -91,28 +84,21 @@ def printed(rng: np.random.Generator, rgb: ArrayLike) -> Paint:
 
 
 def wood(rng: np.random.Generator, size_px: int = 256) -> Paint:
-    """Boards or veneer with a grain along the texture's width."""
+    """Veneer with a grain along the texture's width."""
     light = np.array([0.68, 0.50, 0.33]) * rng.uniform(0.45, 1.25) + rng.uniform(-0.04, 0.04, 3)
     bend = 0.35 * noise(rng, size_px, 4)
     rows = np.arange(size_px)[:, None] / size_px
     rings = np.sin(2 * np.pi * (rows * rng.integers(5, 14) + bend * 3))
-    fine = noise(rng, size_px, (size_px // 2, 6))
+    fine = noise(rng, size_px, size_px // 2, 6)
     grain = light * (1 + 0.10 * rings[..., None] + 0.16 * (fine[..., None] - 0.5))
-    if rng.random() < 0.4:  # boards side by side
-        boards = int(rng.integers(3, 7))
-        tone = rng.uniform(0.85, 1.12, boards)[(np.arange(size_px) * boards) // size_px]
-        grain *= tone[:, None, None]
-        grain[(np.arange(size_px) * boards) % size_px < boards] *= 0.5
     return Paint(tuple(light), _bytes(grain), specular=rng.uniform(0.05, 0.3), shininess=0.3)
 
 
 def stone(rng: np.random.Generator, rgb: ArrayLike, size_px: int = 256) -> Paint:
     """Clouds and veins, as on marble or concrete."""
-    clouds = sum(
-        noise(rng, size_px, cells) / weight for cells, weight in ((4, 1), (12, 2), (40, 4))
-    )
+    clouds = 0.6 * noise(rng, size_px, 4) + 0.4 * noise(rng, size_px, 24)
     veins = np.exp(-18 * np.abs(noise(rng, size_px, 5) - 0.5))
-    shade = 0.85 + 0.16 * clouds - rng.uniform(0, 0.2) * veins
+    shade = 0.85 + 0.28 * clouds - rng.uniform(0, 0.2) * veins
     pixels = np.asarray(rgb) * shade[..., None]
     return Paint(tuple(rgb), _bytes(pixels), specular=rng.uniform(0.05, 0.5), shininess=0.6)
 
@@ -128,19 +114,16 @@ def cloth(rng: np.random.Generator, rgb: ArrayLike, size_px: int = 256) -> Paint
     return Paint(tuple(rgb), _bytes(pixels), specular=0.02, shininess=0.1)
 
 
-def tiles(rng: np.random.Generator, rgb: ArrayLike, size_px: int = 256) -> Paint:
+def tiles(rng: np.random.Generator, rgb: ArrayLike) -> Paint:
     """Square tiles, or bricks, with joints."""
     count = int(rng.choice([4, 8]))
-    side = size_px // count
-    across, down = np.meshgrid(np.arange(size_px), np.arange(size_px))
-    rows = down // side
-    if bricks := rng.random() < 0.4:
-        rows = down // (side // 2)
-        across = across + rows % 2 * (side // 2)
-    tone = rng.uniform(0.82, 1.1, (2 * count, count + 1))[rows, across // side % count]
+    side = 256 // count
+    high = side // 2 if rng.random() < 0.4 else side  # bricks
+    across, down = np.meshgrid(np.arange(256), np.arange(256))
+    across = across + down // high % 2 * (side - high)
+    tone = rng.uniform(0.82, 1.1, (2 * count, count))[down // high, across // side % count]
     pixels = np.asarray(rgb) * tone[..., None]
-    joint = (across % side < 2) | (down % (side // 2 if bricks else side) < 2)
-    pixels[joint] = np.asarray(rgb) * 0.3 + 0.35
+    pixels[(across % side < 2) | (down % high < 2)] = np.asarray(rgb) * 0.3 + 0.35
     return Paint(tuple(rgb), _bytes(pixels), specular=rng.uniform(0, 0.5), shininess=0.5)
 
 
@@ -156,20 +139,11 @@ def metal(rng: np.random.Generator) -> Paint:
     return Paint(tuple(np.array(rgb) * rng.uniform(0.85, 1.15)), specular=0.9, shininess=0.7)
 
 
-def noise(rng: np.random.Generator, size_px: int, cells: int | tuple[int, int]) -> NDArray:
-    """Smooth noise 0..1 (size, size) that repeats without a seam; `cells` down and across."""
-    rows, columns = (cells, cells) if isinstance(cells, int) else cells
-    grid = np.pad(rng.random((rows, columns)), 2, mode="wrap").astype(np.float32)
-    down, across = size_px / rows, size_px / columns
-    size = round((columns + 4) * across), round((rows + 4) * down)
-    smooth = cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC)
-    top, left = round(2 * down), round(2 * across)
-    return np.clip(smooth[top : top + size_px, left : left + size_px], 0, 1).astype(float)
-
-
-def _blend(rng: np.random.Generator, pattern: NDArray, rgb: ArrayLike, depth: float) -> NDArray:
-    fine = rng.normal(0, 0.02, pattern.shape)
-    return _bytes(np.asarray(rgb) * (1 + 2 * depth * (pattern - 0.5) + fine)[..., None])
+def noise(rng: np.random.Generator, size_px: int, rows: int, columns: int | None = None) -> NDArray:
+    """Smooth noise 0..1 (size, size) that repeats without a seam, of cells (by default square)."""
+    grid = np.tile(rng.random((rows, columns or rows)).astype(np.float32), (3, 3))
+    smooth = cv2.resize(grid, (3 * size_px, 3 * size_px), interpolation=cv2.INTER_CUBIC)
+    return np.clip(smooth[size_px:-size_px, size_px:-size_px], 0, 1).astype(float)
 
 
 def _bytes(pixels: NDArray) -> NDArray[np.uint8]:
