@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+from transformers import (
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PI0Config,
+    PI0ForConditionalGeneration,
+)
 
 from spear_policy.model.checkpoint import CheckpointError
 
@@ -36,9 +41,40 @@ def scrambled(module, seed=0):
 
 def public_paligemma(ours):
     """A PaliGemma of transformers with the sizes of a configuration and random values."""
+    return scrambled(PaliGemmaForConditionalGeneration(PaliGemmaConfig(**_paligemma_sizes(ours))))
+
+
+def public_pi0(ours, dims=8):
+    """A pi0 of transformers with the sizes of a configuration and random values."""
+    expert = _gemma_sizes(ours, ours.expert.width, ours.expert.mlp_width)
+    config = PI0Config(
+        vlm_config={"model_type": "paligemma"} | _paligemma_sizes(ours),
+        dit_config=expert,
+        chunk_size=ours.chunk_length,
+        max_state_dim=dims,
+        max_action_dim=dims,
+    )
+    return scrambled(PI0ForConditionalGeneration(config))
+
+
+def _gemma_sizes(ours, width, mlp_width):
+    language = ours.language
+    return {
+        "model_type": "gemma",
+        "hidden_size": width,
+        "num_hidden_layers": language.layers,
+        "num_attention_heads": language.heads,
+        "num_key_value_heads": 1,
+        "head_dim": language.head_dim,
+        "intermediate_size": mlp_width,
+        "vocab_size": ours.vocabulary.size + 64,  # padded, as the real one
+    }
+
+
+def _paligemma_sizes(ours):
     vision, language = ours.siglip, ours.language
-    config = PaliGemmaConfig(
-        vision_config={
+    return {
+        "vision_config": {
             "model_type": "siglip_vision_model",
             "hidden_size": vision.width,
             "num_hidden_layers": vision.layers,
@@ -49,18 +85,8 @@ def public_paligemma(ours):
             "vision_use_head": False,
             "projection_dim": language.width,
         },
-        text_config={
-            "model_type": "gemma",
-            "hidden_size": language.width,
-            "num_hidden_layers": language.layers,
-            "num_attention_heads": language.heads,
-            "num_key_value_heads": 1,
-            "head_dim": language.head_dim,
-            "intermediate_size": language.mlp_width,
-            "vocab_size": ours.vocabulary.size + 64,  # padded, as the real one
-        },
-        projection_dim=language.width,
-        image_token_id=ours.vocabulary.image_id,
-        hidden_size=language.width,
-    )
-    return scrambled(PaliGemmaForConditionalGeneration(config))
+        "text_config": _gemma_sizes(ours, language.width, language.mlp_width),
+        "projection_dim": language.width,
+        "image_token_id": ours.vocabulary.image_id,
+        "hidden_size": language.width,
+    }

@@ -1,6 +1,7 @@
 """PaliGemma's weights are read from every layout that transformers has written, or refused."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -22,14 +23,14 @@ def published():
     return public_paligemma(MICRO)
 
 
-def old_names(tensors):
-    """As transformers 4.41 wrote them, with the buffers and the unused head of that time."""
-    renamed = {k.replace("vision_tower.", "vision_tower.vision_model."): v for k, v in tensors}
+def of_4_41(tensors):
+    """With the buffers and the unused head of that time."""
+    renamed = until_5_3(tensors)
     output = renamed["language_model.model.embed_tokens.weight"].clone()
     output[MICRO.vocabulary.size :] += 1  # they were drawn twice, for input and output
     tower, layers = "vision_tower.vision_model", "language_model.model.layers"
     width = VISION.width
-    renamed |= {
+    return renamed | {
         f"{tower}.embeddings.position_ids": torch.arange(16).unsqueeze(0),
         f"{tower}.head.probe": torch.ones(1, 1, width),
         f"{tower}.head.attention.in_proj_weight": torch.ones(3 * width, width),
@@ -38,51 +39,105 @@ def old_names(tensors):
         f"{layers}.0.self_attn.rotary_emb.inv_freq": torch.ones(8),
         "language_model.lm_head.weight": output,
     }
-    return renamed
 
 
-def paligemma_folder(published, folder, layout):
-    """Write the model in one of the layouts that there are."""
-    published.save_pretrained(folder, max_shard_size="100KB" if layout == "shards" else "1GB")
-    tensors = load_file(folder / WEIGHTS) if layout != "shards" else {}
-    if layout == "old":
-        save_file(old_names(tensors.items()), folder / WEIGHTS)
-    elif layout == "in memory":
-        values = {k: v.clone() for k, v in published.state_dict().items()}
-        save_file(values, folder / WEIGHTS)
-    elif layout == "output table only":
-        tensors["lm_head.weight"] = tensors.pop("language_model.model.embed_tokens.weight")
-        save_file(tensors, folder / WEIGHTS)
+def until_5_3(tensors):
+    return {k.replace("vision_tower.", "vision_tower.vision_model."): v for k, v in tensors.items()}
+
+
+def of_5_4(tensors):
+    return {f"model.{k}": v for k, v in until_5_3(tensors).items()}
+
+
+def in_memory_of_4_52(tensors):
+    renamed = of_5_4(tensors).items()
+    return {k.replace("language_model.model.", "language_model."): v for k, v in renamed}
+
+
+def in_memory_of_5_6(tensors):
+    return {k.replace(".vision_model", ""): v for k, v in in_memory_of_4_52(tensors).items()}
+
+
+def output_table_only(tensors):
+    table = tensors.pop("language_model.model.embed_tokens.weight")
+    return tensors | {"lm_head.weight": table}
+
+
+def of_wrapped_modules(tensors):
+    """torch.compile a layer, data-parallel around everything."""
+    tensors = in_memory_of_5_6(tensors).items()
+    return {re.sub(r"(layers\.\d+)", r"\1._orig_mod", f"module.{k}"): v for k, v in tensors}
+
+
+def of_peft_merged(tensors):
+    return {f"base_model.model.{k}": v for k, v in in_memory_of_5_6(tensors).items()}
+
+
+def paligemma_folder(published, folder, rename=None, shards=False):
+    """Write the model as transformers does since 5.6, or with the names of another layout."""
+    published.save_pretrained(folder, max_shard_size="100KB" if shards else "1GB")
+    if rename:
+        save_file(rename(load_file(folder / WEIGHTS)), folder / WEIGHTS)
     return folder
 
 
-LAYOUTS = ("shards", "one file", "old", "in memory", "output table only")
+LAYOUTS = (
+    None,
+    of_4_41,
+    until_5_3,
+    of_5_4,
+    in_memory_of_4_52,
+    in_memory_of_5_6,
+    output_table_only,
+    of_wrapped_modules,
+    of_peft_merged,
+)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_paligemma_is_read_in_every_layout_that_transformers_wrote(published, tmp_path, layout):
-    folder = paligemma_folder(published, tmp_path / "paligemma", layout)
-    if layout == "shards":
+def holds(model, published):
+    """Whether the model has the values of a PaliGemma; its logits: test_paligemma_parity.py."""
+    theirs = published.state_dict()
+    return all(
+        torch.equal(
+            model.get_parameter(name), read(source, theirs, model.get_parameter(name).shape)
+        )
+        for name, source in paligemma(MICRO).items()
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda each: each and each.__name__)
+def test_paligemma_is_read_in_every_layout_that_was_written(published, tmp_path, layout):
+    folder = paligemma_folder(published, tmp_path / "paligemma", layout, shards=layout is None)
+    if layout is None:
         assert len(list(folder.glob("model-*.safetensors"))) > 3
     model = micro()
     before = copies(model)
     filled = load_paligemma(model, folder)
-    theirs = published.state_dict()  # the parity with its logits: test_paligemma_parity.py
-    for name, source in paligemma(MICRO).items():
-        values = model.get_parameter(name)
-        assert torch.equal(values, read(source, theirs, values.shape)), name
+    assert holds(model, published)
     assert (
         set(filled.taken)
         == changed(model, before)
         == set(paligemma(MICRO)) | {"tokens.coordinates"}
     )
     assert not filled.left
-    if layout == "old":
+    if layout is of_4_41:
         assert len(filled.ignored) == 7
 
 
+def test_adapters_that_are_not_merged_are_named(published, tmp_path):
+    def adapted(tensors):
+        key = "language_model.model.layers.1.self_attn.q_proj"
+        tensors[f"{key}.base_layer.weight"] = tensors.pop(f"{key}.weight")
+        return tensors | {f"{key}.lora_A.default.weight": torch.ones(4, 64)}
+
+    folder, model = paligemma_folder(published, tmp_path / "peft", adapted), micro()
+    refused(load_paligemma, model, folder, folder / WEIGHTS, "PEFT", "q_proj", "merge_and_unload")
+    (folder / WEIGHTS).rename(folder / "adapter_model.safetensors")
+    refused(load_paligemma, model, folder, folder, "PEFT", "merge_and_unload")
+
+
 def test_the_3d_tokens_are_drawn_around_the_words_that_were_loaded(published, tmp_path):
-    folder = paligemma_folder(published, tmp_path / "paligemma", "one file")
+    folder = paligemma_folder(published, tmp_path / "paligemma")
     model = micro()
     load_paligemma(model, folder, seed=3)
     words, coordinates = model.tokens.words.detach(), model.tokens.coordinates.detach().clone()
@@ -95,7 +150,7 @@ def test_the_3d_tokens_are_drawn_around_the_words_that_were_loaded(published, tm
 
 
 def test_a_spoiled_paligemma_is_refused_by_file_and_key_and_changes_nothing(published, tmp_path):
-    folder, model = paligemma_folder(published, tmp_path / "p", "one file"), micro()
+    folder, model = paligemma_folder(published, tmp_path / "p"), micro()
     path = folder / WEIGHTS
     whole = load_file(path)
     key = "language_model.model.layers.2.self_attn.v_proj.weight"
@@ -132,7 +187,7 @@ def test_a_spoiled_paligemma_is_refused_by_file_and_key_and_changes_nothing(publ
 
 
 def test_heads_of_another_number_are_refused_although_the_shapes_fit(published, tmp_path):
-    folder, model = paligemma_folder(published, tmp_path / "p", "one file"), micro()
+    folder, model = paligemma_folder(published, tmp_path / "p"), micro()
     path = folder / "config.json"
     values = json.loads(path.read_text())
     for part, name, wrong in (
@@ -163,7 +218,7 @@ def test_heads_of_another_number_are_refused_although_the_shapes_fit(published, 
 
 
 def test_shards_that_are_lost_cut_or_beside_the_index_are_refused(published, tmp_path):
-    folder, model = paligemma_folder(published, tmp_path / "p", "shards"), micro()
+    folder, model = paligemma_folder(published, tmp_path / "p", shards=True), micro()
     index = json.loads((folder / INDEX).read_text())
     places = index["weight_map"]
     name = places["language_model.model.layers.1.mlp.up_proj.weight"]
@@ -187,7 +242,7 @@ def test_shards_that_are_lost_cut_or_beside_the_index_are_refused(published, tmp
 
 
 def test_a_model_without_values_cannot_be_filled(published, tmp_path):
-    folder = paligemma_folder(published, tmp_path / "p", "one file")
+    folder = paligemma_folder(published, tmp_path / "p")
     with torch.device("meta"):
         empty = SpearModel(MICRO)
     with pytest.raises(ValueError, match=r"no values yet: make it by spear.build"):

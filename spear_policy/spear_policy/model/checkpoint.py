@@ -9,6 +9,7 @@ of the file, so that a file that is replaced or a disk that goes away cannot rea
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from spear_policy.shared.progress import byte_progress
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+ADAPTER = "adapter_model.safetensors"
 FILES = (CONFIG, TOKENIZER, WEIGHTS)
 
 
@@ -40,6 +42,8 @@ FLOATS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
+# What torch.compile, data-parallel and checkpointing wrappers put into the names of parameters.
+WRAPPERS = re.compile(r"\b(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Pages of a mapped file count as memory of the process until it is unmapped.
 MAPPED_BYTES = 64 * 2**20
 
@@ -53,8 +57,14 @@ class TensorEntry:
     """Where a tensor lies and what it is, without its values."""
 
     path: Path
+    key: str  # its name there
     shape: tuple[int, ...]
     dtype: torch.dtype | None  # None when it is not a floating-point number
+
+
+def plain_name(key: str) -> str:
+    """The name of a tensor without those of wrappers around the modules that it is in."""
+    return WRAPPERS.sub("", key)
 
 
 class TensorFiles(Mapping[str, Tensor]):
@@ -64,7 +74,7 @@ class TensorFiles(Mapping[str, Tensor]):
 
     Attributes:
         where: the file or folder, for messages.
-        entries: what there is, by key, in the order of the files.
+        entries: what there is, by `plain_name`, in the order of the files.
     """
 
     def __init__(self, where: Path, paths: list[Path]):
@@ -82,11 +92,11 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Tensor:
         """Map one tensor."""
-        path = self.entries[key].path
+        path, name = self.entries[key].path, self.entries[key].key
         if path != self._mapped_path or self._given_bytes > MAPPED_BYTES:
             self._map(path)
         try:
-            values = self._mapped.get_tensor(key)
+            values = self._mapped.get_tensor(name)
         except SafetensorError as error:
             raise _damaged(path, error) from None
         self._given_bytes += values.nbytes
@@ -116,15 +126,16 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def _read_header(self, path):
         self._map(path)
-        for key in self._mapped.keys():  # noqa: SIM118 (not a dict)
+        for name in self._mapped.keys():  # noqa: SIM118 (not a dict)
+            key = plain_name(name)
             if key in self.entries:
                 raise CheckpointError(
                     f"{path} and {self.entries[key].path.name} both have the tensor {key!r}: "
                     "copy the whole folder again"
                 )
-            header = self._mapped.get_slice(key)
+            header = self._mapped.get_slice(name)
             self.entries[key] = TensorEntry(
-                path, tuple(header.get_shape()), FLOATS.get(header.get_dtype())
+                path, name, tuple(header.get_shape()), FLOATS.get(header.get_dtype())
             )
 
 
@@ -139,6 +150,11 @@ def open_tensors(path: str | Path) -> TensorFiles:
         return TensorFiles(path, [path])
     if (path / WEIGHTS).exists():
         return TensorFiles(path / WEIGHTS, [path / WEIGHTS])
+    if (path / ADAPTER).exists():
+        raise CheckpointError(
+            f"{path} has PEFT's adapters and not the weights that they change: merge them into "
+            "their model (merge_and_unload), save it, and give that folder"
+        )
     if not (path / INDEX).exists():
         raise CheckpointError(
             f"{path} is not a checkpoint folder: it has neither {WEIGHTS} nor {INDEX}; give the "
@@ -189,7 +205,7 @@ def _open_shards(folder):
             f"{index} names {outside[0]!r}, which is not a file beside it: copy it again"
         )
     files = TensorFiles(folder, [folder / name for name in names])
-    for key, name in places.items():
+    for key, name in ((plain_name(key), name) for key, name in places.items()):
         if key not in files or files.entries[key].path.name != name:
             raise CheckpointError(
                 f"{index} says that {name} has the tensor {key!r}, but it has not: copy the whole "

@@ -5,7 +5,8 @@ matrices are one tensor here and three there, so a source may be several tensors
 First the layouts, then how they fill a model: everything is checked before anything changes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class TensorSource:
 
 @dataclass(frozen=True)
 class PaligemmaPrefixes:
-    """How the keys of PaliGemma's parts begin; the default is transformers 5 in memory."""
+    """How the keys of PaliGemma's parts begin; the default is transformers' in memory."""
 
     vision: str = "model.vision_tower"
     projector: str = "model.multi_modal_projector"
@@ -177,6 +178,7 @@ def _both(ours, *theirs):
 # Filling a model by a layout ---------------------------------------------------------------------
 
 
+PEFT = re.compile(r"\.(lora_\w+|base_layer|modules_to_save|original_module)\.")
 FIX = "give a checkpoint of the sizes in the model's configuration, or change the configuration"
 
 
@@ -237,13 +239,18 @@ def fill(
 
 
 def refuse_unknown(
-    keys: Iterable[str], layout: Mapping[str, TensorSource], ignored: Iterable[str], where: Path
+    keys: Collection[str], layout: Mapping[str, TensorSource], ignored: Collection[str], where: Path
 ) -> None:
     """Refuse a checkpoint with tensors that are neither used nor known.
 
     Raises:
-        CheckpointError: names the first one.
+        CheckpointError: names the first one; adapters that are not merged are known as such.
     """
+    if adapters := [key for key in keys if PEFT.search(key)]:
+        raise CheckpointError(
+            f"{where} has PEFT's adapters beside the weights ({adapters[0]!r}): merge them "
+            "(merge_and_unload) and save the model again"
+        )
     known = {key for source in layout.values() for key in source.keys} | set(ignored)
     unknown = [key for key in keys if key not in known]
     if unknown:

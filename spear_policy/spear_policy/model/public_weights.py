@@ -15,7 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spear_policy.model.checkpoint import CheckpointError, TensorFiles, open_tensors, read_json
+from spear_policy.model.checkpoint import (
+    CheckpointError,
+    TensorFiles,
+    open_tensors,
+    plain_name,
+    read_json,
+)
 from spear_policy.model.config import ExpertConfig
 from spear_policy.model.gemma import ROWS_AT_ONCE, initialise_coordinates
 from spear_policy.model.public_layouts import (
@@ -32,18 +38,13 @@ from spear_policy.model.spear import SpearModel, time_embedding
 
 # PaliGemma, a Hugging Face folder ----------------------------------------------------------------
 
-# How keys begin. On disk `language_model.model...` and `vision_tower.vision_model...` until
-# transformers 4.51, without `vision_model` since 5; in memory since 4.52, and in folders written
-# from there, all with `model.`. Longer ones first where one begins with another.
-VISION = (
-    "model.vision_tower.vision_model",
-    "model.vision_tower",
-    "vision_tower.vision_model",
-    "vision_tower",
-)
-PROJECTOR = ("model.multi_modal_projector", "multi_modal_projector")
-LANGUAGE = ("model.language_model", "language_model.model")
-OUTPUT_TABLES = ("lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight")
+# How the parts' keys end. transformers wrote `vision_tower.vision_model`, `language_model.model`
+# until 5.3, the same behind `model.` in 5.4 and 5.5, `vision_tower` alone since 5.6; in memory the
+# decoder is `language_model` alone since 4.52. In pi0's checkpoints more stands before these.
+VISION = ("vision_tower.vision_model", "vision_tower"), "embeddings.patch_embedding.weight"
+PROJECTOR = ("multi_modal_projector",), "linear.weight"
+LANGUAGE = ("language_model.model", "language_model"), "norm.weight"
+PI0_VLM = "paligemma_with_expert.paligemma."
 # <image>, one more, and padding to a multiple of 64 (facts/model.md 4.3).
 MOST_ROWS_BEYOND = 65
 # Buffers of old transformers versions, and SigLIP's pooling head, which PaliGemma never runs.
@@ -65,7 +66,8 @@ def load_paligemma(
 
     Args:
         model: with values.
-        folder: with config.json and model.safetensors, or its shards and their index.
+        folder: of a PaliGemma, with config.json and model.safetensors, or its shards and their
+            index; or of a pi0, or its file: its vision-language half is a PaliGemma.
         seed: of the 3D tokens.
         progress: draw a bar on stderr, if that is a terminal.
 
@@ -76,16 +78,23 @@ def load_paligemma(
     """
     folder = Path(folder)
     files = open_tensors(folder)
-    _check_config(read_json(folder / "config.json"), folder / "config.json", model.config)
     prefixes = PaligemmaPrefixes(
-        _find_prefix(files, VISION, "embeddings.patch_embedding.weight"),
-        _find_prefix(files, PROJECTOR, "linear.weight"),
-        _find_prefix(files, LANGUAGE, "norm.weight"),
+        _find_prefix(files, *VISION),
+        _find_prefix(files, *PROJECTOR),
+        _find_prefix(files, *LANGUAGE),
     )
+    before, within_pi0, _ = prefixes.language.rpartition(PI0_VLM)
+    if not within_pi0:
+        _check_config(read_json(folder / "config.json"), folder / "config.json", model.config)
+    start = before + within_pi0
+    outputs = [key for key in files if key.startswith(start) and key.endswith("lm_head.weight")]
     layout = paligemma(model.config, prefixes)
-    outputs = [key for key in OUTPUT_TABLES if key in files]
-    layout["tokens.words"] = _word_table(files, layout["tokens.words"], outputs)
+    # pi0 never looks at its output table: whatever it became does not matter
+    tied = not within_pi0
+    layout["tokens.words"] = _word_table(files, layout["tokens.words"], outputs, tied)
     ignored = _ignored(files, prefixes, outputs)
+    if within_pi0:
+        ignored += tuple(key for key in files if not key.startswith(start))
     refuse_unknown(files, layout, ignored, files.where)
     fill(model, layout, files, files.where, progress=progress)
     taken = tuple(layout)
@@ -103,18 +112,19 @@ def _draw_coordinates(model, seed):
     tables.coordinates.copy_(initialise_coordinates(tables.words, count, generator=generator))
 
 
-def _find_prefix(files: TensorFiles, prefixes, rest):
-    for prefix in prefixes:
-        if f"{prefix}.{rest}" in files:
+def _find_prefix(files: TensorFiles, names, rest):
+    for key in files:
+        prefix = key.removesuffix(f".{rest}")
+        if prefix != key and f".{prefix}".endswith(tuple(f".{name}" for name in names)):
             return prefix
     raise CheckpointError(
-        f"{files.where} has no tensor '{prefixes[-1]}.{rest}', under any prefix that PaliGemma's "
-        "folders use: give the folder of a PaliGemma checkpoint"
+        f"{files.where} has no tensor '{names[0]}.{rest}', whatever stands before it: give the "
+        "folder of a PaliGemma checkpoint"
     )
 
 
-def _word_table(files, source: TensorSource, outputs) -> TensorSource:
-    """Find the word table and make sure that it is also the output's; transformers ties them."""
+def _word_table(files, source: TensorSource, outputs, tied: bool) -> TensorSource:
+    """Find the word table; where it is `tied`, make sure that it is the output's too."""
     (key,) = source.keys
     if key not in files and outputs:  # of two names for one tensor, safetensors keeps one
         key, *outputs = outputs
@@ -127,7 +137,7 @@ def _word_table(files, source: TensorSource, outputs) -> TensorSource:
             f"{files.where}: {key!r} has {rows} rows, but the model's vocabulary is {source.end}: "
             "set vocabulary.size to the checkpoint's, without <image> and padding"
         )
-    for output in outputs:
+    for output in outputs if tied else ():
         if not _same_rows(files, key, output, source.end):
             raise CheckpointError(
                 f"{files.where}: {output!r} is not {key!r}, but the model ties them: use a "
@@ -251,7 +261,7 @@ def _read_moge(path):
         raise CheckpointError(
             f"{path} has no 'model' of named tensors with its 'model_config': give MoGe's model.pt"
         )
-    return tensors, settings
+    return {plain_name(key): values for key, values in tensors.items()}, settings
 
 
 def _check_outputs(settings, second, path, depth):
@@ -271,12 +281,11 @@ def _check_outputs(settings, second, path, depth):
 
 # pi0's action expert, of openpi's torch port or lerobot ------------------------------------------
 
-PI0_PREFIXES = ("", "model.")  # openpi's, lerobot's
 PI0_EXPERT = "paligemma_with_expert.gemma_expert"
 # The vision-language part, the expert's token tables, which nothing looks up, and the statistics
 # that lerobot's first port kept among the weights.
 PI0_UNUSED = (
-    "paligemma_with_expert.paligemma.",
+    PI0_VLM,
     f"{PI0_EXPERT}.lm_head.",
     f"{PI0_EXPERT}.model.embed_tokens.",
 )
@@ -360,17 +369,18 @@ def reverse_time(weight: Tensor, expert: ExpertConfig) -> Tensor:
 
 
 def _pi0_prefix(files):
-    for prefix in PI0_PREFIXES:
-        if f"{prefix}{PI0_EXPERT}.model.norm.weight" in files:
+    for key in files:
+        prefix, found, rest = key.partition(f"{PI0_EXPERT}.model.norm.")
+        if found and rest == "weight":
             return prefix
-        if f"{prefix}{PI0_EXPERT}.model.norm.dense.weight" in files:
+        if found and rest == "dense.weight":
             raise CheckpointError(
-                f"{files.where} is a pi0.5 checkpoint (its norms depend on time, "
-                f"'{prefix}{PI0_EXPERT}.model.norm.dense.weight'): give one of pi0"
+                f"{files.where} is a pi0.5 checkpoint (its norms depend on time, {key!r}): give "
+                "one of pi0"
             )
     raise CheckpointError(
-        f"{files.where} has no tensor '{PI0_EXPERT}.model.norm.weight', with or without 'model.': "
-        "give a pi0 checkpoint of openpi's torch port or of lerobot"
+        f"{files.where} has no tensor '{PI0_EXPERT}.model.norm.weight': give a pi0 checkpoint of "
+        "openpi's torch port, of lerobot or of transformers"
     )
 
 
