@@ -3,6 +3,8 @@
 import pytest
 import torch
 from transformers import (
+    Dinov2Config,
+    Dinov2Model,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PI0Config,
@@ -90,3 +92,66 @@ def _paligemma_sizes(ours):
         "image_token_id": ours.vocabulary.image_id,
         "hidden_size": language.width,
     }
+
+
+def public_dinov2(depth):
+    """A DINOv2 of transformers with the sizes of a depth encoder and random values."""
+    side = 14 * depth.position_grid
+    config = Dinov2Config(
+        hidden_size=depth.width,
+        num_hidden_layers=depth.layers,
+        num_attention_heads=depth.heads,
+        mlp_ratio=depth.mlp_width // depth.width,
+        image_size=side,
+    )
+    config.patch_size = 14
+    return scrambled(Dinov2Model(Dinov2Config.from_dict(config.to_dict())))
+
+
+def _moge_tensors(dinov2, prefix):
+    """MoGe's names for a DINOv2 of transformers."""
+    theirs = dinov2.state_dict()
+    names = {
+        "cls_token": "embeddings.cls_token",
+        "mask_token": "embeddings.mask_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
+        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+        "norm.weight": "layernorm.weight",
+        "norm.bias": "layernorm.bias",
+    }
+    tensors = {name: theirs[key] for name, key in names.items()}
+    for i in range(dinov2.config.num_hidden_layers):
+        block, layer = f"blocks.{i}", f"encoder.layer.{i}"
+        for kind in ("weight", "bias"):
+            attention = [theirs[f"{layer}.attention.{p}_proj.{kind}"] for p in "qkv"]
+            tensors[f"{block}.attn.qkv.{kind}"] = torch.cat(attention)
+            tensors[f"{block}.attn.proj.{kind}"] = theirs[f"{layer}.attention.o_proj.{kind}"]
+            for part in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
+                tensors[f"{block}.{part}.{kind}"] = theirs[f"{layer}.{part}.{kind}"]
+        for number in (1, 2):
+            gamma = theirs[f"{layer}.layer_scale{number}.lambda1"]
+            tensors[f"{block}.ls{number}.gamma"] = gamma
+    return {f"{prefix}.{name}": values.clone() for name, values in tensors.items()}
+
+
+def write_moge(path, dinov2, version=1, settings=None, **changes):
+    """A model.pt as MoGe's own, whose decoder reads the last four layers or, in v2, 1 and 3."""
+    if version == 1:
+        tensors = _moge_tensors(dinov2, "backbone")
+        extra = ("head.projects.0.weight", "image_mean", "image_std")
+        defaults = {"encoder": "dinov2_vitl14", "intermediate_layers": 4}
+    else:
+        tensors = _moge_tensors(dinov2, "encoder.backbone")
+        extra = (
+            "encoder.output_projections.0.weight",
+            "encoder.image_mean",
+            "neck.a",
+            "mask_head.b",
+        )
+        extra += ("points_head.c", "normal_head.d", "scale_head.0.weight")
+        defaults = {"encoder": {"backbone": "dinov2_vitl14", "intermediate_layers": [1, 3]}}
+    tensors |= {name: torch.zeros(3) for name in extra} | changes
+    tensors = {name: values for name, values in tensors.items() if values is not None}
+    torch.save({"model_config": settings or defaults, "model": tensors}, path)
+    return path

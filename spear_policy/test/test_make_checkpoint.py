@@ -2,12 +2,16 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from checkpoint_checks import public_dinov2, public_pi0, write_moge
+from toy_models import MICRO
 
 from spear_policy.inference import make_checkpoint
-from spear_policy.inference.spear_engine import load
+from spear_policy.inference.spear_engine import SpearEngine, load
+from spear_policy.model.config import PRESETS
 
 
 def call(monkeypatch, *arguments):
@@ -28,6 +32,27 @@ def test_an_untrained_checkpoint_says_that_it_is_and_loads(monkeypatch, tmp_path
         assert torch.equal(values, policy.model.state_dict()[name]), name
 
 
+def test_what_stays_random_is_named_and_nothing_else(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(PRESETS, "micro", lambda: MICRO)
+    moge = write_moge(tmp_path / "model.pt", public_dinov2(MICRO.depth), version=2)
+    public_pi0(MICRO, dims=32).save_pretrained(tmp_path / "pi0")
+    given = ["--preset", "micro", "--moge", moge, "--output", tmp_path / "out"]
+    call(monkeypatch, *given, "--pi0-expert", tmp_path / "pi0")
+    heads = "expert.action_in, expert.state_in, expert.action_out"
+    assert f"random: siglip, fusion, tokens, language, {heads}\n" in capsys.readouterr().out
+    assert load(tmp_path / "out").model.config.depth.output_layers == (1, 3)
+    call(monkeypatch, *given, "--pi0", tmp_path / "pi0")
+    assert f"random: fusion.depth_projector, {heads}\n" in capsys.readouterr().out
+
+
+def test_a_model_without_actions_gets_a_folder_that_makes_no_chunks(monkeypatch, tmp_path):
+    monkeypatch.setitem(PRESETS, "vlm", lambda: replace(MICRO, expert=None))
+    call(monkeypatch, "--preset", "vlm", "--output", tmp_path / "vlm")
+    policy = load(tmp_path / "vlm")
+    with pytest.raises(ValueError, match="no action expert .* folder of a stage 2 checkpoint"):
+        SpearEngine(policy, "franka")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -35,6 +60,11 @@ def test_an_untrained_checkpoint_says_that_it_is_and_loads(monkeypatch, tmp_path
         (["--preset", "spear1"], "spear1 has PaliGemma's words: give --paligemma"),
         (["--preset", "tiny", "--moge", "nowhere/model.pt"], "nowhere/model.pt"),
         (["--preset", "tiny", "--paligemma", "nowhere"], "nowhere"),
+        (
+            ["--preset", "tiny", "--paligemma", "a", "--pi0", "b"],
+            "give --pi0-expert with the first",
+        ),
+        (["--preset", "pi0_paligemma", "--pi0", "b"], "give --paligemma or --tokenizer"),
     ],
 )
 def test_what_cannot_be_made_is_refused_and_nothing_is_written(

@@ -208,7 +208,6 @@ def test_a_card_agrees_with_its_config():
         (replace(CARD, cameras=CARD.cameras[::-1]), MICRO, "cameras are wrist, external in the c"),
         (replace(CARD, cameras=CARD.cameras[:1]), MICRO, "cameras are external in the card and"),
         (replace(CARD, chunk_length=4), MICRO, "chunk_length is 4 in the card and 5 in the config"),
-        (CARD, replace(MICRO, expert=None), "no action expert"),
     ],
 )
 def test_a_card_that_disagrees_with_its_config_is_refused(card, config, words):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_checks import changed, copies, refused, scrambled
+from checkpoint_checks import changed, copies, public_dinov2, refused, write_moge
 from toy_models import MICRO, micro
-from transformers import Dinov2Config, Dinov2Model
 
-from spear_policy.model.public_weights import load_moge
+from spear_policy.model.public_weights import load_moge, with_layers_of_moge
+from spear_policy.shared.config import ConfigError
 
 DEPTH = MICRO.depth
 SECOND = replace(MICRO, depth=replace(DEPTH, output_layers=(1, 3)))
@@ -17,64 +17,7 @@ SECOND = replace(MICRO, depth=replace(DEPTH, output_layers=(1, 3)))
 
 @pytest.fixture(scope="module")
 def dinov2():
-    side = 14 * DEPTH.position_grid
-    config = Dinov2Config(
-        hidden_size=DEPTH.width,
-        num_hidden_layers=DEPTH.layers,
-        num_attention_heads=DEPTH.heads,
-        mlp_ratio=DEPTH.mlp_width // DEPTH.width,
-        image_size=side,
-    )
-    config.patch_size = 14
-    return scrambled(Dinov2Model(Dinov2Config.from_dict(config.to_dict())))
-
-
-def moge_tensors(dinov2, prefix):
-    """MoGe's names for a DINOv2 of transformers."""
-    theirs = dinov2.state_dict()
-    names = {
-        "cls_token": "embeddings.cls_token",
-        "mask_token": "embeddings.mask_token",
-        "pos_embed": "embeddings.position_embeddings",
-        "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-        "norm.weight": "layernorm.weight",
-        "norm.bias": "layernorm.bias",
-    }
-    tensors = {name: theirs[key] for name, key in names.items()}
-    for i in range(DEPTH.layers):
-        block, layer = f"blocks.{i}", f"encoder.layer.{i}"
-        for kind in ("weight", "bias"):
-            attention = [theirs[f"{layer}.attention.{p}_proj.{kind}"] for p in "qkv"]
-            tensors[f"{block}.attn.qkv.{kind}"] = torch.cat(attention)
-            tensors[f"{block}.attn.proj.{kind}"] = theirs[f"{layer}.attention.o_proj.{kind}"]
-            for part in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
-                tensors[f"{block}.{part}.{kind}"] = theirs[f"{layer}.{part}.{kind}"]
-        for number in (1, 2):
-            gamma = theirs[f"{layer}.layer_scale{number}.lambda1"]
-            tensors[f"{block}.ls{number}.gamma"] = gamma
-    return {f"{prefix}.{name}": values.clone() for name, values in tensors.items()}
-
-
-def write_moge(path, dinov2, version=1, settings=None, **changes):
-    if version == 1:
-        tensors = moge_tensors(dinov2, "backbone")
-        extra = ("head.projects.0.weight", "image_mean", "image_std")
-        defaults = {"encoder": "dinov2_vitl14", "intermediate_layers": 4}
-    else:
-        tensors = moge_tensors(dinov2, "encoder.backbone")
-        extra = (
-            "encoder.output_projections.0.weight",
-            "encoder.image_mean",
-            "neck.a",
-            "mask_head.b",
-        )
-        extra += ("points_head.c", "normal_head.d", "scale_head.0.weight")
-        defaults = {"encoder": {"backbone": "dinov2_vitl14", "intermediate_layers": [1, 3]}}
-    tensors |= {name: torch.zeros(3) for name in extra} | changes
-    tensors = {name: values for name, values in tensors.items() if values is not None}
-    torch.save({"model_config": settings or defaults, "model": tensors}, path)
-    return path
+    return public_dinov2(DEPTH)
 
 
 @torch.no_grad()
@@ -105,7 +48,16 @@ def test_output_layers_that_moge_was_not_trained_with_are_refused(dinov2, tmp_pa
     unsaid = write_moge(tmp_path / "unsaid.pt", dinov2, 2, settings={"neck": {}})
     refused(load_moge, micro(), unsaid, "(5, 11, 17, 23)", wanted)
     strange = write_moge(tmp_path / "strange.pt", dinov2, settings={"intermediate_layers": "all"})
-    refused(load_moge, micro(), strange, wanted)
+    refused(load_moge, micro(), strange, "is 'all': it must be a number of layers")
+
+
+def test_a_configuration_takes_the_layers_that_a_moge_file_names(dinov2, tmp_path):
+    second = write_moge(tmp_path / "second.pt", dinov2, 2)
+    config = with_layers_of_moge(MICRO, second)
+    assert config == SECOND
+    load_moge(micro(depth=config.depth), second)
+    with pytest.raises(ConfigError, match="depth.output_layers must ascend within the layers"):
+        with_layers_of_moge(MICRO, write_moge(tmp_path / "large.pt", dinov2, 2, settings={"a": {}}))
 
 
 def test_a_spoiled_moge_is_refused_by_file_and_key_and_changes_nothing(dinov2, tmp_path):

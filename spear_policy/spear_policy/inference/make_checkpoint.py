@@ -4,12 +4,13 @@ Example: ros2 run spear_policy make_checkpoint --preset tiny --output checkpoint
          ros2 run spear_policy make_checkpoint --preset spear1 --paligemma paligemma-3b-pt-224 \
              --moge moge-vitl/model.pt --output checkpoints/start
 
-What no given file fills is random, so such a checkpoint is where training begins. Its card says
-`untrained` and its statistics are a guess: a table-top in front of the robot.
+What no given file fills is random and is named, so such a checkpoint is where training begins. Its
+card says `untrained` and its statistics are a guess: a table-top in front of the robot.
 """
 
 import argparse
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -19,7 +20,12 @@ from spear_policy.inference.spear_engine import Policy, save
 from spear_policy.inference.statistics import Range, Statistics, statistics_hash
 from spear_policy.model.checkpoint import WEIGHTS
 from spear_policy.model.config import PRESETS, ModelConfig, preset
-from spear_policy.model.public_weights import load_moge, load_paligemma, load_pi0_expert
+from spear_policy.model.public_weights import (
+    load_moge,
+    load_paligemma,
+    load_pi0_expert,
+    with_layers_of_moge,
+)
 from spear_policy.model.spear import build
 from spear_policy.model.tokenizer import TextTokenizer, train_tokenizer
 
@@ -66,39 +72,74 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
     parser.add_argument("--paligemma", type=Path, help="folder of a PaliGemma from Hugging Face")
-    parser.add_argument("--moge", type=Path, help="model.pt of MoGe v1")
-    parser.add_argument("--pi0-expert", type=Path, help="safetensors of a pi0 action expert")
+    parser.add_argument("--moge", type=Path, help="model.pt of MoGe v1 or v2")
+    pi0 = parser.add_mutually_exclusive_group()
+    pi0.add_argument("--pi0", type=Path, help="safetensors or folder of a pi0, for both its halves")
+    pi0.add_argument("--pi0-expert", type=Path, help="the same, for its action expert alone")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="tokenizer.json of PaliGemma; that of --paligemma if absent"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     arguments = parser.parse_args()
     try:
         card = _make(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"make_checkpoint: {error}")
-    print(f"{arguments.output}: {card.checkpoint_id}, weights {card.file_hashes[WEIGHTS][:12]}")
+    weights_hash = card.file_hashes[WEIGHTS]
+    print(f"{arguments.output}: {card.checkpoint_id}, weights {weights_hash[:12]}")
 
 
 def _make(arguments):
     config = preset(arguments.preset)
-    parts = [name for name in ("paligemma", "moge", "pi0_expert") if getattr(arguments, name)]
-    if not parts:
-        if config.vocabulary.size > 100_000:
-            raise ValueError(f"{config.name} has PaliGemma's words: give --paligemma")
-        return save(arguments.output, untrained_policy(config, arguments.seed))
-    model = build(config, seed=arguments.seed, dtype=getattr(torch, arguments.dtype))
+    sources = {
+        name: getattr(arguments, name) for name in ("paligemma", "moge", "pi0", "pi0_expert")
+    }
+    sources = {name: path for name, path in sources.items() if path}
+    tokenizer = arguments.tokenizer
     if arguments.paligemma:
-        load_paligemma(model, arguments.paligemma)
-        tokenizer = TextTokenizer.from_file(
-            arguments.paligemma / "tokenizer.json", config.vocabulary
-        )
-    else:
-        tokenizer = train_tokenizer(config.vocabulary)
+        if arguments.pi0:
+            raise ValueError(
+                "--paligemma and --pi0 both have words: give --pi0-expert with the first"
+            )
+        tokenizer = tokenizer or arguments.paligemma / "tokenizer.json"
+    if not tokenizer and config.vocabulary.size > 100_000:
+        raise ValueError(f"{config.name} has PaliGemma's words: give --paligemma or --tokenizer")
     if arguments.moge:
-        load_moge(model, arguments.moge)
-    if arguments.pi0_expert:
-        left = load_pi0_expert(model, arguments.pi0_expert)
-        print(f"not in {arguments.pi0_expert.name}, so random: {left}")
-    card = untrained_card(config, f"{config.name}-" + "-".join(parts))
-    return save(arguments.output, Policy(model, tokenizer, card))
+        config = with_layers_of_moge(config, arguments.moge)
+    model = build(config, seed=arguments.seed, dtype=getattr(torch, arguments.dtype))
+    loaders = {
+        "paligemma": (load_paligemma,),
+        "moge": (load_moge,),
+        "pi0": (load_paligemma, load_pi0_expert),
+        "pi0_expert": (load_pi0_expert,),
+    }
+    names = list(model.state_dict())
+    random = set(names)
+    for name, path in sources.items():
+        filled = [load(model, path) for load in loaders[name]]
+        random.difference_update(*(each.taken for each in filled))
+        print(f"{path}: {sum(len(each.taken) for each in filled)} tensors")
+    if sources:
+        print(f"random: {', '.join(_parts(random, names)) or 'nothing'}")
+    words = (
+        TextTokenizer.from_file(tokenizer, config.vocabulary)
+        if tokenizer
+        else train_tokenizer(config.vocabulary)
+    )
+    kind = "-".join(sources) or f"untrained-{arguments.seed}"
+    card = untrained_card(config, f"{config.name}-{kind}")
+    return save(arguments.output, Policy(model, words, card))
+
+
+def _parts(random: set[str], names: list[str]) -> list[str]:
+    """What is random, by whole modules where all of a module is."""
+    filled = {start for name in names if name not in random for start in _starts(name)}
+    parts = (next(s for s in _starts(name) if s not in filled) for name in names if name in random)
+    return list(dict.fromkeys(parts))
+
+
+def _starts(name):
+    return accumulate(name.split("."), "{}.{}".format)
 
 
 if __name__ == "__main__":

@@ -135,11 +135,6 @@ class ModelCard:
             ConfigError: they disagree; the text names both values.
         """
         fix = "config.json and card.json must be of one checkpoint, so copy the whole folder"
-        if config.expert is None:
-            raise ConfigError(
-                f"config {config.name!r} has no action expert (expert is null), so it makes no "
-                "chunks: give the folder of a stage 2 checkpoint"
-            )
         ours, theirs = ([each.name for each in side.cameras] for side in (self, config))
         if ours != theirs:
             raise ConfigError(

@@ -9,6 +9,7 @@ model by its layout. A future SPEAR-1 release is one more table in public_layout
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from spear_policy.model.checkpoint import (
     plain_name,
     read_json,
 )
-from spear_policy.model.config import ExpertConfig
+from spear_policy.model.config import ExpertConfig, ModelConfig
 from spear_policy.model.gemma import ROWS_AT_ONCE, initialise_coordinates
 from spear_policy.model.public_layouts import (
     Filled,
@@ -229,15 +230,34 @@ def load_moge(model: SpearModel, path: str | Path, *, progress: bool | None = No
     path = Path(path)
     if model.depth is None:
         raise ValueError(f"{model.config.name} has no depth encoder for MoGe's weights")
-    tensors, settings = _read_moge(path)
-    second = any(key.startswith("encoder.backbone.") for key in tensors)
-    _check_outputs(settings, second, path, model.config.depth)
+    tensors, settings, second = _read_moge(path)
+    layers, said = _output_layers(settings, second, path, model.config.depth)
+    if layers != model.config.depth.output_layers:
+        raise CheckpointError(
+            f"{said}, so the model must read the layers {list(layers)}, not "
+            f"{list(model.config.depth.output_layers)}: set depth.output_layers in its "
+            "configuration, as make_checkpoint does"
+        )
     layout = moge(model.config, "encoder.backbone" if second else "backbone")
     decoder = DECODER_V2 if second else DECODER_V1
     ignored = tuple(key for key in tensors if key.startswith(decoder))
     refuse_unknown(tensors, layout, ignored, path)
     fill(model, layout, tensors, path, progress=progress)
     return Filled(tuple(layout), ignored=ignored)
+
+
+def with_layers_of_moge(config: ModelConfig, path: str | Path) -> ModelConfig:
+    """The configuration with the output layers that a MoGe file's decoder was trained on.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not MoGe's.
+        ValueError: the model has no depth encoder, or not these layers.
+    """
+    if config.depth is None:
+        raise ValueError(f"{config.name} has no depth encoder for MoGe's weights")
+    _, settings, second = _read_moge(Path(path))
+    layers, _ = _output_layers(settings, second, path, config.depth)
+    return replace(config, depth=replace(config.depth, output_layers=layers))
 
 
 def _read_moge(path):
@@ -261,22 +281,22 @@ def _read_moge(path):
         raise CheckpointError(
             f"{path} has no 'model' of named tensors with its 'model_config': give MoGe's model.pt"
         )
-    return {plain_name(key): values for key, values in tensors.items()}, settings
+    tensors = {plain_name(key): values for key, values in tensors.items()}
+    return tensors, settings, any(key.startswith("encoder.backbone.") for key in tensors)
 
 
-def _check_outputs(settings, second, path, depth):
-    """Compare the layers that its decoder was trained on with those that the model reads."""
+def _output_layers(settings, second, path, depth):
+    """The layers that its decoder was trained on, and where that is said."""
     where, default = "model_config.intermediate_layers", OUTPUTS_V1
     if second:
         where, default = "model_config.encoder.intermediate_layers", OUTPUTS_V2
         settings = settings.get("encoder")
     found = settings.get("intermediate_layers", default) if isinstance(settings, dict) else default
-    layers = list(range(depth.layers))[-found:] if isinstance(found, int) else found
-    if layers != list(depth.output_layers) and layers != depth.output_layers:
-        raise CheckpointError(
-            f"{path}: {where} is {found}, so the model must read the layers {layers}, not "
-            f"{list(depth.output_layers)}: set depth.output_layers in its configuration"
-        )
+    layers = range(depth.layers)[-found:] if isinstance(found, int) else found
+    said = f"{path}: {where} is {found!r}"
+    if not isinstance(layers, Sequence) or not all(isinstance(layer, int) for layer in layers):
+        raise CheckpointError(f"{said}: it must be a number of layers or a list of them")
+    return tuple(layers), said
 
 
 # pi0's action expert, of openpi's torch port or lerobot ------------------------------------------

@@ -74,7 +74,10 @@ class Sampler:
             ValueError: the model has no action expert, or there are no steps.
         """
         if model.expert is None:
-            raise ValueError(f"{model.config.name} has no action expert: it answers questions only")
+            raise ValueError(
+                f"{model.config.name} has no action expert (expert is null), so it answers "
+                "questions and makes no chunks: give the folder of a stage 2 checkpoint"
+            )
         self.model, self.flow = model, FlowMatching(model.config.flow)
         self.steps = model.config.flow.steps if steps is None else steps
         if self.steps < 1:
