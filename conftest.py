@@ -23,6 +23,12 @@ NEEDS_ROS = re.compile(
     r"rclpy|\.nodes\b|\bgraph\b|franky|install/|"
     r"(ros|franka|recorder|graph)_fixture|simulated_franka|dummy_graph|demo_program|remote_link"
 )
+# Of those, what only one names that starts the simulated robot, which must keep 1 kHz.
+NEEDS_ROBOT = re.compile(
+    r"^import franky$|franka_fixture|simulated_franka|graph_fixture|demo_program|remote_link|"
+    r"sim\.world\b|nodes\.sim_world",
+    re.MULTILINE,
+)
 # Helpers that Python and torch keep for the life of the test process.
 LASTING_HELPERS = ("resource_tracker", "forkserver", "compile_worker")
 
@@ -51,14 +57,38 @@ with suppress(ImportError):
     settings.load_profile("spear")
 
 
-def pytest_collection_modifyitems(items):
-    """Mark the tests of files that need ROS or a simulated robot: they run one after another."""
-    marked = {}
-    for item in items:
-        if item.path not in marked:
-            marked[item.path] = bool(NEEDS_ROS.search(item.path.read_text()))
-        if marked[item.path]:
-            item.add_marker(pytest.mark.ros)
+def pytest_addoption(parser):
+    """Add `--phase`, by which .ci/test runs each kind of test in the way that suits it."""
+    parser.addoption(
+        "--phase",
+        choices=("pure", "nodes", "robot"),
+        help="only the test files without ROS, with ROS nodes, or with the simulated robot",
+    )
+
+
+def _phase(path):
+    text = path.read_text()
+    if not NEEDS_ROS.search(text):
+        return "pure"
+    return "robot" if NEEDS_ROBOT.search(text) else "nodes"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave files of the other phases alone: importing them takes longer than most tests."""
+    wanted = config.getoption("phase")
+    if wanted and collection_path.match("test_*.py") and _phase(collection_path) != wanted:
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items, config):
+    """Leave out the tests of the other phases in files that the command line names."""
+    wanted = config.getoption("phase")
+    if wanted:
+        phases = {path: _phase(path) for path in {item.path for item in items}}
+        others = [item for item in items if phases[item.path] != wanted]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if phases[item.path] == wanted]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from rclpy.action import ActionClient
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_fixture import spinning, wait
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -29,6 +29,7 @@ from spear_policy.nodes.policy_node import PolicyNode
 
 SIZES = {"external": (64, 48), "wrist": (32, 32)}
 PATIENT_SENSOR = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+PATIENT_LATCHED = QoSProfile(depth=200, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAMERAS = tuple(CameraSpec(name, *size) for name, size in SIZES.items())
 BRIDGE = CvBridge(Image, CompressedImage)
 
@@ -111,7 +112,9 @@ class World(Node):
         self.action = ActionClient(self, RunInstruction, "run_instruction")
         self.create_subscription(ActionChunk, "action_chunk", self.chunks.append, COMMAND)
         self.create_subscription(EndEffectorDelta, "ee_delta", self.deltas.append, EVENT)
-        self.create_subscription(PolicyStatus, "policy_status", self.statuses.append, LATCHED)
+        self.create_subscription(
+            PolicyStatus, "policy_status", self.statuses.append, PATIENT_LATCHED
+        )
         self.create_subscription(
             String, "instruction", lambda message: self.said.append(message.data), LATCHED
         )
