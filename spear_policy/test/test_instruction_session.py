@@ -129,14 +129,6 @@ def test_a_failed_engine_stays_blocked_until_another_instruction(session):
     assert session.state is State.RUNNING
 
 
-def test_a_clock_that_goes_back_ends_the_instruction(session):
-    goal = Goal()
-    session.begin("one", 11.0, requester=goal)
-    session.tick(12.0)
-    session.tick(3.0)
-    assert goal.outcome is Outcome.FAULT and "clock went back by 9.00 s" in session.text
-
-
 def test_deactivation_holds_even_without_an_instruction_but_only_when_active(session):
     session.deactivate()
     assert session.holds == ["the policy node was deactivated"]

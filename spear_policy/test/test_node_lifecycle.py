@@ -13,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from ros_fixture import lifecycle_label, ros, spinning, transit, wait
 from std_msgs.msg import String
 
@@ -156,6 +157,14 @@ def test_both_planes_take_the_same_clock(make):
     assert node.simulated_time and node.now_s() == 0.0
     before_s = time.time()
     assert before_s <= make().now_s() <= time.time()
+
+
+def test_another_clock_at_run_time_is_refused_in_a_sentence(make):
+    node = make()
+    (answer,) = node.set_parameters([Parameter("use_sim_time", value=True)])
+    assert not answer.successful and "fixed while the node runs" in answer.reason
+    assert node.set_parameters([Parameter("use_sim_time", value=False)])[0].successful
+    assert not node.simulated_time
 
 
 PROGRAM = """

@@ -1,10 +1,12 @@
 """What the policy node does when something is missing, wrong, late or broken."""
 
 import time
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from policy_fixture import CAMERAS, FakeEngine, policy_fixture, refused
+from rclpy.clock import ClockType
 from ros_fixture import ros, wait
 
 from spear_msgs.action import RunInstruction
@@ -129,6 +131,22 @@ def test_stamps_that_leave_the_clock_block(offset_s, words):
         world.stamp_offset_s = offset_s
         world.wait_for_state("BLOCKED", words)
         world.wait_for_hold()
+
+
+@pytest.mark.parametrize("jump_s", [-30.0, 30.0])
+def test_a_system_clock_that_jumps_ends_the_instruction_with_a_sentence(jump_s):
+    with policy_fixture(FakeEngine()) as bench:
+        world, node = bench.world, bench.node
+        _, _, future = world.run_instruction("go")
+        world.wait_for_chunks(1)
+        real_s = node.now_s
+        with patch.object(node, "now_s", lambda: real_s() + jump_s):
+            world.wait_for_state("BLOCKED", f"the system clock jumped by {jump_s:.3f} s")
+            world.wait_for_hold()
+        wait(future.done)
+        assert future.result().result.outcome == RunInstruction.Result.OUTCOME_FAULT
+        # A timer on the node clock would sleep for as long as it was set back.
+        assert {timer.clock.clock_type for timer in node.io.timers} == {ClockType.STEADY_TIME}
 
 
 def test_an_encoding_that_changes_blocks():

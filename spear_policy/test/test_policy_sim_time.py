@@ -38,7 +38,7 @@ def test_a_stalled_clock_blocks_and_holds_and_resumes():
         world.instruct("go")
         world.wait_for_chunks(1)
         clock.rate = 0.0
-        world.wait_for_state("BLOCKED", "/clock has not advanced for")
+        world.wait_for_state("BLOCKED", "/clock has stood still for")
         world.wait_for_hold()
         clock.rate = 1.0
         world.wait_for_state("RUNNING")
@@ -52,7 +52,7 @@ def test_a_clock_that_was_set_back_ends_the_instruction_and_the_next_one_works()
         _, _, future = world.run_instruction("go")
         world.wait_for_chunks(1)
         clock.back_s = 900.0
-        world.wait_for_state("BLOCKED", "clock went back")
+        world.wait_for_state("BLOCKED", "/clock went back by")
         wait(future.done)
         assert future.result().result.outcome == RunInstruction.Result.OUTCOME_FAULT
         world.instruct("again")

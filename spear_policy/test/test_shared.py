@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 import pytest
 from rich.console import Console
 
+from spear_policy.shared.clocks import ClockMonitor
 from spear_policy.shared.config import ConfigError, read_dataclass
 from spear_policy.shared.files import (
     MismatchError,
@@ -329,3 +330,33 @@ def test_a_union_is_read_by_its_tag_and_a_mapping_by_its_values():
 def test_what_fits_no_member_is_named_by_its_place(changes, text):
     with pytest.raises(ConfigError, match=text):
         table(**changes)
+
+
+# Clocks --------------------------------------------------------------------------------------
+
+
+def test_a_simulated_clock_that_runs_is_fine_at_any_speed():
+    monitor = ClockMonitor(simulated=True)
+    assert all(monitor.check(0.01 * k, 0.2 * k) is None for k in range(100))
+
+
+def test_a_simulated_clock_that_stands_still_is_a_fault():
+    monitor = ClockMonitor(simulated=True, stall_timeout_s=1.0)
+    monitor.check(5.0, 0.0)
+    assert monitor.check(5.0, 0.9) is None
+    assert "stood still" in monitor.check(5.0, 1.2)
+    assert monitor.check(5.1, 1.3) is None
+
+
+def test_a_simulated_clock_that_goes_back_is_a_fault():
+    monitor = ClockMonitor(simulated=True)
+    monitor.check(5.0, 0.0)
+    assert "went back" in monitor.check(4.0, 0.1)
+
+
+def test_a_system_clock_that_jumps_is_a_fault_once():
+    monitor = ClockMonitor(simulated=False)
+    monitor.check(100.0, 0.0)
+    assert monitor.check(100.1, 0.1) is None
+    assert "jumped" in monitor.check(102.2, 0.2)
+    assert monitor.check(102.3, 0.3) is None

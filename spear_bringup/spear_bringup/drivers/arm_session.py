@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from spear_bringup.control.command_core import CommandCore, Decision
 from spear_bringup.control.gate import GateDecision, Reason, Verdict
 from spear_bringup.control.path import Reference
-from spear_bringup.drivers.clocks import ClockMap, ClockMonitor, StateWatchdog
+from spear_bringup.drivers.clocks import ClockMap, StateWatchdog
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.protocol import Arm, FaultKind, RobotError, RobotState
 from spear_policy.geometry.poses import Chunk, PoseHistory
+from spear_policy.shared.clocks import ClockMonitor
 
 INACTIVE = "not active"
 _TURN_TIMEOUT_S = 3.0

@@ -1,58 +1,11 @@
-"""The clocks of a driver: node clock, steady clock and the robot's own, compared.
+"""The robot's own clock, compared with the steady clock and the node clock.
 
-`ClockMonitor`: does the node clock run? `StateWatchdog`: has the robot gone silent? `ClockMap`:
-when, on the node clock, was the robot in the state that arrives now?
+`StateWatchdog`: has the robot gone silent? `ClockMap`: when, on the node clock, was the robot in
+the state that arrives now?
 """
 
 import threading
 from collections import deque
-
-# Faults of the node clock, judged by the steady clock -------------------------------------------
-
-
-class ClockMonitor:
-    """Under simulated time: a /clock that stalls or goes back; else a system clock that jumps.
-
-    Args:
-        simulated: whether the node clock follows /clock.
-        stall_timeout_s: steady time without progress of /clock that counts as a stall.
-        max_jump_s: change of system time against the steady clock that counts as a jump.
-    """
-
-    def __init__(self, simulated: bool, stall_timeout_s: float = 1.0, max_jump_s: float = 0.1):
-        self.simulated, self.stall_timeout_s, self.max_jump_s = (
-            simulated,
-            stall_timeout_s,
-            max_jump_s,
-        )
-        self._now_s: float | None = None
-        self._progress_steady_s = 0.0
-        self._offset_s = 0.0
-
-    def check(self, now_s: float, steady_s: float) -> str | None:
-        """What is wrong with the clock, in a sentence, at the moment it goes wrong; else None."""
-        first, before_s = self._now_s is None, self._now_s
-        self._now_s = now_s
-        if first:
-            self._progress_steady_s, self._offset_s = steady_s, now_s - steady_s
-            return None
-        if not self.simulated:
-            jump_s = now_s - steady_s - self._offset_s
-            self._offset_s = now_s - steady_s
-            if abs(jump_s) > self.max_jump_s:
-                return f"the system clock jumped by {jump_s:.3f} s; let chrony slew it, not step it"
-            return None
-        if now_s < before_s:
-            self._progress_steady_s = steady_s
-            return f"/clock went back by {before_s - now_s:.3f} s; restart the graph"
-        if now_s > before_s:
-            self._progress_steady_s = steady_s
-            return None
-        stalled_s = steady_s - self._progress_steady_s
-        if stalled_s > self.stall_timeout_s:
-            return f"/clock has stood still for {stalled_s:.1f} s; is the simulation running?"
-        return None
-
 
 # Silence of the robot: its own clock stands still on ours ---------------------------------------
 

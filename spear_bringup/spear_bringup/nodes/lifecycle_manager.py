@@ -23,7 +23,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from spear_policy.nodes.lifecycle import RefusedError, params_files_problem
+from spear_policy.nodes.lifecycle import RefusedError, keep_clock, params_files_problem
 from spear_policy.nodes.parameters import Parameters
 
 # One node -----------------------------------------------------------------------------------------
@@ -336,6 +336,7 @@ class LifecycleManager:
         self._stop = stop
         self._ended = threading.Event()
         self.node = Node("lifecycle_manager")
+        keep_clock(self.node)
         self.parameters = Parameters(self.node, "spear_bringup", "lifecycle_manager")
         self.parameters.check()
         self.io = Node(

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -58,6 +59,7 @@ class SpearNode(LifecycleNode):
         # One /clock subscription a process: a hundred callbacks a second are not free in Python.
         self._time_source.detach_node()
         self.io._time_source.attach_clock(self.get_clock())
+        keep_clock(self)
         self._diagnostics = self.io.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._stopping = threading.Event()
         self._interrupted = False
@@ -273,6 +275,19 @@ def run(node_class, arguments: list[str] | None = None) -> int:
     executor.shutdown(timeout_sec=1.0)
     rclpy.shutdown()
     return 0
+
+
+def keep_clock(node: Node) -> None:
+    """Refuse to change `use_sim_time` of a running node: its stamps and watchdogs rest on it."""
+
+    def refuse(changes) -> SetParametersResult:
+        now = node.get_parameter("use_sim_time").value
+        if any(each.name == "use_sim_time" and each.value != now for each in changes):
+            reason = "use_sim_time is fixed while the node runs; start it with another value"
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(refuse)
 
 
 def params_files_problem(arguments: list[str] | None = None) -> str:

@@ -26,13 +26,14 @@ from spear_policy.nodes.policy_topics import (
     Timings,
 )
 from spear_policy.nodes.run_instruction import RunInstructionServer
+from spear_policy.shared.clocks import ClockMonitor, read_clocks
 
 # Callbacks of the data plane only store what came. The clock wakes the worker when an inference is
 # due; the worker takes the newest observation, calls the engine and hands the chunk to the
 # coordinator, which publishes it if its instruction is still in force. Below, from the inside out:
 # camera monitor, worker, coordinator, node.
 
-_TICK_S = 0.02  # how exactly single steps and recorded images are on time, node clock
+_TICK_S = 0.02  # how exactly single steps and recorded images are on time
 
 
 class CameraMonitor:
@@ -268,12 +269,14 @@ class PolicyCoordinator:
             self._publish_changes()
             return self._session.in_force and self._pace.due(now_s)
 
-    def on_stalled_clock(self, text: str) -> None:
-        """The node clock stands still."""
+    def on_clock_fault(self, text: str, stalled: bool) -> None:
+        """The node clock stands still, or it was set: after that no stamp means what it did."""
         with self._lock:
-            if self._session.in_force:
+            if self._session.in_force and stalled:
                 self._session.block(text, self._node.now_s())
-                self._publish_changes()
+            elif self._session.pursued and not stalled:
+                self._session.fail(f"{text}; then instruct again")
+            self._publish_changes()
 
     # Called by the worker
 
@@ -390,11 +393,9 @@ class PolicyNode(SpearNode):
         self.cameras: CameraMonitor | None = None
         self._coordinator = PolicyCoordinator(self)
         self._worker = self._topic = self._action = self._images = self._timer = None
-        self._clock_seen = (0.0, time.monotonic())
-        self._clock_stall_s = math.inf
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.io.create_timer(1.0, self._coordinator.publish_status, clock=steady)
-        self.io.create_timer(0.1, self._check_clock, clock=steady)
+        # A node clock that stands still or goes back would wake nobody.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.io.create_timer(1.0, self._coordinator.publish_status, clock=self._steady)
 
     @property
     def card(self) -> EngineCard:
@@ -413,14 +414,14 @@ class PolicyNode(SpearNode):
             raise RefusedError(str(error)) from None
         check_card(self.card, self.params["step_dt_s"], self.params["inference_period_s"])
         self._engine.warm_up()
-        self._clock_stall_s = self.params["clock_stall_s"]
+        self._clock_monitor = ClockMonitor(self.simulated_time, self.params["clock_stall_s"])
         self._coordinator.configure(self.params)
         if self.card.publishes_images:
             self._images = ReplayedImages(self, self._engine)
         self._worker = PolicyWorker(self, self._coordinator, self._engine)
         self._topic = InstructionTopic(self, self._coordinator.on_instruction)
         self._action = RunInstructionServer(self, self._coordinator)
-        self._timer = self.io.create_timer(_TICK_S, self._tick)
+        self._timer = self.io.create_timer(_TICK_S, self._tick, clock=self._steady)
 
     def activate(self) -> None:
         self.cameras = CameraMonitor(self, self.card)
@@ -471,21 +472,13 @@ class PolicyNode(SpearNode):
         return [("policy", level, text, {"state": state.name, **numbers, **notes})]
 
     def _tick(self) -> None:
-        now_s = self.now_s()
+        now_s, steady_s = read_clocks(self.now_s)
+        if problem := self._clock_monitor.check(now_s, steady_s):
+            self._coordinator.on_clock_fault(problem, self._clock_monitor.stalled)
         if self._images and self.active:
             self._images.publish_due(now_s)
         if self._coordinator.tick(now_s) and self._worker:
             self._worker.wake()
-
-    def _check_clock(self) -> None:
-        """A node clock that stands still wakes nobody: the steady clock has to notice."""
-        now_s, steady_s = self.now_s(), time.monotonic()
-        if now_s != self._clock_seen[0]:
-            self._clock_seen = (now_s, steady_s)
-        stalled_s = steady_s - self._clock_seen[1]
-        if stalled_s > self._clock_stall_s:
-            text = f"/clock has not advanced for {stalled_s:.0f} s; check sim_world"
-            self._coordinator.on_stalled_clock(text)
 
 
 def check_card(card: EngineCard, step_dt_s: float, inference_period_s: float) -> None:
