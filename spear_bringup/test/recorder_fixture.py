@@ -95,6 +95,12 @@ class Lab:
         """Return one publisher that the recorder has found."""
         return self.publishers((kind, topic, qos))[0]
 
+    def listen(self, kind, topic, qos):
+        """Return the list that takes the messages of a topic."""
+        heard = []
+        self._parts.append(self.node.create_subscription(kind, topic, heard.append, qos))
+        return heard
+
     def wait_for_messages(self, count):
         """Wait until the running trial has so many messages in its bag."""
         wait_for(lambda: self.infos and self.infos[-1].messages >= count, f"{count} messages")

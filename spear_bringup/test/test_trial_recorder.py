@@ -25,7 +25,6 @@ from std_msgs.msg import String
 from spear_bringup.trials.bag_reader import frames, read_trial
 from spear_bringup.trials.bag_repair import RepairError, repair
 from spear_msgs.msg import EndEffectorCommand, PolicyStatus, TrialInfo
-from spear_msgs.srv import EndTrial
 from spear_policy.nodes.messages import EVENT, LATCHED, SENSOR
 
 pytestmark = pytest.mark.kills_processes
@@ -180,29 +179,51 @@ def fill(lab, publisher, until):
     return wait_for(step, "the end of filling")
 
 
-def test_a_full_disk_is_reported_at_once_and_earlier_data_stays(node, tmp_path):
+def test_a_trial_on_a_full_disk_is_stopped_at_once_and_earlier_data_stays(node, tmp_path):
     with recorder(node, tmp_path) as lab:
+        instructions = lab.listen(String, "instruction", LATCHED)
         images = lab.publisher(CompressedImage, "external/image_raw/compressed", EVENT)
         bag = Path(lab.start().bag)
         mcap = bag / f"{bag.name}.mcap"
         fill(lab, images, lambda: mcap.stat().st_size > 3_000_000)
         limit = mcap.stat().st_size + 500_000
         resource.prlimit(lab.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        fill(lab, images, lambda: mcap.stat().st_size >= limit - 200_000 or has_fault(lab))
-        fill(lab, images, lambda: has_fault(lab))  # said during the trial, not at its end
-        wait_for(lambda: "are readable" in lab.infos[-1].text, "word about the earlier data")
+        fill(lab, images, lambda: has_fault(lab))
+        fault_s = time.monotonic()
+        wait_for(lambda: [i.data for i in instructions] == [""], "the end of the instruction")
+        wait_for(lambda: lab.infos[-1].state == TrialInfo.STATE_ENDED, "the end of the trial")
+        assert time.monotonic() - fault_s < 2.0
+        assert lab.infos[-1].outcome == TrialInfo.OUTCOME_ABORTED
         assert "the file reached its size limit; make room" in lab.infos[-1].text
-        ended = lab.end(outcome=EndTrial.Request.OUTCOME_FAILURE)
-        assert ended.success and "size limit" in ended.message
+        assert "are readable" in lab.infos[-1].text
+        assert "no trial is being recorded" in lab.end().message
 
         resource.prlimit(lab.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         assert lab.start(trial_id="next").success  # the recorder itself is well
         assert lab.end().success
         assert lab.stop() == 0
     row = lab.rows()[0]
-    assert row.outcome == "FAILURE" and "size limit" in row.fault
+    assert row.outcome == "ABORTED" and "size limit" in row.fault
     assert counts_in(bag) == row.messages
     assert row.messages["/external/image_raw/compressed"] >= 20
+
+
+def test_a_running_trial_leaves_a_fifth_of_the_least_space_and_may_go_on_flagged(node, tmp_path):
+    with recorder(node, tmp_path, stop_unrecorded_trial="false") as lab:
+        assert lab.start(trial_id="stopped").success
+        free_mb = shutil.disk_usage(tmp_path).free / 1e6
+        assert lab.set_parameter("least_free_space_mb", int(4 * free_mb))
+        time.sleep(0.3)  # three looks at the disk
+        assert lab.infos[-1].state == TrialInfo.STATE_RECORDING
+        assert lab.set_parameter("stop_unrecorded_trial", True)
+        time.sleep(0.3)
+        assert lab.infos[-1].state == TrialInfo.STATE_RECORDING  # more than a fifth is left
+        assert lab.set_parameter("least_free_space_mb", int(6 * free_mb))
+        wait_for(lambda: lab.infos[-1].state == TrialInfo.STATE_ENDED, "the end of the trial")
+        assert lab.stop() == 0
+    (row,) = lab.rows()
+    assert row.outcome == "ABORTED" and "a running trial wants" in row.fault
+    assert counts_in(tmp_path / row.bag) == row.messages
 
 
 def has_fault(lab):

@@ -184,11 +184,12 @@ class TrialClient:
         self._graph, self._judge, self._on_phase = graph, judge, on_phase
         self.real_time_factor = math.nan
         self.chunks = 0
-        self._gate = GateStatus()
+        self._gate, self._info = GateStatus(), TrialInfo()
         self._alive_s = time.monotonic()
         node = graph.node
         node.create_subscription(Float64, "sim_world/real_time_factor", self._on_factor, EVENT)
         node.create_subscription(GateStatus, "gate_status", self._on_gate, LATCHED)
+        node.create_subscription(TrialInfo, "trial", self._on_info, LATCHED)
         self._action = ActionClient(node, RunInstruction, "run_instruction")
 
     def run(self, seed: int, timeout_s: float) -> TrialResult:
@@ -215,7 +216,7 @@ class TrialClient:
             outcome, reason = "ABORTED", str(failure)
             if not trial_id:  # it has a row in the report all the same
                 trial_id, bag = self._start(seed, instruction)
-        self._end(trial_id, outcome, reason)
+        outcome, reason = self._end(trial_id, outcome, reason)
         return TrialResult(
             seed, instruction, outcome, reason, trial_id, bag, self.chunks, duration_s
         )
@@ -256,7 +257,8 @@ class TrialClient:
             raise GraphError(f"start_trial failed: {response.message}")
         return response.trial_id, response.bag
 
-    def _end(self, trial_id: str, outcome: str, reason: str) -> None:
+    def _end(self, trial_id: str, outcome: str, reason: str) -> tuple[str, str]:
+        """Close the trial; the outcome and reason on record."""
         self._on_phase("closing the bag")
         request = EndTrial.Request(
             trial_id=trial_id,
@@ -265,8 +267,14 @@ class TrialClient:
             notes=reason,
         )
         response = self._graph.call(EndTrial, "end_trial", request, _SILENCE_S)
-        if not response.success:
+        if response.success:
+            return outcome, reason
+        stopped = trial_id, TrialInfo.STATE_ENDED  # by the recorder itself: the disk was full
+        if not self._graph.wait_until(
+            lambda: (self._info.trial_id, self._info.state) == stopped, 5.0
+        ):
             raise GraphError(f"end_trial failed: {response.message}")
+        return "ABORTED", f"the recorder stopped the trial: {self._info.text}"
 
     def _instruct(self, instruction: str, timeout_s: float) -> RunInstruction.Result:
         self._on_phase("following the instruction")
@@ -324,6 +332,9 @@ class TrialClient:
 
     def _on_gate(self, message: GateStatus) -> None:
         self._gate = message
+
+    def _on_info(self, message: TrialInfo) -> None:
+        self._info = message
 
     def _on_feedback(self, message) -> None:
         self.chunks = message.feedback.chunks

@@ -29,6 +29,7 @@ from rosbags.interfaces import (
     QosTime,
 )
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 
 from spear_bringup.trials.bag_writer import (
     BagTopic,
@@ -325,6 +326,7 @@ class TrialRecorder(SpearNode):
         self._reported_fault, self._published_s = "", 0.0
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._info_publisher = self.io.create_publisher(TrialInfo, "trial", LATCHED)
+        self._instruction_publisher = self.io.create_publisher(String, "instruction", LATCHED)
         self.io.create_service(StartTrial, "start_trial", self._on_start)
         self.io.create_service(EndTrial, "end_trial", self._on_end)
         self.io.create_timer(0.25, self._match, clock=steady)
@@ -513,6 +515,12 @@ class TrialRecorder(SpearNode):
             if recording is None:
                 return
             fault = recording.writer.fault or ""
+            if self.params["stop_unrecorded_trial"]:
+                least_mb = self.params["least_free_space_mb"]
+                cause = fault or shortfall(self._directory, least_mb, running=True)
+                if cause:
+                    self._stop_trial(cause)
+                    return
             if fault != self._reported_fault:
                 self._reported_fault = fault
                 self.get_logger().error(fault)
@@ -520,6 +528,14 @@ class TrialRecorder(SpearNode):
                 return
             state = TrialInfo.STATE_FAULT if fault else TrialInfo.STATE_RECORDING
             self._publish(recording, state, fault)
+
+    def _stop_trial(self, cause: str) -> None:
+        """End what is not on record: no instruction any more, and a row that says so."""
+        self._instruction_publisher.publish(String())  # an empty one stops the policy and the arm
+        self.get_logger().error(f"the trial is stopped: {cause}")
+        # Said before the bag is closed, which may take its time on a full disk.
+        self._publish(self._recording, TrialInfo.STATE_FAULT, cause)
+        self._finish(TrialEnd("ABORTED", notes="the recorder stopped the trial", fault=cause))
 
     def _publish(self, recording: Recording | None, state: int, text: str = "", outcome: int = 0):
         self._published_s = time.monotonic()

@@ -199,7 +199,7 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """What is known when a trial ends; outcome is one of OUTCOMES."""
+    """What is known when a trial ends; outcome is one of OUTCOMES, `fault` is a TrialRow's."""
 
     outcome: str
     score: float | None = None
@@ -207,6 +207,7 @@ class TrialEnd:
     engine: str = ""
     checkpoint_id: str = ""
     statistics_hash: str = ""
+    fault: str = ""
     expected: tuple[str, ...] = ()
     lost: Mapping[str, int] = field(default_factory=dict)
 
@@ -278,7 +279,7 @@ class Recording:
             statistics_hash=end.statistics_hash,
             git_revision=git_revision(),
             software=software_versions(),
-            fault=self.writer.fault or "",
+            fault=self.writer.fault or end.fault,
         )
         try:
             append_row(self.directory / SHEET_NAME, row)
@@ -336,17 +337,27 @@ def _recovered_row(directory: Path, known: dict) -> TrialRow:
     )
 
 
-def shortfall(directory: Path, least_free_mb: float) -> str | None:
-    """A sentence when the disk of `directory` has less room than `least_free_mb`, else None."""
+RESERVE_SHARE = 0.2  # of least_free_space_mb: what a running trial leaves for its own end
+
+
+def shortfall(directory: Path, least_free_mb: float, running: bool = False) -> str | None:
+    """A sentence when the disk of `directory` has too little room, else None.
+
+    Args:
+        least_free_mb: what a trial wants before it starts [MB].
+        running: ask for what a running one must leave instead.
+    """
+    least_mb = RESERVE_SHARE * least_free_mb if running else least_free_mb
     place = Path(directory)
     while not place.exists():
         place = place.parent
     status = os.statvfs(place)
     free_mb = status.f_bavail * status.f_frsize / 1e6
-    if free_mb >= least_free_mb:
+    if free_mb >= least_mb:
         return None
+    wants = f"a {'running ' if running else ''}trial wants {least_mb:.0f} MB"
     return (
-        f"only {free_mb:.0f} MB are free in {place} and a trial wants {least_free_mb:.0f} MB; "
+        f"only {free_mb:.0f} MB are free in {place} and {wants}; "
         "make room, or lower least_free_space_mb"
     )
 
