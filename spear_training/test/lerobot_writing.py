@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spear_policy.shared.config import read_dataclass
-from spear_training.data.lerobot import LeRobotKeys, LeRobotReader
+from spear_training.data.lerobot.reader import LeRobotKeys, LeRobotReader
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder says errors only
 

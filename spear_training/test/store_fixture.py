@@ -69,7 +69,8 @@ def write_group(root, group, reader, indices):
     """Write the next group of a begun store, as an import without other processes does."""
     writer = StoreWriter(root)
     assert len(writer.records) == group
-    return writer.add_group(indices, (encode_episode(reader, i, writer.metadata) for i in indices))
+    encoded = (each for i in indices for each in encode_episode(reader, i, writer.metadata))
+    return writer.add_group(indices, encoded)
 
 
 def finish_store(root, groups):

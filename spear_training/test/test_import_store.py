@@ -225,7 +225,7 @@ def test_what_another_version_has_begun_is_not_gone_on_with(tmp_path):
     with pytest.raises(OSError):
         import_quietly(TryingSource(unreadable=23), root)
     plan = root / "building/import.json"
-    plan.write_text(plan.read_text().replace('"version": 2', '"version": 1'))
+    plan.write_text(plan.read_text().replace('"version": 3', '"version": 1'))
     with pytest.raises(DataFileError, match="another version of SPEAR has begun"):
         import_quietly(TryingSource(), root)
 

@@ -25,7 +25,7 @@ from store_fixture import MadeUp, made_store
 from store_writing import BRIDGE, write_store
 
 from spear_policy.inference.episode import EpisodeError
-from spear_training.data.lerobot import LeRobotReader, load_keys, store_metadata
+from spear_training.data.lerobot.reader import LeRobotReader, load_keys, store_metadata
 from spear_training.data.oxe.reader import BridgeReader
 from spear_training.data.reader import DataFileError, NotSelectedError
 
@@ -253,7 +253,7 @@ STATE = [0.3, 0, 0, 0, 0, 0, 1, 1]
         (put("observation.state", 2, [*STATE[:7], 3.0]), r"gripper observation.state\[2\] is 3"),
         (put("timestamp", 3, 0.05), "stamp 3 is not after the one before"),
         (put("timestamp", 3, float("inf")), "stamp 3 is not finite"),
-        (put("task_index", 3, 0), "2 different tasks"),
+        (put("task_index", 3, 7), "task_index is 7 in step 3, which is no task in the list"),
         (put(EXTERNAL, 0, {"bytes": b"no picture", "path": None}), EXTERNAL + ": picture 0"),
     ],
 )
@@ -277,9 +277,9 @@ def no_pictures(columns):
         (lambda columns: columns.pop("episode_index"), "has no column episode_index"),
         (put("observation.state", 2, STATE[:5]), "rows of different lengths"),
         (put("timestamp", 2, None), "timestamp has empty places"),
-        (put("episode_index", 2, 7), "the rows of episode 1 are not together"),
+        (put("episode_index", 2, 7), "has 5 rows in all data files, the list of episodes says 6"),
         (lambda c: c.update(episode_index=[5] * 6), "has no row of episode 1"),
-        (lambda c: [column.pop() for column in c.values()], "has 5 rows, the meta files say 6"),
+        (lambda c: [column.pop() for column in c.values()], "has 5 rows in all data files"),
         (no_pictures, "picture 0 of observation.images.hand is not in the file"),
         (lambda c: c.update({WRIST: list(range(6))}), "no encoded pictures"),
     ],
@@ -321,7 +321,7 @@ def test_a_truncated_mp4_is_named_where_it_ends(tmp_path, codec):
         video[39]
     for cut in (content[:100], b"", None):
         path.unlink() if cut is None else path.write_bytes(cut)
-        with pytest.raises(DataFileError, match="1.mp4: (cannot be opened|has no video)"):
+        with pytest.raises(DataFileError, match="1.mp4: (cannot be read|has no video)"):
             reader.read(1)
     assert reader.read(0).images["external"][5].shape == (48, 64, 3)
 
@@ -368,7 +368,7 @@ def test_missing_lists_of_tasks_are_borne_or_refused_by_episode(tmp_path):
     assert open_folder(root).read(1).instruction == "do task 1"  # episodes.jsonl has it too
     lines = [{"episode_index": number, "length": 6} for number in range(2)]
     write_lines(root / "meta/episodes.jsonl", lines)
-    with pytest.raises(EpisodeError, match="task 1 is missing in the list of tasks"):
+    with pytest.raises(EpisodeError, match="task_index is 1 in step 0, which is no task"):
         open_folder(root).read(1)
 
 

@@ -137,7 +137,7 @@ def test_oddities_and_a_wrong_rate_are_pointed_out(tmp_path, undrawn):
     assert (
         "frames are 0.2500 s apart (median), but its rate is said to be 10 a second" in page.words
     )
-    assert "two frames of an episode are 3.25 s apart" in page.words
+    assert "1 episodes end at a hole in time" in page.words
 
 
 def test_a_large_store_is_sampled(tmp_path):

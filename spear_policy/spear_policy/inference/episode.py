@@ -5,7 +5,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,16 @@ from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.shared.files import write_atomically
 
 FORMAT, FORMAT_VERSION = "spear-episode", 1
-_WORDS = ("instruction", "other_instructions", "state_known", "robot", "source", "notes")
+_WORDS = (
+    "instruction",
+    "other_instructions",
+    "later_instructions",
+    "continues",
+    "state_known",
+    "robot",
+    "source",
+    "notes",
+)
 
 
 class EpisodeError(ValueError):
@@ -55,10 +64,15 @@ class Episode:
         command_poses: (T, 7) commanded poses of the end effector at each stamp, as `poses`; None
             where they were not recorded.
         other_instructions: further sentences for the same motion.
+        later_instructions: (step, sentence) where the motion answers another sentence from that
+            step on; `split_episode` makes an episode of each.
+        continues: True where the motion went on after the last stamp, but what came next is not
+            recorded: the arm did not come to rest there.
         state_known: False where poses were summed up from deltas: their differences are true,
             but where the robot stood is not known.
         robot: which robot moved.
-        source: where it is from, in words; dataset, split, file and index make its name.
+        source: where it is from, in words; dataset, split, file, index and
+            part make its name.
         notes: anything that a reader had to decide.
 
     Raises:
@@ -73,6 +87,8 @@ class Episode:
     gripper_commands: NDArray | None = None
     command_poses: NDArray | None = None
     other_instructions: tuple[str, ...] = ()
+    later_instructions: tuple[tuple[int, str], ...] = ()
+    continues: bool = False
     state_known: bool = True
     robot: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
@@ -95,7 +111,13 @@ class Episode:
             except ValueError as error:
                 raise EpisodeError(f"{self.name}: command_poses: {error}") from None
         self._set("other_instructions", tuple(self.other_instructions))
-        for sentence in (self.instruction, *self.other_instructions):
+        later = tuple((int(step), sentence) for step, sentence in self.later_instructions)
+        self._set("later_instructions", later)
+        begins = [0, *(step for step, _ in later), steps]
+        if sorted(set(begins)) != begins:
+            raise EpisodeError(f"{self.name}: later_instructions begin at {begins[1:-1]}")
+        sentences = [sentence for _, sentence in later]
+        for sentence in (self.instruction, *self.other_instructions, *sentences):
             if not isinstance(sentence, str) or not sentence.strip():
                 raise EpisodeError(
                     f"{self.name}: the instruction is empty; a policy needs a sentence"
@@ -108,7 +130,8 @@ class Episode:
     def name(self) -> str:
         """What to call it in a message: where it is from, in a few words."""
         words = [self.source[key] for key in ("dataset", "split", "file") if key in self.source]
-        return " ".join([*words, "episode", self.source.get("index", "")]).strip()
+        part = ["part", self.source["part"]] if "part" in self.source else []
+        return " ".join([*words, "episode", self.source.get("index", ""), *part]).strip()
 
     @property
     def motion(self) -> TimedPoses:
@@ -155,6 +178,111 @@ class Episode:
             video = video.view()
             video.flags.writeable = False
         return video
+
+
+# Episodes of more than one piece -----------------------------------------------------------------
+
+# Nothing is interpolated over more than the first of these, or over more than so many usual steps
+# where these are long, as in recordings of 3 Hz; and over more than MOST_GAP_S in no case.
+LONGEST_GAP_S, LONGEST_GAP_STEPS, MOST_GAP_S = 0.25, 2.5, 1.0
+# Before a hole, the next second of a motion is known in longer pieces only: a chunk needs as much.
+LEAST_PIECE_S = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class VideoPart:
+    """Steps `begin` to `end` of a Video."""
+
+    video: Video
+    begin: int
+    end: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(end - begin, H, W, 3)."""
+        return self.end - self.begin, *self.video.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint8."""
+        return self.video.dtype
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    def __getitem__(self, step: int) -> NDArray[np.uint8]:
+        """The picture (H, W, 3) of a step."""
+        if not -len(self) <= step < len(self):
+            raise IndexError(f"no step {step}, there are {len(self)}")
+        return self.video[self.begin + step % len(self)]
+
+
+def longest_gap_s(stamps_s: NDArray, least_s: float = LONGEST_GAP_S) -> float:
+    """Over how much time a motion with these stamps (T,) may be interpolated [s]."""
+    usual_s = float(np.median(np.diff(stamps_s))) if len(stamps_s) > 1 else 0.0
+    return max(least_s, min(LONGEST_GAP_STEPS * usual_s, MOST_GAP_S))
+
+
+def split_episode(episode: Episode, least_gap_s: float = LONGEST_GAP_S) -> list[Episode]:
+    """The pieces of an episode that have no hole in time and one instruction each.
+
+    Args:
+        episode: as it was recorded.
+        least_gap_s: a time without samples up to this is no hole; see `longest_gap_s`.
+
+    Returns:
+        the episode itself where it is of one piece. A single sample, and before a hole what lasts
+        less than LEAST_PIECE_S, is left out.
+
+    Raises:
+        EpisodeError: nothing is left.
+    """
+    gaps_s = np.diff(episode.stamps_s)
+    holes = np.flatnonzero(gaps_s > longest_gap_s(episode.stamps_s, least_gap_s)) + 1
+    sentences = dict(((0, episode.instruction), *episode.later_instructions))
+    begins = sorted({0, *holes.tolist(), *sentences})
+    if len(begins) == 1:
+        return [episode]
+    pieces = []
+    instruction = episode.instruction
+    for part, (begin, end) in enumerate(zip(begins, [*begins[1:], len(episode)], strict=True)):
+        instruction = sentences.get(begin, instruction)
+        lasts_s = episode.stamps_s[end - 1] - episode.stamps_s[begin]
+        if end - begin > 1 and (end not in holes or lasts_s >= LEAST_PIECE_S):
+            pieces.append(_piece(episode, part, begin, end, instruction, end in holes))
+    if not pieces:
+        raise EpisodeError(
+            f"{episode.name}: {len(holes)} holes in time, the longest of {gaps_s.max():.3f} s, "
+            "leave no piece of a second"
+        )
+    return pieces
+
+
+def _piece(
+    episode: Episode, part: int, begin: int, end: int, instruction: str, continues: bool
+) -> Episode:
+    kept = slice(begin, end)
+    stamps_s = episode.stamps_s
+    notes = [f"Steps {begin} to {end - 1} of {len(episode)}."]
+    if continues:
+        hole_s = stamps_s[end] - stamps_s[end - 1]
+        notes.append(f"Nothing was recorded in the {hole_s:.3f} s after them.")
+    return replace(
+        episode,
+        stamps_s=stamps_s[kept],
+        poses=episode.poses[kept],
+        command_poses=None if episode.command_poses is None else episode.command_poses[kept],
+        gripper_openings=episode.gripper_openings[kept],
+        gripper_commands=None
+        if episode.gripper_commands is None
+        else episode.gripper_commands[kept],
+        instruction=instruction,
+        later_instructions=(),
+        continues=continues or (episode.continues and end == len(episode)),
+        images={name: VideoPart(video, begin, end) for name, video in episode.images.items()},
+        source={**episode.source, "part": str(part)},
+        notes=" ".join([*notes, episode.notes]).strip(),
+    )
 
 
 def binary_gripper(values: ArrayLike, low: float = 0.05, high: float = 0.95) -> NDArray:

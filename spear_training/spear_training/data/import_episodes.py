@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spear_policy.inference.episode import Episode, EpisodeError, save_episode
+from spear_policy.inference.episode import Episode, EpisodeError, save_episode, split_episode
 from spear_training.data.reader import DataFileError, EpisodeReader
 from spear_training.data.report import share_words, time_words, write_report
 from spear_training.data.sources import (
@@ -77,15 +77,18 @@ def write_episode_files(
             print_line(f"{begin}: kept")
             continue
         try:
-            episode = reader.read(index)
-            # Pictures that are still encoded show here whether they are sound.
-            save_episode(episode, path)
+            # The first piece takes the episode's name, and is written last: all are there then.
+            pieces = split_episode(reader.read(index))
+            paths = [path.with_stem(f"{path.stem}-{part}") for part in range(1, len(pieces))]
+            for piece, place in reversed([*zip(pieces, [path, *paths], strict=True)]):
+                # Pictures that are still encoded show here whether they are sound.
+                save_episode(piece, place)
         except (DataFileError, EpisodeError) as error:
             summary.rejected.append(f"episode {index}: {error}")
             print_line(f"{begin}: REJECTED, {error}")
             continue
-        summary.written.append(path)
-        print_line(f"{begin}: {describe(episode)}")
+        summary.written += [path, *paths]
+        print_line(f"{begin}: {'; '.join(map(describe, pieces))}")
 
 
 def describe(episode: Episode) -> str:

@@ -9,7 +9,8 @@ Targets: for the moment t of a frame and step k = 1..5 (facts/model.md 6.1 to 6.
 where t + 0.2 k reads the commanded poses, if they were recorded, and t the measured ones. Between
 two samples positions are linear and orientations take the shortest rotation, whatever rate they
 were recorded at; after the last sample everything stays as it was. Every frame of an episode is
-such a moment: nothing is thinned out.
+such a moment: nothing is thinned out, but for the last second of an episode that goes on where
+nothing was recorded (`moments`).
 
 Then one frame as a sample (pictures, state, targets, sentences), and the batches that workers make
 of samples in the order of the mixture.
@@ -111,6 +112,24 @@ def chunk_targets(
     )
 
 
+def moments(stamps_s: NDArray, continues: bool, reach_s: float = STEPS * DT_S) -> int:
+    """How many of the frames of an episode, from the first on, are moments to train on.
+
+    Args:
+        stamps_s: (T,) of its frames.
+        continues: the motion went on after the last of them, so that a chunk that reaches beyond
+            is not known; see Episode.
+        reach_s: of a chunk.
+
+    Returns:
+        T, or fewer where it continues; at least 1.
+    """
+    if not continues:
+        return len(stamps_s)
+    last_s = stamps_s[-1] - reach_s + 1e-6
+    return max(1, int(np.searchsorted(stamps_s, last_s, side="right")))
+
+
 def followed(
     start_pose: ArrayLike, targets: ChunkTargets, moment: int, reference: Reference = "anchor"
 ) -> NDArray:
@@ -190,6 +209,10 @@ class FrameSampleReader:
         first = int(store.episodes.first_frame[episode])
         end = first + int(store.episodes.length[episode])
         stamps = np.asarray(store.stamps_s[first:end], float)
+        if store.episodes.continues[episode]:
+            # Frames whose chunk is not known give their place to earlier ones, in turn.
+            known = moments(stamps, True, self._steps * self._dt_s)
+            frame = first + (frame - first) % known
         now = stamps[frame - first]
         # One sample more than the chunk reaches, to interpolate its last step.
         beyond = int(np.searchsorted(stamps, now + self._steps * self._dt_s)) + 1

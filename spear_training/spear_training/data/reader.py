@@ -1,6 +1,7 @@
 """What every reader of recorded data is, and how it says that a file cannot be used."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -47,6 +48,33 @@ def spread(chosen: Sequence[int], most: int) -> list[int]:
     return [chosen[i * (len(chosen) - 1) // (count - 1)] for i in range(count)]
 
 
+# Files that cannot be read --------------------------------------------------------------------
+
+# How every file begins that stands for one that Git LFS has not fetched (the LFS specification).
+LFS_BEGIN = b"version https://git-lfs.github.com/spec/"
+
+
+def unreadable(path: Path, error: Exception | None = None, fix: str = "copy it again") -> str:
+    """Why a file cannot be read, as a sentence that names it once.
+
+    Args:
+        path: of the file.
+        error: that reading it raised; None: `fix` alone is said.
+        fix: what to do, where the file is there and is what it seems.
+    """
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(LFS_BEGIN))
+    except OSError as here:
+        return f"{path}: cannot be read ({here.strerror}); {fix}"
+    if begin == LFS_BEGIN:
+        return f"{path}: is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"
+    why = getattr(error, "strerror", None) or str(error or "")
+    for quoted in (f"'{path}'", f'"{path}"', str(path)):
+        why = why.replace(quoted, "it")
+    return f"{path}: cannot be read ({why}); {fix}" if why else f"{path}: {fix}"
+
+
 # Pictures that stay encoded until they are asked for -----------------------------------------
 
 Decode = Callable[[Any], NDArray[np.uint8]]
@@ -91,21 +119,38 @@ class EncodedVideo:
             image = self._decode(picture)
         except ValueError as error:
             raise EpisodeError(f"picture {step}: {error}") from None
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise EpisodeError(
+                f"picture {step} is {image.shape} {image.dtype}, no 8-bit colour picture"
+            )
         if hasattr(self, "shape") and image.shape != self.shape[1:]:
             raise EpisodeError(f"picture {step} is {image.shape}, the first {self.shape[1:]}")
         return image
 
 
 def decode_rgb(encoded: bytes) -> NDArray[np.uint8]:
-    """Decode a JPEG or PNG to (H, W, 3) RGB.
+    """Decode a JPEG, PNG or another picture to (H, W, 3) RGB.
 
     Raises:
-        ValueError: it is empty or damaged.
+        ValueError: it is empty, damaged, transparent, or of more than 8 bits, as depth is.
     """
+    # A JPEG has neither transparency nor 16 bits, and is turned as its EXIF demands.
+    how = cv2.IMREAD_COLOR if encoded[:2] == b"\xff\xd8" else cv2.IMREAD_UNCHANGED
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), how)
     except cv2.error:
         image = None
     if image is None:
+        if encoded.startswith(LFS_BEGIN):
+            raise ValueError("is a pointer of Git LFS: fetch the files with `git lfs pull`")
         raise ValueError(f"its {len(encoded)} bytes are no picture")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"it has {8 * image.dtype.itemsize} bits a channel, so it is a depth image or raw "
+            "data; name the camera's 8-bit colour pictures"
+        )
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if image.shape[2] == 4 and image[..., 3].min() < 255:
+        raise ValueError("it is transparent in places: put the pictures on a background first")
+    return np.ascontiguousarray(image[..., 2::-1])

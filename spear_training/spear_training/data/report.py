@@ -212,8 +212,6 @@ def _troubles(sample: MotionSample, metadata: StoreMetadata) -> list[str]:
             f"frames are {sample.interval_s:.4f} s apart (median), but its rate is said to be "
             f"{metadata.control_hz:g} a second"
         )
-    if sample.longest_gap_s > 5 * sample.interval_s:
-        texts.append(f"two frames of an episode are {sample.longest_gap_s:.2f} s apart")
     return texts
 
 
@@ -408,6 +406,11 @@ def _values(store: FrameStore) -> dict:
         motions = [episode_motion(store, each) for each in spread(everywhere, SHOWN_EPISODES)]
         reach = [episode_motion(store, each) for each in spread(everywhere, REACH_EPISODES)]
         troubles += _troubles(sample, metadata)
+        if holes := int(store.episodes.continues.sum()):
+            troubles.append(
+                f"{holes} episodes end at a hole in time, such as a camera that stopped: what came "
+                "after it is an episode of its own"
+            )
     except DataFileError as error:
         troubles.append(str(error))
     doubt = (metadata.source.get("subset") or {}).get("doubt")

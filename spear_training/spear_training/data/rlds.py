@@ -257,7 +257,9 @@ class FeatureSpec:
             ValueError: it is damaged, or of another size than features.json says.
         """
         colour = self.shape[-1] == 3 and self.dtype == "uint8"
-        how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if colour else cv2.IMREAD_UNCHANGED
+        how = cv2.IMREAD_UNCHANGED
+        if colour:  # 16 bits stay 16 bits, and are refused
+            how = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
         if picture is None:
             raise ValueError(f"is damaged ({len(data)} bytes)")

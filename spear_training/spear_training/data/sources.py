@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from spear_training.data import bags as bag_reader
-from spear_training.data import lerobot as lerobot_reader
 from spear_training.data.bags import SUCCESS, BagReader, BagRules, find_bags
-from spear_training.data.lerobot import PRESETS, LeRobotKeys, LeRobotReader, load_keys
+from spear_training.data.lerobot import reader as lerobot_reader
+from spear_training.data.lerobot.reader import PRESETS, LeRobotKeys, LeRobotReader, load_keys
 from spear_training.data.oxe import reader as oxe_reader
 from spear_training.data.oxe.reader import OxeReader
 from spear_training.data.oxe.table import Row, find_row, load_table

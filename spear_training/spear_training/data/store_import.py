@@ -140,7 +140,7 @@ _AHEAD = 2
 @contextmanager
 def _encoded(
     metadata: StoreMetadata, source: EpisodeSource, wanted: Sequence[int], workers: int
-) -> Iterator[Iterator[EncodedEpisode | Reject]]:
+) -> Iterator[Iterator[list[EncodedEpisode | Reject]]]:
     """Give what becomes of the `wanted` episodes, in their order."""
     if workers < 2 or len(wanted) < 2:
         reader = CheckedReader(source.open(), metadata.robot) if wanted else None
@@ -153,7 +153,7 @@ def _encoded(
 
 def _in_order(
     pool: ProcessPoolExecutor, wanted: Sequence[int], ahead: int
-) -> Iterator[EncodedEpisode | Reject]:
+) -> Iterator[list[EncodedEpisode | Reject]]:
     processes = list(pool._processes.values())
     waiting: deque[tuple[int, Future]] = deque()
     coming = iter(wanted)
@@ -187,7 +187,7 @@ def _open_reader(source: EpisodeSource, metadata: StoreMetadata) -> None:
     _reader, _metadata = CheckedReader(source.open(), metadata.robot), metadata
 
 
-def _encode(index: int) -> EncodedEpisode | Reject:
+def _encode(index: int) -> list[EncodedEpisode | Reject]:
     return encode_episode(_reader, index, _metadata)
 
 
@@ -249,13 +249,14 @@ class ImportProgress(ProgressDisplay):
         self._frames = self._rejects = 0
 
     def counted(
-        self, encoded: Iterable[EncodedEpisode | Reject]
+        self, encoded: Iterable[list[EncodedEpisode | Reject]]
     ) -> Iterator[EncodedEpisode | Reject]:
-        """Count episodes as they pass."""
-        for each in encoded:
-            self._frames += 0 if isinstance(each, Reject) else each.record.length
+        """Count episodes as they pass, and give their pieces."""
+        for pieces in encoded:
+            stored = [each for each in pieces if not isinstance(each, Reject)]
+            self._frames += sum(each.record.length for each in stored)
             self.advance(detail=f"{self._frames} frames")
-            yield each
+            yield from pieces
 
     def rejected(self, rejects: Sequence[Reject]) -> None:
         """Name episodes that are of no use, as long as there are few."""
@@ -336,7 +337,7 @@ def _episode_bytes(episode: Episode, metadata: StoreMetadata) -> float:
 # The plan --------------------------------------------------------------------------------------
 
 PLAN_PATH = BUILDING + "/import.json"
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 LOCK_PATH = BUILDING + "/lock"
 
 

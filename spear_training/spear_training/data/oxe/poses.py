@@ -22,6 +22,7 @@ from spear_policy.geometry import quaternions as quat
 from spear_policy.inference.episode import EpisodeError
 from spear_training.data.oxe.table import (
     DETECT,
+    AxisAnglePose,
     Columns,
     EulerPose,
     JointPose,
@@ -29,6 +30,7 @@ from spear_training.data.oxe.table import (
     PlanarPose,
     PoseRule,
     QuaternionPose,
+    Rotation6DPose,
     SummedDeltas,
 )
 from spear_training.data.reader import DataFileError
@@ -131,6 +133,13 @@ def read_poses(rule: PoseRule, steps: Steps) -> NDArray:
             return _from_matrices(rule, numbers(rule, steps, 16))
         case EulerPose():
             return from_euler(rule, numbers(rule, steps, 6))
+        case AxisAnglePose():
+            values = numbers(rule, steps, 6)
+            turns = Rotation.from_rotvec(values[:, 3:]).as_quat()
+            return np.hstack([_metres(rule, values), turns])
+        case Rotation6DPose():
+            values = numbers(rule, steps, 9)
+            return np.hstack([_metres(rule, values), _from_two_vectors(rule, values[:, 3:])])
         case JointPose():
             values = numbers(rule, steps, 7)
             try:
@@ -163,11 +172,30 @@ def numbers(columns: Columns, steps: Steps, count: int) -> NDArray:
 def from_euler(rule: EulerPose, position_and_angles: ArrayLike) -> NDArray:
     """(T, 7) poses from (T, 6) positions and angles, in the units of the rule."""
     values = np.asarray(position_and_angles, float)
-    positions = values[:, :3] * (1e-3 if rule.position_unit == "mm" else 1.0)
+    positions = _metres(rule, values)
     turns = Rotation.from_euler(rule.axes, values[:, 3:], degrees=rule.angle_unit == "deg")
     if rule.default_rotation is not None:
         turns = turns * Rotation.from_matrix(np.reshape(rule.default_rotation, (3, 3)))
     return np.hstack([positions, turns.as_quat()])
+
+
+def _metres(rule: EulerPose | AxisAnglePose | Rotation6DPose, values: NDArray) -> NDArray:
+    return values[:, :3] * (1e-3 if rule.position_unit == "mm" else 1.0)
+
+
+def _from_two_vectors(rule: Rotation6DPose, values: NDArray) -> NDArray:
+    """(T, 4) xyzw from two vectors (T, 6) of each matrix."""
+    first, second = values[:, :3], values[:, 3:]
+    products = [(first * first).sum(1) - 1, (second * second).sum(1) - 1, (first * second).sum(1)]
+    bad = (np.abs(products) > 2 * MATRIX_TOLERANCE).any(axis=0)
+    if bad.any():
+        raise EpisodeError(
+            f"{rule.key}[{int(np.argmax(bad))}] has two vectors that are not of length 1 and at a "
+            "right angle"
+        )
+    axis = -1 if rule.vectors == "columns" else -2
+    matrices = np.stack([first, second, np.cross(first, second)], axis=axis)
+    return Rotation.from_matrix(matrices).as_quat()
 
 
 def _unit(rule: QuaternionPose, values: NDArray) -> NDArray:

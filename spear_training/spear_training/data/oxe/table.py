@@ -112,6 +112,29 @@ class EulerPose(Columns):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AxisAnglePose(Columns):
+    """Position and rotation vector (axis times angle [rad]), 6 columns, as LIBERO has it."""
+
+    encoding: ClassVar[str] = "axis_angle"
+    position_unit: Literal["m", "mm"] = "m"
+    timing: Timing = "same"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotation6DPose(Columns):
+    """Position and two vectors of the rotation matrix, 9 columns (Zhou et al. 2019).
+
+    Attributes:
+        vectors: which two of the matrix: its first columns, as in the paper, or rows.
+    """
+
+    encoding: ClassVar[str] = "rotation_6d"
+    vectors: Literal["columns", "rows"] | None = needed()
+    position_unit: Literal["m", "mm"] = "m"
+    timing: Timing = "same"
+
+
+@dataclass(frozen=True, kw_only=True)
 class JointPose(Columns):
     """Joint angles of a Franka [rad], 7 columns; see poses.end_effector_poses."""
 
@@ -148,7 +171,16 @@ class SummedDeltas:
     timing: Timing = "same"
 
 
-PoseRule = QuaternionPose | MatrixPose | EulerPose | JointPose | PlanarPose | SummedDeltas
+PoseRule = (
+    QuaternionPose
+    | MatrixPose
+    | EulerPose
+    | AxisAnglePose
+    | Rotation6DPose
+    | JointPose
+    | PlanarPose
+    | SummedDeltas
+)
 
 
 def _require_joints(order: str | None, joints: Columns | None) -> None:

@@ -20,7 +20,7 @@ from spear_policy.inference.episode import binary_gripper
 from spear_policy.inference.statistics import Statistics
 from spear_policy.shared.files import write_atomically
 from spear_policy.shared.workers import process_pool
-from spear_training.data.loader import DT_S, STEPS, ChunkTargets, chunk_targets
+from spear_training.data.loader import DT_S, STEPS, ChunkTargets, chunk_targets, moments
 from spear_training.data.reader import spread
 from spear_training.data.statistics.sketch import Sketch
 from spear_training.data.store.reader import FrameStore, episode_motion
@@ -75,18 +75,22 @@ class MotionStatistics:
         commanded: TimedPoses,
         gripper_commands: ArrayLike,
         state_known: bool = True,
+        continues: bool = False,
     ) -> None:
-        """Count an episode; every sample of it is a moment. The name is for `outliers`.
+        """Count an episode by its moments, see `loader.moments`. The name is for `outliers`.
 
         Args:
             name: of the episode.
             measured, commanded, gripper_commands: see `chunk_targets`.
             state_known: whether positions are more than sums of deltas.
+            continues: whether the motion went on after the last stamp.
 
         Raises:
             ValueError: stamps that do not belong together.
         """
-        found = chunk_targets(measured, commanded, gripper_commands, measured.stamps_s)
+        known = moments(measured.stamps_s, continues)
+        at_s = measured.stamps_s[:known]
+        found = chunk_targets(measured, commanded, gripper_commands, at_s)
         for axis in range(3):
             self.translation[axis].add(found.translations_m[..., axis])
             if state_known:
@@ -97,8 +101,8 @@ class MotionStatistics:
         self.turn.add(turns[:, -1])
         grip_commands = binary_gripper(gripper_commands)
         self.episodes += 1
-        self.moments += len(measured)
-        self.idle_moments += int(_idle(found, distances, turns, grip_commands).sum())
+        self.moments += known
+        self.idle_moments += int(_idle(found, distances, turns, grip_commands[:known]).sum())
         self.held_steps += int((~found.recorded).sum())
         self.open_steps += int(found.grippers.sum())
         self.gripper_changes += int((np.diff(grip_commands) != 0).sum())
@@ -317,7 +321,7 @@ def _gripper(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
 
 
 KEPT = "meta/spear_motion.json"
-VERSION = 2  # of what is counted; statistics kept by another are gathered anew
+VERSION = 3  # of what is counted; statistics kept by another are gathered anew
 _EPISODES_A_TASK = 64
 
 
@@ -376,7 +380,7 @@ def _count(root: Path, episodes: range, store: FrameStore | None = None) -> Moti
     for episode in episodes:
         motion = episode_motion(store, episode)
         name = f"{store.metadata.name} episode {episode}"
-        found.add(name, motion.measured, motion.commanded, motion.commands, known)
+        found.add(name, motion.measured, motion.commanded, motion.commands, known, motion.continues)
     return found
 
 
@@ -429,7 +433,8 @@ def sample_motion(store: FrameStore, most_frames: int = MOST_FRAMES) -> MotionSa
         intervals_s.append(np.diff(found.measured.stamps_s))
         if kept is None:
             name = f"{store.metadata.name} episode {episode}"
-            motion.add(name, found.measured, found.commanded, found.commands)
+            parts = found.measured, found.commanded, found.commands
+            motion.add(name, *parts, continues=found.continues)
     intervals = np.concatenate(intervals_s)
     return MotionSample(
         motion,

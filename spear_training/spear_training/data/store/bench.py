@@ -179,7 +179,8 @@ def make_store(root: Path, frames: int) -> None:
     starts = range(0, len(reader), _MADE_GROUP)
     for first in starts[len(writer.records) :]:
         group = range(first, min(first + _MADE_GROUP, len(reader)))
-        writer.add_group(group, (encode_episode(reader, i, MADE_UP_METADATA) for i in group))
+        encoded = (each for i in group for each in encode_episode(reader, i, MADE_UP_METADATA))
+        writer.add_group(group, encoded)
     writer.finish(len(starts))
 
 

@@ -348,12 +348,16 @@ def group_arrays_path(root: Path, group: int) -> Path:
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """One stored episode: the reader's number of it, rows, sentences, and where it is from."""
+    """One stored episode: the reader's number of it, rows, sentences, and where it is from.
+
+    A recording of several pieces (see `split_episode`) becomes several with one number.
+    """
 
     source_index: int
     length: int
     sentences: tuple[str, ...]
     black_wrist: bool
+    continues: bool
     source: dict
     notes: str
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spear_policy.shared.files import atomic_write
-from spear_training.data.reader import DataFileError
+from spear_training.data.reader import DataFileError, unreadable
 from spear_training.data.store.format import (
     ACTION,
     STAMP,
@@ -136,6 +136,8 @@ class EpisodeTable:
         file_number: (E,) int64 which data file each lies in.
         source_index: (E,) int64 the reader's number of each.
         black_wrist: (E,) bool whether its wrist pictures are black because it has none.
+        continues: (E,) bool whether the motion went on after its last frame, see Episode; none of
+            a store that was written before there was this column.
     """
 
     first_frame: NDArray[np.int64]
@@ -143,6 +145,7 @@ class EpisodeTable:
     file_number: NDArray[np.int64]
     source_index: NDArray[np.int64]
     black_wrist: NDArray[np.bool_]
+    continues: NDArray[np.bool_]
     _sentences: pa.ChunkedArray
 
     def __len__(self) -> int:
@@ -182,6 +185,7 @@ def group_table(
         "dataset_to_index": pa.array(ends),
         "source_index": pa.array([episode.source_index for episode in record.episodes]),
         "black_wrist": pa.array([episode.black_wrist for episode in record.episodes]),
+        "continues": pa.array([episode.continues for episode in record.episodes]),
         "source": pa.array(
             [json.dumps(e.source, ensure_ascii=False, sort_keys=True) for e in record.episodes]
         ),
@@ -216,14 +220,16 @@ def read_episodes(root: Path) -> EpisodeTable:
     tables = []
     for path in paths:
         try:
-            tables.append(pq.read_table(path, columns=list(_READ)))
-            if tables[-1].num_columns != len(_READ):
-                missing = sorted(set(_READ) - set(tables[-1].column_names))
+            table = pq.read_table(path, columns=[*_READ, "continues"])
+            if missing := sorted(set(_READ) - set(table.column_names)):
                 raise DataFileError(
                     f"{path}: lacks {', '.join(missing)}; no store of SPEAR: import the data first"
                 )
         except (OSError, pa.ArrowException) as error:
-            raise DataFileError(f"{path}: cannot be read ({error}); copy it again") from None
+            raise DataFileError(unreadable(path, error)) from None
+        if "continues" not in table.column_names:
+            table = table.append_column("continues", pa.array(np.zeros(len(table), bool)))
+        tables.append(table)
     table = pa.concat_tables(tables)
     column = {name: table[name].to_numpy() for name in _READ if name != "tasks"}
     return EpisodeTable(
@@ -232,6 +238,7 @@ def read_episodes(root: Path) -> EpisodeTable:
         column["data/chunk_index"] * V3_CHUNK_FILES + column["data/file_index"],
         column["source_index"],
         column["black_wrist"],
+        table["continues"].to_numpy(),
         table["tasks"],
     )
 

@@ -402,6 +402,7 @@ class EpisodeMotion:
         measured, commanded: poses over time; `commanded` is `measured` where nobody recorded
             commands.
         openings, commands: (T,) of the gripper.
+        continues: whether the motion went on after the last frame, see Episode.
     """
 
     episode: int
@@ -409,6 +410,7 @@ class EpisodeMotion:
     commanded: TimedPoses
     openings: NDArray
     commands: NDArray
+    continues: bool
 
 
 def episode_motion(store: FrameStore, episode: int) -> EpisodeMotion:
@@ -436,6 +438,7 @@ def episode_motion(store: FrameStore, episode: int) -> EpisodeMotion:
         commanded,
         np.array(store.states[rows, 7], float),
         np.array(store.actions[rows, 7], float),
+        bool(store.episodes.continues[episode]),
     )
 
 

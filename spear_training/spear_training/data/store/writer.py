@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from spear_policy.inference.episode import Episode, EpisodeError, Video
+from spear_policy.inference.episode import Episode, EpisodeError, Video, split_episode
 from spear_policy.inference.image_geometry import Fit, plan_fit
 from spear_policy.shared.files import atomic_write, remove_temporary_files, write_atomically
 from spear_training.data.reader import DataFileError, EpisodeReader, NotSelectedError
@@ -300,18 +300,21 @@ class EncodedEpisode:
 
 def encode_episode(
     reader: EpisodeReader, index: int, metadata: StoreMetadata
-) -> EncodedEpisode | Reject:
-    """Read and encode an episode, or say why it cannot be used.
+) -> list[EncodedEpisode | Reject]:
+    """Read and encode the pieces of an episode (see `split_episode`), or why it cannot be used.
 
     Raises:
         OSError: a file cannot be read now; perhaps it can later.
     """
     try:
-        episode = reader.read(index)
-        columns = episode_columns(episode, metadata)
-        pictures = {camera.name: _pictures_of(episode, camera) for camera in metadata.cameras}
+        return [_encoded(each, index, metadata) for each in split_episode(reader.read(index))]
     except (DataFileError, EpisodeError) as error:
-        return Reject(index, not isinstance(error, NotSelectedError), str(error))
+        return [Reject(index, not isinstance(error, NotSelectedError), str(error))]
+
+
+def _encoded(episode: Episode, index: int, metadata: StoreMetadata) -> EncodedEpisode:
+    columns = episode_columns(episode, metadata)
+    pictures = {camera.name: _pictures_of(episode, camera) for camera in metadata.cameras}
     sentences = tuple(dict.fromkeys([episode.instruction, *episode.other_instructions]))
     black = WRIST in pictures and pictures[WRIST].fit is None
     features = {name: vector_statistics(columns[name]) for name in (STATE, ACTION)} | {
@@ -319,7 +322,15 @@ def encode_episode(
         for name, stored in pictures.items()
     }
     return EncodedEpisode(
-        EpisodeRecord(index, len(episode), sentences, black, dict(episode.source), episode.notes),
+        EpisodeRecord(
+            index,
+            len(episode),
+            sentences,
+            black,
+            episode.continues,
+            dict(episode.source),
+            episode.notes,
+        ),
         columns,
         pictures,
         {
@@ -409,7 +420,8 @@ class StoreWriter:
 
         Args:
             source_indices: the reader's numbers of the episodes.
-            encoded: what became of them, in the same order; one is held at a time.
+            encoded: what became of them, in the same order, the pieces of each one after the other;
+                one is held at a time.
 
         Raises:
             OSError: it cannot be written (disk full); nothing of it is left.
