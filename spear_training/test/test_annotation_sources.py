@@ -48,6 +48,19 @@ def test_hidden_files_and_the_folder_of_the_results_do_not_count(folder):
     assert [item.id for item in items] == ["a.jpg", "output.jpg"]
 
 
+def test_what_is_left_out_is_named_and_counted(folder, capsys, tmp_path):
+    found = folder("a/one.cr2", "two.CR2", "notes", ".DS_Store", "film.mp4")
+    stages = ["--detector", "given", "--segmenter", "given", "--geometry", "depth"]
+    words = ["--images", str(found), "--out", str(tmp_path / "out"), *stages]
+    said = "left out: 2 .cr2, 1 .mp4, 1 hidden, 1 without suffix"
+    assert main(words) == 2
+    assert "has no pictures (.avif, .bmp, .gif, .heic, .heif" in (err := capsys.readouterr().err)
+    assert said in err
+    folder("three.jpg")
+    assert main(words) == 1
+    assert f"{found}: {said}" in capsys.readouterr().err
+
+
 def test_links_count_and_a_link_to_above_has_an_end(folder, tmp_path):
     found = folder("a.jpg")
     (tmp_path / "more").mkdir()

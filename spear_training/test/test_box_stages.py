@@ -128,6 +128,17 @@ def test_a_cloud_on_a_line_is_dropped_with_that_reason(scene):
     assert done.dropped[-1].reason == "its points lie on a line"
 
 
+def test_an_object_that_is_larger_than_a_room_is_dropped_where_lengths_are_metres(scene):
+    frame = run(scene[1], STAGES[:-1])
+    large = [replace(found, cloud_m=found.cloud_m * 1000) for found in frame.candidates]
+    frame = replace(frame, candidates=tuple(large))
+    dropped = FitBoxes()(frame).dropped
+    assert len(dropped) == len(large)
+    assert all("m long, over boxes.largest_m (10): check units_per_m" in d.reason for d in dropped)
+    unit_less = replace(frame, points=replace(frame.points, metric=False))
+    assert len(FitBoxes()(unit_less).candidates) == len(FitBoxes(1, 1e5)(frame).candidates) > 0
+
+
 def test_points_of_the_background_inside_the_mask_do_not_count(scene):
     solids, frame, truth = scene
     wide = []

@@ -139,6 +139,12 @@ def test_a_damaged_depth_file_fails_the_picture(tmp_path, write, kept):
         ({"depth": GivenDepth("depth.png", float("nan"))}, "units_per_m is nan"),
         ({"intrinsics": replace(CAMERA, fx=-1.0)}, "fx is -1"),
         ({"intrinsics": replace(CAMERA, cy=float("inf"))}, "cy is inf"),
+        ({"depth": GivenDepth("depth.png", 1.0)}, "half of the pixels are 2e[+]03 m away"),
+        ({"depth": GivenDepth("depth.png", 1e6)}, "with units_per_m 1e[+]06; it is 1000 where"),
+        ({"intrinsics": Intrinsics(0.78, 1.06, 0.5, 0.5)}, "pixels, not shares of the picture"),
+        ({"intrinsics": Intrinsics(4.2, 4.2, 319.5, 239.5)}, "no camera has such a lens"),
+        ({"intrinsics": Intrinsics(1000.0, 1000.0, 959.5, 539.5)}, "belong to another picture"),
+        ({"intrinsics": Intrinsics(250.0, 255.0, 158.0, 121.0)}, "middle of a picture of 317x243"),
     ],
 )
 def test_an_item_without_what_it_takes_fails_and_says_what(tmp_path, write, change, said):

@@ -7,7 +7,7 @@ from stage_frames import frame_of, labels, reasons
 from spear_training.annotation.detections import OUTSIDE, KeepUnique
 from spear_training.annotation.frame import Candidate
 from spear_training.annotation.given import GivenDetector, GivenSegmenter
-from spear_training.annotation.records import GivenObject, encode_mask
+from spear_training.annotation.records import GivenObject, encode_mask, given_object
 from spear_training.annotation.stages import StageError
 
 
@@ -142,3 +142,79 @@ def test_an_item_that_nobody_has_looked_at_fails():
 
 def test_an_item_without_anything_in_it_does_not_fail():
     assert found_in().candidates == ()
+
+
+BOWL_XYXY_PX = (160, 120, 420, 220)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"bbox": (160, 120, 260, 100)}, None),
+        ({"box_xyxy_px": (180, 130, 400, 225)}, None),  # detectors are not exact
+        ({"bbox": BOWL_XYXY_PX}, "is it left, top, right, bottom: name it box_xyxy_px"),
+        ({"box_xyxy_px": (120, 160, 220, 420)}, "is it top, left, bottom, right"),
+        ({"box_xyxy_px": (290, 170, 300, 175)}, "they share 0 % of their area"),
+        ({"box_xyxy_px": (300, 300, 500, 400)}, "they share 0 % of their area"),
+        ({"box_xyxy_px": (0.25, 0.25, 0.66, 0.46)}, "in pixels, not in shares of the picture"),
+    ],
+)
+def test_a_box_that_does_not_lie_on_its_mask_is_refused(values, said):
+    frame = found_in(given_object({"label": "bowl", "mask": mask_of(*BOWL_XYXY_PX), **values}))
+    assert labels(frame.candidates) == ([] if said else ["bowl"])
+    assert said is None or said in frame.dropped[0].reason
+
+
+def test_left_top_width_height_in_place_of_corners_is_named_near_the_corner_too():
+    mask = mask_of(30, 20, 230, 220)
+    frame = found_in(
+        given_object({"label": "bowl", "mask": mask, "box_xyxy_px": (30, 20, 200, 200)})
+    )
+    assert "is it left, top, width, height: name it bbox?" in frame.dropped[0].reason
+
+
+def test_a_box_of_a_larger_picture_is_refused():
+    frame = found_in(GivenObject("bowl", (300, 200, 900, 700)), GivenObject("cup", (-9, 5, 90, 50)))
+    said = "its box is (300, 200, 900, 700), far beyond the picture of 640x480"
+    assert reasons(frame) == {"bowl": said, "cup": "the item has no mask for it"}
+
+
+def test_every_form_of_a_coco_mask_is_the_same_mask():
+    left, top, right, bottom = BOWL_XYXY_PX
+    runs = [left * 480 + top]
+    for _ in range(left, right):
+        runs += [bottom - top, 480 - bottom + top]
+    forms = [
+        mask_of(*BOWL_XYXY_PX),
+        {"size": [480, 640], "counts": [*runs[:-1], 640 * 480 - sum(runs[:-1])]},
+        [[left, top, right, top, right, bottom, left, bottom]],
+    ]
+    masks = [
+        found_in(given_object({"label": "bowl", "segmentation": form})).candidates[0].mask
+        for form in forms
+    ]
+    assert masks[0].any() and all(np.array_equal(masks[0], mask) for mask in masks[1:])
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"size": [480, 640], "counts": [5, 7]}, "do not fill 640x480"),
+        ({"size": [480, 640], "counts": [-5, 7 + 640 * 480, -2]}, "do not fill 640x480"),
+        ([[1, 1, 5, 5]], "not x, y of 3 corners"),
+        ([[1, 1, 5, 5, 9]], "not x, y of 3 corners"),
+        ([[1, 1, 5000, 5, 9, 9]], "reaches 5000, 9 in a picture of 640x480"),
+        ([[1, 1, float("nan"), 5, 9, 9]], "reaches nan"),
+        ([["a", 1, 5, 5, 9, 9]], "mask is damaged"),
+    ],
+)
+def test_a_coco_mask_that_is_none_is_dropped_with_its_reason(form, said):
+    frame = found_in(given_object({"label": "bowl", "segmentation": form}))
+    assert said in frame.dropped[0].reason
+
+
+def test_a_crowd_is_more_than_one_of_its_kind():
+    crowd = {"label": "cup", "segmentation": mask_of(300, 300, 500, 400), "iscrowd": 1}
+    frame = found_in(given_object(crowd), GivenObject("cup", None, mask_of(9, 9, 90, 90)))
+    assert labels(frame.dropped) == ["cup", "cup"]
+    assert frame.dropped[0].reason == "a crowd, not one object"

@@ -23,18 +23,23 @@ class FitBoxes:
 
     Attributes:
         sample_points: how many points of its cloud each object keeps.
+        largest_m: objects with a longer side are dropped where lengths are metres: a size that
+            only a wrong unit or a wrong camera makes.
 
     Raises:
-        JobError: not at least one.
+        JobError: not at least one point, or no size.
     """
 
     sample_points: int = 32
+    largest_m: float = 10.0
     name: ClassVar[str] = "boxes"
     parallel: ClassVar[int] = 1
 
     def __post_init__(self):
         if self.sample_points < 1:
             raise JobError(f"boxes: sample_points is {self.sample_points}; keep at least 1")
+        if not self.largest_m > 0:
+            raise JobError(f"boxes: largest_m is {self.largest_m}; it must be above 0")
 
     @property
     def settings(self) -> dict:
@@ -52,13 +57,21 @@ class FitBoxes:
             if candidate.cloud_m is None or candidate.mask is None:
                 raise StageError("there are no clouds: put the stage clouds before boxes")
             try:
-                kept.append(replace(candidate, annotated=self._annotated(candidate)))
+                metric = frame.points is None or frame.points.metric
+                annotated = self._annotated(candidate, self.largest_m if metric else np.inf)
+                kept.append(replace(candidate, annotated=annotated))
             except ObjectError as error:
                 lost.append(Dropped(candidate.label, str(error)))
         return frame.keep(kept, lost)
 
-    def _annotated(self, candidate: Candidate) -> AnnotatedObject:
-        vertices = ordered_vertices(minimal_box(candidate.cloud_m))
+    def _annotated(self, candidate: Candidate, largest: float) -> AnnotatedObject:
+        box = minimal_box(candidate.cloud_m)
+        if (side := box.extents_m.max()) > largest:
+            raise ObjectError(
+                f"it is {side:.3g} m long, over boxes.largest_m ({largest:g}): check units_per_m "
+                "and the intrinsics"
+            )
+        vertices = ordered_vertices(box)
         return AnnotatedObject(
             label=candidate.label,
             box_xyxy_px=candidate.box_xyxy_px,

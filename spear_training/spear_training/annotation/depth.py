@@ -8,12 +8,18 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_training.annotation.frame import Frame, PointMap, in_picture, intrinsics_in_picture
+from spear_training.annotation.frame import Frame, PointMap
 from spear_training.annotation.records import GivenDepth, Intrinsics
 from spear_training.annotation.stages import JobError, StageError
 
 NOTHING_MEASURED = 0
 SATURATED = np.iinfo(np.uint16).max  # whatever is farther than the file can say
+# What the middle (median) of a depth picture can be: outside, the unit is wrong.
+DISTANCES_M = (0.03, 100.0)
+# Focal lengths by the side of the picture: 157 degrees wide to 3.
+LEAST_FOCAL, MOST_FOCAL = 0.1, 20.0
+# Shares of half a side: the centre of another size of the picture is equally far off both ways.
+SAME_SCALE, OTHER_SIZE = 0.03, 0.2
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,10 @@ class DepthGeometry:
             raise StageError(
                 f"the item has no {missing}: add them to the list, or take the geometry moge"
             )
-        _check(given, camera)
+        _check(given, camera, *frame.given_size)
         stored = read_depth(self.root / given.path)
         try:
-            units = in_picture(frame.fit, stored, NOTHING_MEASURED)
+            units = frame.given_map(stored, NOTHING_MEASURED)
         except ValueError as error:
             raise StageError(f"{given.path} does not fit: {error}") from None
         depth_m = (units / given.units_per_m).astype(np.float32)
@@ -66,7 +72,8 @@ class DepthGeometry:
             known &= depth_m <= self.max_range_m
         if not known.any():
             raise StageError(f"{given.path} has no pixel with a measured depth in range")
-        camera = intrinsics_in_picture(frame.fit, camera)
+        _check_distance(float(np.median(depth_m[known])), given)
+        camera = frame.given_camera(camera)
         points = backproject(np.where(known, depth_m, np.nan), camera)
         return replace(frame, points=PointMap(points, camera, metric=True))
 
@@ -109,11 +116,38 @@ def backproject(depth_m: NDArray[np.floating], camera: Intrinsics) -> NDArray[np
     return np.stack(points, axis=-1).astype(np.float32)
 
 
-def _check(given: GivenDepth, camera: Intrinsics) -> None:
+def _check(given: GivenDepth, camera: Intrinsics, width: int, height: int) -> None:
     positive = {"units_per_m": given.units_per_m, "fx": camera.fx, "fy": camera.fy}
     for name, value in positive.items():
         if not (math.isfinite(value) and value > 0):
             raise StageError(f"the item's {name} is {value}; it must be above 0")
-    for name, value in {"cx": camera.cx, "cy": camera.cy}.items():
-        if not math.isfinite(value):
-            raise StageError(f"the item's {name} is {value}; it must be finite")
+    sides = {"x": (camera.fx, camera.cx, width), "y": (camera.fy, camera.cy, height)}
+    for axis, (focal, centre, side) in sides.items():
+        if not math.isfinite(centre):
+            raise StageError(f"the item's c{axis} is {centre}; it must be finite")
+        found = (
+            f"the item's f{axis} is {focal:g} and c{axis} {centre:g}, and the picture is "
+            f"{width}x{height}"
+        )
+        if focal < 2 and 0 <= centre <= 1:
+            raise StageError(f"{found}: give pixels, not shares of the picture")
+        if not LEAST_FOCAL * side <= focal <= MOST_FOCAL * side:
+            raise StageError(f"{found}: no camera has such a lens; intrinsics are in pixels")
+        if not -0.5 <= centre <= side - 0.5:
+            raise StageError(f"{found}: they belong to another picture, or another size of it")
+    across, down = ((2 * centre + 1) / side for _, centre, side in sides.values())
+    if abs(across - down) < SAME_SCALE and abs(across - 1) > OTHER_SIZE:
+        raise StageError(
+            f"the item's cx, cy are {camera.cx:g}, {camera.cy:g}: the middle of a picture of "
+            f"{across * width:.0f}x{down * height:.0f}, and this one is {width}x{height}; scale "
+            "fx, fy, cx, cy with the picture"
+        )
+
+
+def _check_distance(middle_m: float, given: GivenDepth) -> None:
+    nearest_m, furthest_m = DISTANCES_M
+    if not nearest_m <= middle_m <= furthest_m:
+        raise StageError(
+            f"{given.path}: half of the pixels are {middle_m:.3g} m away or more with units_per_m "
+            f"{given.units_per_m:g}; it is 1000 where the file holds millimetres"
+        )

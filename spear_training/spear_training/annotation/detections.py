@@ -91,6 +91,14 @@ def clean_box(
     return left, top, right, bottom
 
 
+def box_iou_2d(a_xyxy: Sequence[float], b_xyxy: Sequence[float]) -> float:
+    """Shared part of two boxes: intersection over union, 0..1; a box without area shares none."""
+    sides = np.array([a_xyxy, b_xyxy], float)
+    shared = np.maximum(sides[:, 2:].min(axis=0) - sides[:, :2].max(axis=0), 0).prod()
+    union = np.maximum(sides[:, 2:] - sides[:, :2], 0).prod(axis=1).sum() - shared
+    return float(shared / union) if union > 0 else 0.0
+
+
 def normal_label(text: str) -> str:
     """A label as questions use it: small letters, single blanks, no article, no stops around it.
 

@@ -1,12 +1,15 @@
 """`Frame`, the data that the annotation stages pass on, and `Stage`, their interface.
 
-Below them: how a stored picture becomes the picture of 840x630 that the stages work on, with its
-boxes and intrinsics.
+Below them: how a stored picture is turned upright and becomes the picture of 840x630 that the
+stages work on, with its boxes, maps and intrinsics.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +27,63 @@ from spear_training.annotation.records import (
     Item,
 )
 from spear_training.annotation.stages import StageError
+
+_ORIENTATION = 0x0112  # the tag of EXIF
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What brings stored pixels upright: rows and columns are exchanged, then sides are mirrored.
+
+    Attributes:
+        exchange: whether rows become columns.
+        mirror_across, mirror_down: whether left and right, top and bottom are exchanged then.
+    """
+
+    exchange: bool = False
+    mirror_across: bool = False
+    mirror_down: bool = False
+
+    @classmethod
+    def of(cls, orientation: object) -> Turn:
+        """The turn that an EXIF orientation asks for; a value that means nothing asks for none."""
+        if orientation not in range(1, 9):
+            return cls()
+        return cls(orientation >= 5, orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8))
+
+    def map(self, stored: NDArray) -> NDArray:
+        """Turn a map (H, W) or (H, W, C)."""
+        turned = stored.swapaxes(0, 1) if self.exchange else stored
+        return turned[:: -1 if self.mirror_down else 1, :: -1 if self.mirror_across else 1]
+
+    def box(
+        self, box_xyxy_px: tuple[float, ...], width: int, height: int
+    ) -> tuple[float, float, float, float]:
+        """Turn a box, edge to edge.
+
+        Args:
+            width, height: of the upright picture.
+        """
+        left, top, right, bottom = box_xyxy_px
+        if self.exchange:
+            left, top, right, bottom = top, left, bottom, right
+        if self.mirror_across:
+            left, right = width - right, width - left
+        if self.mirror_down:
+            top, bottom = height - bottom, height - top
+        return left, top, right, bottom
+
+    def camera(self, stored: Intrinsics, width: int, height: int) -> Intrinsics:
+        """Turn a camera; see `box`."""
+        fx, fy, cx, cy = stored.fx, stored.fy, stored.cx, stored.cy
+        if self.exchange:
+            fx, fy, cx, cy = fy, fx, cy, cx
+        return Intrinsics(
+            fx,
+            fy,
+            width - 1 - cx if self.mirror_across else cx,
+            height - 1 - cy if self.mirror_down else cy,
+        )
 
 
 @dataclass(frozen=True)
@@ -70,11 +130,12 @@ class Frame:
     Attributes:
         item: what it was made from; `item.image` is relative to the folder of the list.
         image: (630, 840, 3) uint8 RGB.
-        fit: how the stored picture became `image`; maps pixels both ways.
+        fit: how the upright picture became `image`; maps pixels both ways.
         visible: (630, 840) bool, False where `image` is padding.
         candidates: objects so far.
         dropped: objects that were found and not used.
         points: set by the geometry stage.
+        turn: from the pixels of what the item gives to those of the upright picture.
     """
 
     item: Item
@@ -84,10 +145,52 @@ class Frame:
     candidates: tuple[Candidate, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     points: PointMap | None = None
+    turn: Turn = Turn()
 
     def keep(self, kept: list[Candidate], lost: list[Dropped]) -> Frame:
         """The frame with these candidates and further dropped ones."""
         return replace(self, candidates=tuple(kept), dropped=(*self.dropped, *lost))
+
+    @property
+    def given_size(self) -> tuple[int, int]:
+        """Width and height (px) of the picture that the item's boxes, masks and depth belong to."""
+        width, height = self.fit.source_width, self.fit.source_height
+        return (height, width) if self.turn.exchange else (width, height)
+
+    def check_given_size(self, width: int, height: int) -> None:
+        """Refuse the size of what the item gives if it is not that of the picture.
+
+        Raises:
+            ValueError: says both, and whether it is that of the picture turned.
+        """
+        if (width, height) == self.given_size:
+            return
+        words = f"it is {width}x{height}, the picture {self.given_size[0]}x{self.given_size[1]}"
+        if self.turn.exchange and (height, width) == self.given_size:
+            words += " as stored: if the whole list was made upright, add --upright"
+        raise ValueError(words)
+
+    def given_map(self, given: NDArray, outside: object) -> NDArray:
+        """Bring a map that the item gives (mask, depth) to 840x630; see `in_picture`.
+
+        Raises:
+            ValueError: the map has another size.
+        """
+        self.check_given_size(given.shape[1], given.shape[0])
+        return in_picture(self.fit, self.turn.map(given), outside)
+
+    def turned_box(self, box_xyxy_px: tuple[float, ...]) -> tuple[float, float, float, float]:
+        """Turn a box that the item gives upright."""
+        return self.turn.box(box_xyxy_px, self.fit.source_width, self.fit.source_height)
+
+    def given_box(self, box_xyxy_px: tuple[float, ...]) -> tuple[float, float, float, float]:
+        """Bring a box that the item gives to 840x630; it may end up outside."""
+        return box_in_picture(self.fit, self.turned_box(box_xyxy_px))
+
+    def given_camera(self, camera: Intrinsics) -> Intrinsics:
+        """Bring a camera that the item gives to 840x630."""
+        size = self.fit.source_width, self.fit.source_height
+        return intrinsics_in_picture(self.fit, self.turn.camera(camera, *size))
 
 
 class Stage(Protocol):
@@ -114,7 +217,64 @@ class Stage(Protocol):
         """
 
 
-# From a stored picture to the one that is annotated: 840x630, and back ---------------------------
+# From a stored picture to the upright one ---------------------------------------------------------
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Read a picture, turned upright as its EXIF says; transparent parts are white.
+
+    Returns:
+        (H, W, 3) RGB.
+
+    Raises:
+        StageError: names the file and what is wrong with it.
+    """
+    return read_stored_picture(path)[0]
+
+
+def read_stored_picture(path: Path) -> tuple[NDArray[np.uint8], Turn]:
+    """Read a picture as `read_picture` does; also return how its stored pixels were turned.
+
+    Pictures in HEIF come upright from its library, so what is upright is what is stored.
+
+    Raises:
+        StageError: names the file and what is wrong with it.
+    """
+    _heif_is_read()
+    try:
+        with Image.open(path) as stored:
+            if stored.mode[0] in "IF":
+                raise StageError(f"{path.name} has no colour ({stored.mode}): is it a depth map?")
+            # Before Pillow loads it: some of its decoders turn the picture, and the tag is gone.
+            turn = Turn.of(stored.getexif().get(_ORIENTATION, 1))
+            upright = ImageOps.exif_transpose(stored)
+            if upright.has_transparency_data:
+                white = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(white, upright.convert("RGBA"))
+            return np.asarray(upright.convert("RGB")), turn
+    except UnidentifiedImageError:
+        fix = ""
+        if path.suffix.lower() in (".heic", ".heif") and not _heif_is_read():
+            fix = ": pip install pi-heif, which reads this format"
+        raise StageError(f"{path.name} is no picture, or it is empty{fix}") from None
+    except Image.DecompressionBombError as error:
+        raise StageError(f"{path.name}: {error}") from None
+    except (OSError, SyntaxError, ValueError) as error:  # as Pillow's decoders raise them
+        said = getattr(error, "strerror", None) or error
+        raise StageError(f"{path.name} cannot be read: {said}") from None
+
+
+@cache
+def _heif_is_read() -> bool:
+    """Let Pillow read HEIF, if a library for it is installed; whether one is."""
+    for name in ("pi_heif", "pillow_heif"):
+        with suppress(ImportError):
+            import_module(name).register_heif_opener()
+            return True
+    return False
+
+
+# From an upright picture to the one that is annotated: 840x630, and back --------------------------
 
 
 def read_frame(item: Item, root: Path) -> Frame:
@@ -127,9 +287,14 @@ def read_frame(item: Item, root: Path) -> Frame:
         root: the folder that the item's paths are relative to.
 
     Raises:
-        StageError: the file is missing, is no whole picture, or has a size that none has.
+        StageError: the file is missing, is no whole picture, or has a size that none has or that
+            is not the list's.
     """
-    image = read_picture(root / item.image)
+    image, turn = read_stored_picture(root / item.image)
+    if item.upright:
+        turn = Turn()
+    elif turn.exchange and item.native_aspect:
+        item = replace(item, native_aspect=1 / item.native_aspect)
     try:
         fit = plan_fit(
             image.shape[1],
@@ -142,56 +307,39 @@ def read_frame(item: Item, root: Path) -> Frame:
         raise StageError(f"{item.image}: {error}") from None
     rows, columns = _sources(fit)
     visible = (rows >= 0)[:, None] & (columns >= 0)[None, :]
-    return Frame(item, fit.apply(image), fit, visible)
+    frame = Frame(item, fit.apply(image), fit, visible, turn=turn)
+    if item.size_px:
+        try:
+            frame.check_given_size(*item.size_px)
+        except ValueError as error:
+            raise StageError(f"the list has another picture's size: {error}") from None
+    return frame
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Read a picture, turned upright as its EXIF says.
-
-    Returns:
-        (H, W, 3) RGB.
-
-    Raises:
-        StageError: names the file and what is wrong with it.
-    """
-    try:
-        with Image.open(path) as stored:
-            if stored.mode[0] in "IF":
-                raise StageError(f"{path.name} has no colour ({stored.mode}): is it a depth map?")
-            return np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
-    except UnidentifiedImageError:
-        raise StageError(f"{path.name} is no picture, or it is empty") from None
-    except Image.DecompressionBombError as error:
-        raise StageError(f"{path.name}: {error}") from None
-    except (OSError, SyntaxError, ValueError) as error:  # as Pillow's decoders raise them
-        said = getattr(error, "strerror", None) or error
-        raise StageError(f"{path.name} cannot be read: {said}") from None
-
-
-def in_picture(fit: Fit, stored: NDArray, outside: object) -> NDArray:
-    """Bring a map of the stored picture (mask, depth) to 840x630 by nearest neighbour.
+def in_picture(fit: Fit, upright: NDArray, outside: object) -> NDArray:
+    """Bring a map of the upright picture to 840x630 by nearest neighbour.
 
     Args:
-        stored: (H, W) or (H, W, C) of the stored picture's size.
+        upright: (H, W) or (H, W, C) of the upright picture's size.
         outside: value where the picture is padding.
 
     Raises:
-        ValueError: the map has another size than the stored picture.
+        ValueError: the map has another size than the picture.
     """
-    if stored.shape[:2] != (fit.source_height, fit.source_width):
+    if upright.shape[:2] != (fit.source_height, fit.source_width):
         raise ValueError(
-            f"it is {stored.shape[1]}x{stored.shape[0]}, the picture "
+            f"it is {upright.shape[1]}x{upright.shape[0]}, the picture "
             f"{fit.source_width}x{fit.source_height}"
         )
     rows, columns = _sources(fit)
-    found = stored[np.maximum(rows, 0)][:, np.maximum(columns, 0)].copy()
+    found = upright[np.maximum(rows, 0)][:, np.maximum(columns, 0)].copy()
     found[rows < 0] = outside
     found[:, columns < 0] = outside
     return found
 
 
 def box_in_picture(fit: Fit, box_xyxy_px: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """Bring a box of the stored picture to 840x630; it may end up outside."""
+    """Bring a box of the upright picture to 840x630; it may end up outside."""
     across, down = fit.scale
     left, top, right, bottom = box_xyxy_px
     return (
@@ -202,14 +350,14 @@ def box_in_picture(fit: Fit, box_xyxy_px: tuple[float, ...]) -> tuple[float, flo
     )
 
 
-def intrinsics_in_picture(fit: Fit, stored: Intrinsics) -> Intrinsics:
-    """Bring a camera of the stored picture to 840x630."""
+def intrinsics_in_picture(fit: Fit, upright: Intrinsics) -> Intrinsics:
+    """Bring a camera of the upright picture to 840x630."""
     across, down = fit.scale
     return Intrinsics(
-        fx=stored.fx * across,
-        fy=stored.fy * down,
-        cx=(stored.cx + 0.5 - fit.crop_left) * across - 0.5 + fit.pad_left,
-        cy=(stored.cy + 0.5 - fit.crop_top) * down - 0.5 + fit.pad_top,
+        fx=upright.fx * across,
+        fy=upright.fy * down,
+        cx=(upright.cx + 0.5 - fit.crop_left) * across - 0.5 + fit.pad_left,
+        cy=(upright.cy + 0.5 - fit.crop_top) * down - 0.5 + fit.pad_top,
     )
 
 

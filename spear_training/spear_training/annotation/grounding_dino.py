@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spear_training.annotation.detections import Detection, normal_label, sort_out
+from spear_training.annotation.detections import Detection, box_iou_2d, normal_label, sort_out
 from spear_training.annotation.frame import Frame
 from spear_training.annotation.networks import (
     OneAtATime,
@@ -269,11 +269,3 @@ def run_network(
     centre, half = middle[:, :2], middle[:, 2:] / 2
     size = np.array([width, height, width, height])
     return np.hstack([centre - half, centre + half]) * size, sureness
-
-
-def box_iou_2d(a_xyxy: NDArray, b_xyxy: NDArray) -> float:
-    """Shared part of two boxes: intersection over union, 0..1."""
-    sides = np.minimum(a_xyxy[2:], b_xyxy[2:]) - np.maximum(a_xyxy[:2], b_xyxy[:2])
-    shared = float(np.prod(np.maximum(sides, 0)))
-    union = float(np.prod(a_xyxy[2:] - a_xyxy[:2]) + np.prod(b_xyxy[2:] - b_xyxy[:2])) - shared
-    return shared / union if union > 0 else 0.0

@@ -6,6 +6,7 @@ last their masks.
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,9 @@ from pycocotools import mask as coco
 
 PICTURE_WIDTH_PX, PICTURE_HEIGHT_PX = 840, 630
 STATUSES = ("ok", "empty", "failed")
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .avif .heic .heif .bmp .tif .tiff .gif".split()
+)
 _DECIMALS_M = 5  # a hundredth of a millimetre
 
 Triple = tuple[float, float, float]
@@ -49,12 +52,14 @@ class GivenObject:
     Attributes:
         label: what it is, in words.
         box_xyxy_px: left, top, right, bottom; None: the mask's.
-        mask: COCO RLE with `size` [height, width] and `counts`.
+        mask: COCO's, in any of its forms; see `decode_mask`.
+        crowd: whether it is several objects, so that none of its kind is the only one.
     """
 
     label: str
     box_xyxy_px: tuple[float, float, float, float] | None = None
-    mask: dict | None = None
+    mask: dict | list | None = None
+    crowd: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,12 @@ class Item:
          "depth": {"path": "depth/000120.png", "units_per_m": 5000},
          "intrinsics": {"fx": 535.4, "fy": 539.2, "cx": 320.1, "cy": 247.6}}
 
-    Paths are relative to the file's folder. All pixels are those of the picture as stored: boxes
-    run from edge to edge (a whole picture is 0, 0, width, height), intrinsics count pixel centres
-    (the top left one is 0, 0), a mask is COCO's compressed run-length encoding.
+    Paths are relative to the file's folder. All pixels are those of the picture as stored, before
+    its EXIF turns it, or all are those of the upright one: "upright": true, or --upright for the
+    whole list. Boxes run from edge to edge (a whole picture is 0, 0, width, height), intrinsics
+    count pixel centres (the top left one is 0, 0), a mask is COCO's run-length encoding or a list
+    of polygons. In place of box_xyxy_px, mask and crowd, an object may have COCO's bbox (left,
+    top, width, height), segmentation and iscrowd.
 
     Attributes:
         id: unique in its list; names the picture in every record and report.
@@ -93,6 +101,8 @@ class Item:
         depth: for the stage `depth`.
         intrinsics: of the camera, for the stage `depth`.
         native_aspect: width over height before the picture was squashed; None: square pixels.
+        upright: whether what is given belongs to the picture as its EXIF turns it.
+        size_px: width and height of the picture that the objects were marked in, to be checked.
     """
 
     id: str
@@ -101,13 +111,17 @@ class Item:
     depth: GivenDepth | None = None
     intrinsics: Intrinsics | None = None
     native_aspect: float | None = None
+    upright: bool = False
+    size_px: tuple[int, int] | None = None
 
     def to_json(self) -> str:
         """One line of a list, without what is not known."""
         values = {key: value for key, value in asdict(self).items() if value is not None}
+        if not self.upright:
+            del values["upright"]
         if self.objects is not None:
             values["objects"] = [
-                {key: value for key, value in found.items() if value is not None}
+                {key: value for key, value in found.items() if value not in (None, False)}
                 for found in values["objects"]
             ]
         return json.dumps(values, ensure_ascii=False)
@@ -125,10 +139,13 @@ class Item:
                 raise TypeError("a line must be one JSON object")
             objects = values.pop("objects", None)
             depth, camera = values.pop("depth", None), values.pop("intrinsics", None)
+            if (size := values.pop("size_px", None)) is not None:
+                width, height = size
+                values["size_px"] = (int(width), int(height))
             item = cls(
                 objects=None
                 if objects is None
-                else tuple(_given_object(found) for found in objects),
+                else tuple(given_object(found) for found in objects),
                 depth=depth and GivenDepth(str(depth["path"]), float(depth["units_per_m"])),
                 intrinsics=camera and Intrinsics(**{k: float(v) for k, v in camera.items()}),
                 **values,
@@ -139,6 +156,8 @@ class Item:
         for name in ("id", "image"):
             if not isinstance(getattr(item, name), str) or not getattr(item, name):
                 raise RecordError(f"{name} must be words that are not empty")
+        if not isinstance(item.upright, bool):
+            raise RecordError(f"upright is {item.upright!r}; it must be true or false")
         return item
 
 
@@ -166,20 +185,54 @@ def read_items(path: Path) -> list[Item]:
     return list(items.values())
 
 
-def _given_object(values: dict) -> GivenObject:
-    box = values.get("box_xyxy_px")
-    if box is not None:
-        left, top, right, bottom = (float(side) for side in box)
-        box = (left, top, right, bottom)
-    mask = values.get("mask")
-    if mask is not None and not {"size", "counts"} <= set(mask):
-        raise TypeError("a mask needs size and counts")
-    if unknown := set(values) - {"label", "box_xyxy_px", "mask"}:
+_COCO_NAMES = {"bbox": "box_xyxy_px", "segmentation": "mask", "iscrowd": "crowd"}
+
+
+def given_object(values: dict) -> GivenObject:
+    """Read an object of an item; COCO's names are understood, too.
+
+    Raises:
+        TypeError, ValueError, KeyError: something is missing, unknown or of the wrong type, or the
+            box ends before it begins.
+    """
+    values = dict(values)
+    label = str(values.pop("label"))
+    if (box := values.pop("bbox", None)) is not None:
+        left, top, width, height = (float(side) for side in box)
+        values = {**values, "bbox": (left, top, left + width, top + height)}
+    for theirs, ours in _COCO_NAMES.items():
+        if theirs in values:
+            if ours in values:
+                raise TypeError(f"an object has {theirs} or {ours}, not both")
+            values[ours] = values.pop(theirs)
+    if unknown := set(values) - set(_COCO_NAMES.values()):
         raise TypeError(f"an object has no {', '.join(sorted(unknown))}")
-    return GivenObject(str(values["label"]), box, mask)
+    if (box := values.get("box_xyxy_px")) is not None:
+        left, top, right, bottom = values["box_xyxy_px"] = tuple(float(side) for side in box)
+        if right < left or bottom < top:
+            raise ValueError(
+                f"the box of {label!r} ends before it begins ({left:g}, {top:g}, {right:g}, "
+                f"{bottom:g}): box_xyxy_px is left, top, right, bottom, and bbox left, top, "
+                "width, height"
+            )
+    mask = values["mask"] = None if values.get("mask") == [] else values.get("mask")
+    if mask is not None and not isinstance(mask, list) and not {"size", "counts"} <= set(mask):
+        raise TypeError("a mask needs size and counts")
+    values["crowd"] = bool(values.get("crowd"))
+    return GivenObject(label, **values)
 
 
-def photograph_items(folder: Path, but_not: Path | None = None) -> list[Item]:
+class LeftOut(Counter):
+    """How many files of a folder are no pictures to annotate, by suffix; in words as `str`."""
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.items()))
+        return f"left out: {kinds}"
+
+
+def photograph_items(
+    folder: Path, but_not: Path | None = None, left_out: LeftOut | None = None
+) -> list[Item]:
     """List the pictures of a folder and its folders.
 
     The id of a picture is its path below the folder, with "/". Hidden files and folders (their
@@ -188,41 +241,47 @@ def photograph_items(folder: Path, but_not: Path | None = None) -> list[Item]:
 
     Args:
         but_not: a folder that is left out: where the results go.
+        left_out: counts what else is there.
 
     Raises:
         RecordError: there is no such folder, no picture in it, or a name that is no text.
     """
     if not folder.is_dir():
         raise RecordError(f"{folder} is no folder; name one with pictures")
-    left_out = but_not and but_not.resolve()
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in _pictures(folder, left_out, frozenset())
-    )
+    left_out = LeftOut() if left_out is None else left_out
+    found = _pictures(folder, but_not and but_not.resolve(), frozenset(), left_out)
+    names = sorted(path.relative_to(folder).as_posix() for path in found)
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError:
             raise RecordError(f"{folder}: the name {name!r} is not in UTF-8; rename it") from None
     if not names:
-        raise RecordError(f"{folder} has no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        known = f"{folder} has no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})"
+        raise RecordError(f"{known}; {left_out}" if left_out else known)
     return [Item(name, name) for name in names]
 
 
-def _pictures(folder: Path, left_out: Path | None, above: frozenset[Path]) -> Iterator[Path]:
+def _pictures(
+    folder: Path, but_not: Path | None, above: frozenset[Path], left_out: LeftOut
+) -> Iterator[Path]:
     here = folder.resolve()
-    if here == left_out or here in above:  # a link to a folder above would never end
+    if here == but_not or here in above:  # a link to a folder above would never end
         return
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
         raise RecordError(f"{folder} cannot be read ({error.strerror})") from None
     for entry in entries:
+        suffix = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _pictures(Path(entry.path), left_out, above | {here})
-        elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
+            left_out["hidden"] += 1
+        elif entry.is_dir():
+            yield from _pictures(Path(entry.path), but_not, above | {here}, left_out)
+        elif suffix in PICTURE_SUFFIXES:
             yield Path(entry.path)
+        else:
+            left_out[suffix or "without suffix"] += 1
 
 
 # Records ------------------------------------------------------------------------------------------
@@ -282,7 +341,8 @@ class Annotation:
     annotated.
 
     Attributes:
-        id, image, native_aspect: the item's.
+        id, image: the item's.
+        native_aspect: the item's, of the upright picture.
         status: ok; empty: no object is left, see `dropped` and `reason`; failed: see `reason`.
         reason: in words, unless ok.
         metric: whether lengths are metres, or the depth model's own unit.
@@ -368,14 +428,23 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict:
     return {"size": [int(side) for side in stored["size"]], "counts": stored["counts"].decode()}
 
 
-def decode_mask(stored: dict) -> NDArray[np.bool_]:
+def decode_mask(stored: dict | list, size_px: tuple[int, int] | None = None) -> NDArray[np.bool_]:
     """Read a mask (H, W) that `encode_mask`, or COCO's own code, wrote.
 
+    Args:
+        stored: a run-length encoding with `size` [height, width] and `counts`, compressed (words)
+            or not (numbers), or a list of polygons [x, y, x, y, ...] in pixels, edge to edge.
+        size_px: width and height of the picture, which polygons need.
+
     Raises:
-        RecordError: the runs do not fill the size, or there is none.
+        RecordError: the runs do not fill the size, a polygon is none, or there is none.
     """
     try:
+        if isinstance(stored, list):
+            return _polygons(stored, size_px)
         height, width = (int(side) for side in stored["size"])
+        if isinstance(stored["counts"], list):
+            return _runs(stored["counts"], height, width)
         counts = stored["counts"].encode("ascii")
         found = coco.decode({"size": [height, width], "counts": counts})
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -384,3 +453,29 @@ def decode_mask(stored: dict) -> NDArray[np.bool_]:
     if found.max(initial=0) > 1 or coco.encode(found)["counts"] != counts:
         raise RecordError(f"the mask is damaged: its runs do not fill {width}x{height} pixels")
     return found.astype(bool)
+
+
+def _runs(counts: list, height: int, width: int) -> NDArray[np.bool_]:
+    lengths = np.array(counts)
+    if lengths.dtype.kind not in "iu" or (lengths < 0).any() or lengths.sum() != height * width:
+        raise RecordError(f"the mask is damaged: its runs do not fill {width}x{height} pixels")
+    inside = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(inside, lengths).reshape(width, height).T
+
+
+def _polygons(polygons: list, size_px: tuple[int, int] | None) -> NDArray[np.bool_]:
+    if size_px is None:
+        raise RecordError("a mask of polygons needs the picture's size")
+    width, height = size_px
+    for polygon in polygons:
+        corners = np.array(polygon, float)
+        if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
+            raise RecordError("the mask has a polygon that is not x, y of 3 corners or more")
+        far = np.abs(corners.reshape(-1, 2)).max(axis=0)
+        if not (far <= (2 * width, 2 * height)).all():
+            raise RecordError(
+                f"the mask has a polygon that reaches {far[0]:g}, {far[1]:g} in a picture of "
+                f"{width}x{height}"
+            )
+    runs = coco.frPyObjects([list(map(float, one)) for one in polygons], height, width)
+    return coco.decode(coco.merge(runs)).astype(bool)

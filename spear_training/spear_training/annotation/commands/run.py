@@ -78,6 +78,8 @@ examples:
       --segmenter sam2 --geometry moge
   annotate --items out/ego/items.jsonl --out out/ego/3d --detector given --segmenter given \\
       --geometry moge --shard $SLURM_ARRAY_TASK_ID --num-shards 64
+  annotate --items instances_val2017.json --images val2017 --out out/coco --detector given \\
+      --segmenter given --geometry moge
   annotate --items frames/items.jsonl --out out/rgbd --detector given --segmenter sam2 \\
       --geometry depth --set sam2.model=facebook/sam2.1-hiera-tiny
 """
@@ -85,9 +87,20 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    pictures = parser.add_argument_group("pictures").add_mutually_exclusive_group(required=True)
-    pictures.add_argument("--images", type=Path, help="folder of pictures, with all below it")
-    pictures.add_argument("--items", type=Path, help="list of pictures (annotation/records.py)")
+    add = parser.add_argument_group("pictures: --images, --items or both").add_argument
+    add("--images", type=Path, help="folder of pictures: all below it, or those of --items")
+    add(
+        "--items",
+        type=Path,
+        help="list of pictures (annotation/records.py), or COCO's instances_*.json; without "
+        "--images, the pictures are beside it",
+    )
+    add(
+        "--upright",
+        action="store_true",
+        help="objects, depth and intrinsics of --items belong to the pictures as EXIF turns them "
+        "upright (default: to the pictures as stored)",
+    )
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder for the records")
 
@@ -146,11 +159,13 @@ def run(options: argparse.Namespace) -> int:
         MismatchError: OUT holds the records of another run.
         OSError: a folder cannot be read or written.
     """
+    from dataclasses import replace
     from functools import partial
 
     from rich.console import Console
 
     from spear_policy.shared.progress import ProgressDisplay
+    from spear_training.annotation.coco_lists import read_list
     from spear_training.annotation.job import (
         AnnotationJob,
         RayOptions,
@@ -159,13 +174,17 @@ def run(options: argparse.Namespace) -> int:
         describe,
         run_job,
     )
-    from spear_training.annotation.records import photograph_items, read_items
+    from spear_training.annotation.records import LeftOut, photograph_items
     from spear_training.annotation.run_folder import Shard, agree_on_run, shards_for
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if options.shard is None and options.num_shards > 1:
         raise JobError(f"--num-shards {options.num_shards} needs --shard: which of them to do")
     part = Shard(options.shard or 0, options.num_shards)
+    if not (options.images or options.items):
+        raise JobError("--images FOLDER or --items FILE must say which pictures")
+    if options.upright and not options.items:
+        raise JobError("--upright is about the objects, depth and intrinsics of --items")
     root = options.images or options.items.parent
     spec = PipelineSpec(
         # Absolute, for workers that begin in another folder.
@@ -183,10 +202,15 @@ def run(options: argparse.Namespace) -> int:
             options.ray_address, options.workers, options.cpus_per_worker, options.gpus_per_worker
         )
         annotate = partial(annotate_on_ray, spec, ray_options)
-    if options.images:
-        items = photograph_items(options.images, but_not=options.out)
+    if options.items:
+        items = read_list(options.items)
+        if options.upright:
+            items = [replace(item, upright=True) for item in items]
     else:
-        items = read_items(options.items)
+        left_out = LeftOut()
+        items = photograph_items(options.images, options.out, left_out)
+        if left_out:
+            print(f"annotate run: {options.images}: {left_out}", file=sys.stderr)
     options.out.mkdir(parents=True, exist_ok=True)
     num_shards = agree_on_run(
         options.out,
@@ -194,7 +218,7 @@ def run(options: argparse.Namespace) -> int:
         items,
         root,
         shards_for(len(items), part.count),
-        str(options.images or options.items),
+        str(options.items or options.images),
     )["num_shards"]
     job = AnnotationJob(
         options.out,
