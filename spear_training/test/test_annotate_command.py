@@ -12,6 +12,7 @@ import pytest
 from annotate_stages import write_pictures
 from rgbd_list import write_list
 
+from spear_training.annotation import annotate as annotate_program
 from spear_training.annotation.annotate import main
 from spear_training.annotation.commands import run as run_command
 from spear_training.annotation.commands.run import stage_settings
@@ -200,7 +201,10 @@ def test_phrases_come_from_words_or_a_file(tmp_path):
         stage_settings(options_of(*dino))
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["import"], ["import", "egoexo4d"]])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["import", "egoexo4d"], *([name] for name in annotate_program.COMMANDS)],
+)
 def test_help_is_quick_and_ends_with_an_example(words):
     command = [sys.executable, "-X", "importtime", "-m", "spear_training.annotation.annotate"]
     done = subprocess.run([*command, *words, "--help"], capture_output=True, text=True)
@@ -208,7 +212,7 @@ def test_help_is_quick_and_ends_with_an_example(words):
     assert "example" in done.stdout
     assert done.stdout.rstrip().splitlines()[-1].startswith("  ")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"numpy", "torch", "ray", "rich", "cv2"}
+    assert not imported & {"numpy", "torch", "transformers", "pyarrow", "ray", "rich", "cv2"}
 
 
 def test_a_word_that_is_no_command_is_refused(capsys):

@@ -5,7 +5,7 @@ import base64
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from spear_policy.inference.image_geometry import pixel_in_model, plan_fit
 from spear_training.annotation import frame as frame_module
@@ -130,9 +130,10 @@ def test_pictures_of_telephones_and_browsers_are_read(tmp_path, name):
 
 def test_a_picture_that_needs_a_library_names_it(tmp_path, monkeypatch):
     (tmp_path / "a.heic").write_bytes(HEIC)
-    monkeypatch.setattr(frame_module, "_heif_is_read", lambda: False)
-    monkeypatch.setattr(Image, "open", lambda path: (_ for _ in ()).throw(UnidentifiedImageError))
-    with pytest.raises(StageError, match="a.heic is no picture.*: pip install pi-heif"):
+    monkeypatch.setattr(frame_module, "_register_heif", lambda: None)
+    monkeypatch.setattr(Image, "registered_extensions", lambda: {".png": "PNG"})
+    monkeypatch.setattr(Image, "ID", ["PNG"])
+    with pytest.raises(StageError, match="a.heic needs pi-heif, which reads it"):
         read_picture(tmp_path / "a.heic")
 
 

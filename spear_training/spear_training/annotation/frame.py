@@ -240,7 +240,7 @@ def read_stored_picture(path: Path) -> tuple[NDArray[np.uint8], Turn]:
     Raises:
         StageError: names the file and what is wrong with it.
     """
-    _heif_is_read()
+    _register_heif()
     try:
         with Image.open(path) as stored:
             if stored.mode[0] in "IF":
@@ -253,10 +253,10 @@ def read_stored_picture(path: Path) -> tuple[NDArray[np.uint8], Turn]:
                 upright = Image.alpha_composite(white, upright.convert("RGBA"))
             return np.asarray(upright.convert("RGB")), turn
     except UnidentifiedImageError:
-        fix = ""
-        if path.suffix.lower() in (".heic", ".heif") and not _heif_is_read():
-            fix = ": pip install pi-heif, which reads this format"
-        raise StageError(f"{path.name} is no picture, or it is empty{fix}") from None
+        suffix = path.suffix.lower()
+        if suffix in _READ_BY and suffix not in Image.registered_extensions():
+            raise StageError(f"{path.name} needs {_READ_BY[suffix]}, which reads it") from None
+        raise StageError(f"{path.name} is no picture, or it is empty") from None
     except Image.DecompressionBombError as error:
         raise StageError(f"{path.name}: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:  # as Pillow's decoders raise them
@@ -264,14 +264,16 @@ def read_stored_picture(path: Path) -> tuple[NDArray[np.uint8], Turn]:
         raise StageError(f"{path.name} cannot be read: {said}") from None
 
 
+_READ_BY = {".heic": "pi-heif", ".heif": "pi-heif", ".avif": "Pillow 11.3 or newer"}
+
+
 @cache
-def _heif_is_read() -> bool:
-    """Let Pillow read HEIF, if a library for it is installed; whether one is."""
+def _register_heif() -> None:
+    """Let Pillow read HEIF, if a library for it is installed."""
     for name in ("pi_heif", "pillow_heif"):
         with suppress(ImportError):
             import_module(name).register_heif_opener()
-            return True
-    return False
+            return
 
 
 # From an upright picture to the one that is annotated: 840x630, and back --------------------------
