@@ -263,6 +263,18 @@ def test_a_page_is_one_file_whose_text_is_escaped(tmp_path):
     assert jpeg_address(b"x") == "data:image/jpeg;base64,eA=="
 
 
+def test_every_page_of_the_suite_has_the_shared_style_and_headlines_are_written_once():
+    packages = Path(__file__).resolve().parents[2].glob("spear_*/spear_*")
+    pages = {path: path.read_text() for package in packages for path in package.rglob("*.html")}
+    shared = {path.name for path in pages if path.parent.name == "shared"}
+    assert shared == {"base.html", "headlines.html"} and len(pages) >= 6
+    assert 'name="viewport"' in next(t for p, t in pages.items() if p.name == "base.html")
+    for path, text in pages.items():
+        if path.name not in shared:
+            assert text.startswith('{% extends "base.html" %}'), path
+            assert "{% block title %}" in text and 'class="headlines"' not in text, path
+
+
 # Dataclasses from plain values ---------------------------------------------------------------
 
 

@@ -3,12 +3,11 @@
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from inspect_runs import failed, inspect, run_with_pictures, shelf, summary_of
-from question_fixture import WIDE_BINS, picture, thing, write_run
+from question_fixture import picture, thing, write_run
 
 from spear_training.annotation.inspection.counts import (
     MOST_REASONS,
@@ -16,15 +15,14 @@ from spear_training.annotation.inspection.counts import (
     find_outliers,
     reason_group,
 )
-from spear_training.annotation.inspection.page import PictureSample, RecordPlace, shares
+from spear_training.annotation.inspection.page import PictureSample, shares
 from spear_training.annotation.records import Dropped
 from spear_training.annotation.run_folder import Shard, lock_file
-from spear_training.annotation.stages import JobError
 
 
-def tally_of(*annotations, bins=None):
+def tally_of(*annotations):
     """Count records."""
-    tally = Tally(bins)
+    tally = Tally()
     for annotation in annotations:
         tally.add(annotation)
     return tally
@@ -37,11 +35,9 @@ def test_everything_is_counted():
         replace(shelf("b", "mug"), dropped=dropped, metric=False, seconds={"read": 0.03}),
         picture(name="c"),
         failed("d", "read: pictures/d.jpg is no picture"),
-        bins=WIDE_BINS,
     )
     assert tally.statuses == Counter(ok=2, empty=1, failed=1)
-    assert tally.per_picture == Counter({2: 1, 1: 1, 0: 1})
-    assert tally.labels == Counter(mug=2, bowl=1)
+    assert tally.objects == Counter(mug=2, bowl=1)
     assert tally.dropped == Counter({"N of its kind": 2})
     assert tally.reasons == Counter(
         {("empty", "nothing was detected"): 1, ("failed", "read: FILE is no picture"): 1}
@@ -50,12 +46,8 @@ def test_everything_is_counted():
     assert example == ("d", "read: pictures/d.jpg is no picture")
     assert tally.unit == "m or units"
     assert list(tally.seconds["read"]) == pytest.approx([0.01, 0.03])
-    assert list(tally.longest_m) == pytest.approx([0.4, 0.4, 0.4])
-    assert tally.distance_m[0] == pytest.approx(np.linalg.norm((-0.3, 0.1, 1.2)))
-    assert tally.bin_uses.sum() == 3 * 9 * 3
-    middle = WIDE_BINS.encode([0.4])[0]  # z of no point, and x of none
-    assert tally.bin_uses[WIDE_BINS.encode([1.2])[0]] >= 1
-    assert tally.bin_uses[middle] == 0
+    assert tally.longest_m["mug"].tolist() == pytest.approx([0.4, 0.4])
+    assert [tally.ids[at] for at in tally.picture_numbers["mug"]] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -94,21 +86,16 @@ def test_sizes_that_a_label_does_not_have_are_found():
         picture(thing("table", sides=(2, 1, 1.5 + 0.01 * n)), name=f"t{n}") for n in range(20)
     ]
     found = find_outliers(tally_of(*mugs, *tables, giant, tiny, large))
-    assert [(each.id, each.label, each.of_label) for each in found] == [
-        ("giant", "mug", True),
-        ("tiny", "mug", True),
-    ]
+    assert [(each.id, each.label) for each in found] == [("giant", "mug"), ("tiny", "mug")]
     assert found[0].longest_m == pytest.approx(5.0)
     assert found[0].times == pytest.approx(5.0 / 0.11, rel=0.05)
 
 
-def test_objects_of_rare_labels_are_compared_with_all_others():
-    usual = [picture(thing(f"thing {n}", sides=(0.1, 0.2, 0.3)), name=f"{n}") for n in range(40)]
-    moved = [picture(thing(f"part {n}", sides=(0.1, 0.2, 0.4)), name=f"p{n}") for n in range(40)]
-    giant = picture(thing("ghost", sides=(0.1, 0.2, 90.0)), name="giant")
-    found = find_outliers(tally_of(*usual, *moved, giant))
-    assert [(each.id, each.of_label) for each in found] == [("giant", False)]
-    assert find_outliers(tally_of(*usual[:5], giant)) == []
+def test_rare_labels_have_no_usual_size():
+    usual = [picture(thing("mug", sides=(0.1, 0.2, 0.3)), name=f"{n}") for n in range(6)]
+    giant = picture(thing("mug", sides=(0.1, 0.2, 90.0)), name="giant")
+    assert find_outliers(tally_of(*usual, giant)) == []
+    assert len(find_outliers(tally_of(*usual, usual[0], giant))) == 1
     assert find_outliers(tally_of(picture(name="nothing"))) == []
 
 
@@ -129,9 +116,9 @@ def test_a_sample_is_as_large_as_it_can_be_and_shows_failures(there, total):
 def sampled(annotations, count, seed=0, only="all"):
     """Draw a sample; return ids."""
     sample = PictureSample(count, seed, only)
-    for number, annotation in enumerate(annotations):
-        sample.add(RecordPlace(annotation.id, None, number), annotation)
-    return [place.id for place in sample.places()]
+    for annotation in annotations:
+        sample.add(annotation)
+    return [annotation.id for annotation in sample.drawn()]
 
 
 def test_a_sample_depends_on_ids_and_seed_alone_and_a_larger_one_contains_it():
@@ -155,7 +142,7 @@ def test_a_run_in_work_is_shown_as_far_as_it_is(tmp_path, capsys):
         Shard(index, 3).file(out).unlink()
     lock_file(Shard(1, 3).file(out)).touch()
     found = summary_of(out)
-    assert [place.id for place in found.places] == [f"s/{n}" for n in range(3)]
+    assert [annotation.id for annotation in found.shown] == [f"s/{n}" for n in range(3)]
     assert found.tally.statuses == Counter(ok=3)
     assert found.notes[0].startswith("The run is not finished: of its shards 1 are finished, 1 in")
     assert "the list has 9 pictures" in found.notes[0]
@@ -172,17 +159,6 @@ def test_damaged_lines_are_left_out_and_told(tmp_path):
     path.write_bytes(lines[0] + b"{}\n" + lines[1][:50] + b"\n" + lines[3])
     (out / "questions.jsonl").write_text('{"id": 3}\nno json\n')
     found = summary_of(out)
-    assert [place.id for place in found.places] == ["s/0", "s/3"]
-    assert [found.annotation(place).id for place in found.places] == ["s/0", "s/3"]
+    assert [annotation.id for annotation in found.shown] == ["s/0", "s/3"]
     assert "2 lines hold no record and are left out. The first: annotations-00000" in found.notes[0]
     assert any("2 lines of questions.jsonl are damaged" in note for note in found.notes)
-
-
-def test_records_that_change_while_they_are_read_are_noticed(tmp_path):
-    out = write_run(tmp_path, [shelf(f"s/{n}") for n in range(4)], num_shards=1)
-    found = summary_of(out)
-    path = Shard(0, 1).file(out)
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[::-1]))
-    with pytest.raises(JobError, match="was written anew"):
-        for place in found.places:
-            found.annotation(place)

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     )
     found = summarise_run(options.folder, wanted, progress)
     files = write_pages(found, options.page or options.folder / PAGE, options.per_page, progress)
-    shown = f"{len(found.places)} of {found.tally.statuses.total()} pictures"
+    shown = f"{len(found.shown)} of {found.tally.statuses.total()} pictures"
     size = sum(file.stat().st_size for file in files) / 1e6
     for words in (*found.notes, f"{shown}, {size:.1f} MB, in", *map(str, files)):
         console.print(words, markup=False, highlight=False, soft_wrap=True)

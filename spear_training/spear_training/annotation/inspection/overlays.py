@@ -10,7 +10,6 @@ do not cover each other.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -38,27 +37,19 @@ _IN_FRONT = 1e-6
 
 
 class Edge(NamedTuple):
-    """An edge of a box.
+    """The part of a box's edge that the picture shows.
 
     Attributes:
-        start, end: numbers of its corners.
+        corners: numbers of its ends.
         axis: 0, 1 or 2: it runs along the box's x, y or z axis.
         hidden: whether the box itself is between it and the camera.
+        ends_px: (2, 2) of the part, u and v; (0, 0) is a pixel's centre.
     """
 
-    start: int
-    end: int
+    corners: tuple[int, int]
     axis: int
     hidden: bool
-
-
-@dataclass(frozen=True)
-class Line:
-    """The part of an edge that the picture shows; pixels, (u, v), (0, 0) a pixel's centre."""
-
-    edge: Edge
-    start_px: tuple[float, float]
-    end_px: tuple[float, float]
+    ends_px: NDArray[np.float64]
 
 
 def project(points_m: ArrayLike, intrinsics: Intrinsics) -> NDArray[np.float64]:
@@ -77,16 +68,6 @@ def is_shown(pixels: NDArray, width_px: int, height_px: int) -> NDArray[np.bool_
     return (u >= -0.5) & (u <= width_px - 0.5) & (v >= -0.5) & (v <= height_px - 0.5)
 
 
-def edges(vertices_m: NDArray) -> list[Edge]:
-    """The 12 edges of a box (8, 3), as a camera at the origin sees them."""
-    faces = visible_faces(vertices_m)
-    found = []
-    for start, end, axis in EDGES:
-        beside = [(other, bool(start & _BIT_OF_AXIS[other])) for other in range(3) if other != axis]
-        found.append(Edge(start, end, axis, not any(face in faces for face in beside)))
-    return found
-
-
 def visible_faces(vertices_m: NDArray) -> set[tuple[int, bool]]:
     """Faces of a box that look towards the origin: (axis, whether on its positive side).
 
@@ -101,9 +82,9 @@ def visible_faces(vertices_m: NDArray) -> set[tuple[int, bool]]:
     return faces
 
 
-def box_lines(
+def box_edges(
     vertices_m: NDArray, intrinsics: Intrinsics, width_px: int, height_px: int
-) -> list[Line]:
+) -> list[Edge]:
     """The edges of a box, each cut to what the picture shows of it.
 
     Args:
@@ -115,13 +96,14 @@ def box_lines(
     Returns:
         Hidden ones first, so that others are drawn over them; edges outside are left out.
     """
-    lines = []
-    for edge in sorted(edges(vertices_m), key=lambda edge: not edge.hidden):
-        part = _in_view(vertices_m[[edge.start, edge.end]], intrinsics, width_px, height_px)
+    faces, found = visible_faces(vertices_m), []
+    for start, end, axis in EDGES:
+        part = _in_view(vertices_m[[start, end]], intrinsics, width_px, height_px)
         if part is not None:
-            start, end = project(part, intrinsics).tolist()
-            lines.append(Line(edge, tuple(start), tuple(end)))
-    return lines
+            beside = [(i, bool(start & _BIT_OF_AXIS[i])) for i in range(3) if i != axis]
+            hidden = not any(face in faces for face in beside)
+            found.append(Edge((start, end), axis, hidden, project(part, intrinsics)))
+    return sorted(found, key=lambda edge: not edge.hidden)
 
 
 def _in_view(ends_m, intrinsics, width_px, height_px):
@@ -179,8 +161,6 @@ PALETTE: tuple[Colour, ...] = (
 AXIS_COLOURS: tuple[Colour, ...] = ((255, 40, 40), (40, 210, 40), (50, 90, 255))
 _DARK = (20, 24, 30)
 _FRACTION_BITS = 4  # of OpenCV's coordinates
-_DASH_PX, _GAP_PX = 5.0, 5.0
-_AXES_FROM = 0  # the corner that the axes are drawn at
 
 
 def colour_of(number: int) -> Colour:
@@ -193,34 +173,22 @@ def web_colour(number: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour_of(number))
 
 
-def draw_masks(
-    image: Image, masks: Sequence[NDArray[np.bool_]], colours: Sequence[Colour], share: float = 0.35
-) -> Image:
-    """Tint what masks (H, W) show and draw their outlines.
-
-    Args:
-        image: to draw on.
-        masks: one an object.
-        colours: one a mask.
-        share: of the colour, 0..1; the rest is the picture.
+def draw_mask(image: Image, mask: NDArray[np.bool_], colour: Colour, share: float = 0.35) -> Image:
+    """Tint what a mask (H, W) shows with a share (0..1) of a colour and draw its outline.
 
     Raises:
-        ValueError: a mask has another size than the picture.
+        ValueError: the mask has another size than the picture.
     """
-    drawn = image.copy()
-    for mask, colour in zip(masks, colours, strict=True):
-        if mask.shape != image.shape[:2]:
-            raise ValueError(
-                f"a mask is {mask.shape[1]}x{mask.shape[0]}, the picture "
-                f"{image.shape[1]}x{image.shape[0]}"
-            )
-        mixed = (1 - share) * drawn[mask] + share * np.array(colour)
-        drawn[mask] = np.rint(mixed).astype(np.uint8)
-        outlines, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    if mask.shape != image.shape[:2]:
+        raise ValueError(
+            f"a mask is {mask.shape[1]}x{mask.shape[0]}, the picture "
+            f"{image.shape[1]}x{image.shape[0]}"
         )
-        cv2.drawContours(drawn, outlines, -1, colour, 1)
-    return drawn
+    drawn = image.copy()
+    mixed = (1 - share) * drawn[mask] + share * np.array(colour)
+    drawn[mask] = np.rint(mixed).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(drawn, outlines, -1, colour, 1)
 
 
 def draw_boxes_2d(
@@ -238,7 +206,7 @@ def draw_boxes_2d(
 
 
 def draw_box_3d(image: Image, vertices_m: NDArray, intrinsics: Intrinsics, colour: Colour) -> Image:
-    """Draw the edges of an oriented box; hidden ones thin and dashed.
+    """Draw the edges of an oriented box; hidden ones thin.
 
     The edges that leave corner 0 are coloured as axes: x red, y green, z blue.
 
@@ -251,19 +219,14 @@ def draw_box_3d(image: Image, vertices_m: NDArray, intrinsics: Intrinsics, colou
     """
     drawn = image.copy()
     height, width = image.shape[:2]
-    lines = box_lines(vertices_m, intrinsics, width, height)
-    for line in lines:
-        ink = AXIS_COLOURS[line.edge.axis] if line.edge.start == _AXES_FROM else colour
-        if line.edge.hidden:
-            for start, end in _dashes(line):
-                _line(drawn, start, end, ink, 1)
+    for edge in box_edges(vertices_m, intrinsics, width, height):
+        axis = edge.corners[0] == 0
+        ink = AXIS_COLOURS[edge.axis] if axis else colour
+        if edge.hidden:
+            _line(drawn, *edge.ends_px, ink, 1)
         else:
-            _line(drawn, line.start_px, line.end_px, _DARK, 4)
-    for line in lines:
-        if not line.edge.hidden:
-            axis = line.edge.start == _AXES_FROM
-            ink = AXIS_COLOURS[line.edge.axis] if axis else colour
-            _line(drawn, line.start_px, line.end_px, ink, 3 if axis else 2)
+            _line(drawn, *edge.ends_px, _DARK, 4)
+            _line(drawn, *edge.ends_px, ink, 3 if axis else 2)
     return drawn
 
 
@@ -286,13 +249,6 @@ def draw_mark(image: Image, pixel_px: Sequence[float], colour: Colour, mark: Mar
     return drawn
 
 
-def draw_point(
-    image: Image, point_m: Sequence[float], intrinsics: Intrinsics, colour: Colour, mark: Mark
-) -> Image:
-    """Draw a mark where the picture shows a point; the picture itself where it does not."""
-    return draw_mark(image, project(point_m, intrinsics), colour, mark)
-
-
 def _line(image: Image, start, end, colour: Colour, thickness: int) -> None:
     """Draw into the image itself."""
     start, end = _fixed([start, end]).tolist()
@@ -303,42 +259,26 @@ def _fixed(points_px) -> NDArray[np.int32]:
     return np.rint(np.array(points_px) * 2**_FRACTION_BITS).astype(np.int32)
 
 
-def _dashes(line: Line) -> Iterable[tuple[tuple, tuple]]:
-    start, end = np.array(line.start_px), np.array(line.end_px)
-    length = np.hypot(*(end - start))
-    along = (end - start) / max(length, 1e-9)
-    for begin in np.arange(0.0, length, _DASH_PX + _GAP_PX):
-        stop = min(begin + _DASH_PX, length)
-        yield tuple(start + begin * along), tuple(start + stop * along)
-
-
 # Labels ----------------------------------------------------------------------------------------
 
 
-LABEL_PX, NUMBER_PX = 14, 11
+LABEL_PX = 14
 _LONGEST = 40  # letters
 _PAD_PX = 2
 
 
-@dataclass(frozen=True)
-class Tag:
-    """Words and where they may stand.
+class Tag(NamedTuple):
+    """Words on a plate, and where they may stand.
 
     Attributes:
         text: one line of letters that can be printed.
         places_px: upper left corners (x, y) to try, the best one first.
-        colour: of the plate, or of the words where there is none.
-        size_px: of the letters.
-        plate: whether there is one.
-        must: written even if it covers others.
+        colour: of the plate.
     """
 
     text: str
     places_px: tuple[tuple[float, float], ...]
     colour: Colour
-    size_px: int = LABEL_PX
-    plate: bool = True
-    must: bool = True
 
 
 def label_tag(text: str, box_xyxy_px: Sequence[float], colour: Colour) -> Tag:
@@ -346,37 +286,13 @@ def label_tag(text: str, box_xyxy_px: Sequence[float], colour: Colour) -> Tag:
     left, top, right, bottom = box_xyxy_px
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\u2026"
-    width, height = text_size(text, LABEL_PX)
+    width, height = text_size(text)
     places = ((left, top - height), (right - width, top - height), (left, bottom), (left, top))
     return Tag(text, places, colour)
 
 
-def vertex_tags(
-    vertices_m: NDArray, intrinsics: Intrinsics, colour: Colour, width_px: int, height_px: int
-) -> list[Tag]:
-    """The numbers of a box's corners, a little outwards of them; near corners first.
-
-    Corners that the picture does not show have none.
-    """
-    tags = []
-    pixels = project(vertices_m, intrinsics)
-    shown = is_shown(pixels, width_px, height_px)
-    middle = pixels[shown].mean(axis=0) if shown.any() else None
-    for number in np.argsort(np.linalg.norm(vertices_m, axis=1), kind="stable").tolist():
-        if not shown[number]:
-            continue
-        size = np.array(text_size(str(number), NUMBER_PX))
-        outwards = pixels[number] - middle
-        outwards = outwards / max(np.abs(outwards).max(), 1e-9)
-        places = tuple(
-            tuple((pixels[number] + reach * outwards - size / 2).tolist()) for reach in (8, 14)
-        )
-        tags.append(Tag(str(number), places, colour, NUMBER_PX, plate=False, must=False))
-    return tags
-
-
 def draw_tags(image: Image, tags: Iterable[Tag]) -> Image:
-    """Write the tags in their order; one that finds no free place is left out unless it must be."""
+    """Write the tags in their order; one that finds no free place covers others."""
     from PIL import Image as Pillow
     from PIL import ImageDraw
 
@@ -384,25 +300,18 @@ def draw_tags(image: Image, tags: Iterable[Tag]) -> Image:
     pen = ImageDraw.Draw(picture)
     taken: list[tuple[float, float, float, float]] = []
     for tag in tags:
-        size = text_size(tag.text, tag.size_px)
-        spot = _spot(tag, size, picture.size, taken)
-        if spot is None:
-            continue
+        spot = _spot(tag, text_size(tag.text), picture.size, taken)
         taken.append(spot)
+        pen.rectangle(spot, fill=tag.colour)
         where = (spot[0] + _PAD_PX, spot[1] + _PAD_PX)
-        if tag.plate:
-            pen.rectangle(spot, fill=tag.colour)
-            pen.text(where, tag.text, fill=(20, 24, 30), font=_font(tag.size_px), anchor="lt")
-        else:
-            edge = {"stroke_width": 2, "stroke_fill": (20, 24, 30)}
-            pen.text(where, tag.text, fill=tag.colour, font=_font(tag.size_px), anchor="lt", **edge)
+        pen.text(where, tag.text, fill=_DARK, font=_font(), anchor="lt")
     return np.asarray(picture).copy()
 
 
-def text_size(text: str, size_px: int) -> tuple[float, float]:
+def text_size(text: str) -> tuple[float, float]:
     """Width and height (px) of a tag."""
-    _, top, _, bottom = _font(size_px).getbbox("Ag", anchor="lt")
-    return _font(size_px).getlength(text) + 2 * _PAD_PX, bottom - top + 2 * _PAD_PX
+    _, top, _, bottom = _font().getbbox("Ag", anchor="lt")
+    return _font().getlength(text) + 2 * _PAD_PX, bottom - top + 2 * _PAD_PX
 
 
 def _spot(tag: Tag, size, picture_size, taken):
@@ -415,7 +324,7 @@ def _spot(tag: Tag, size, picture_size, taken):
         )
         spots.append((left, top, left + size[0], top + size[1]))
     free = (spot for spot in spots if not any(_meet(spot, other) for other in taken))
-    return next(free, spots[0] if tag.must else None)
+    return next(free, spots[0])
 
 
 def _meet(a, b) -> bool:
@@ -423,11 +332,11 @@ def _meet(a, b) -> bool:
 
 
 @lru_cache
-def _font(size_px: int):
+def _font():
     """DejaVu Sans, which matplotlib brings along: it has most of the world's alphabets."""
     import matplotlib
     from PIL import ImageFont
 
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")
     # The other engine, where it is installed at all, refuses some texts.
-    return ImageFont.truetype(str(path), size_px, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(path), LABEL_PX, layout_engine=ImageFont.Layout.BASIC)

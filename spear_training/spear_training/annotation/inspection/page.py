@@ -8,8 +8,7 @@ gathered in one reading of its records; the pages.
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -38,13 +37,11 @@ from spear_training.annotation.inspection.overlays import (
     draw_box_3d,
     draw_boxes_2d,
     draw_mark,
-    draw_masks,
-    draw_point,
+    draw_mask,
     draw_tags,
     is_shown,
     label_tag,
     project,
-    vertex_tags,
     web_colour,
 )
 from spear_training.annotation.inspection.token_text import AskedPair, TokenReader
@@ -65,40 +62,21 @@ from spear_training.vqa.dataset import NAME as QUESTIONS
 # Records of a run, finished or in work ---------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class RecordPlace:
-    """Where the record of a picture is: a file, and the byte that its line begins at."""
-
-    id: str
-    path: Path
-    begin: int
-
-
-@dataclass
-class ShardCounts:
-    """What the shards of a run are at, filled by `RunRecords.read`.
+class RunRecords:
+    """All records of a folder that `annotate run` writes, or has written, to.
 
     Attributes:
-        finished, in_work, not_begun: how many.
-        damaged: lines that hold no record: where, and why.
+        finished, in_work, not_begun: how many shards; counted by `read`.
+        damaged: lines that hold no record: where, and why; found by `read`.
     """
-
-    finished: int = 0
-    in_work: int = 0
-    not_begun: int = 0
-    damaged: list[str] = field(default_factory=list)
-
-
-class RunRecords:
-    """All records of a folder that `annotate run` writes, or has written, to."""
 
     def __init__(self, out: Path, num_shards: int):
         """Take the folder and the number of shards in its run.json."""
-        self._out = out
-        self._shards = [Shard(index, num_shards) for index in range(num_shards)]
-        self.counts = ShardCounts()
+        self._paths = [Shard(index, num_shards).file(out) for index in range(num_shards)]
+        self.finished = self.in_work = self.not_begun = 0
+        self.damaged: list[str] = []
 
-    def read(self) -> Iterator[tuple[RecordPlace, Annotation]]:
+    def read(self) -> Iterator[Annotation]:
         """Read all, in the order of the list where shards are finished.
 
         Lines that are damaged are left out and counted.
@@ -106,43 +84,22 @@ class RunRecords:
         Raises:
             OSError: a file cannot be read.
         """
-        self.counts = ShardCounts()
-        for shard in self._shards:
-            path = shard.file(self._out)
+        for path in self._paths:
             if path.is_file():
-                self.counts.finished += 1
+                self.finished += 1
                 yield from self._lines(path)
             elif lock_file(path).is_file():
-                self.counts.in_work += 1
+                self.in_work += 1
             else:
-                self.counts.not_begun += 1
+                self.not_begun += 1
 
-    def at(self, place: RecordPlace) -> Annotation:
-        """Read one record again.
-
-        Raises:
-            JobError: the file was written anew meanwhile.
-        """
-        with suppress(RecordError, FileNotFoundError), place.path.open("rb") as file:
-            file.seek(place.begin)
-            record = Annotation.from_json(file.readline().decode("utf-8", "replace"))
-            if record.id == place.id:
-                return record
-        raise JobError(
-            f"{place.path} was written anew while it was read: run the same command again"
-        )
-
-    def _lines(self, path: Path) -> Iterator[tuple[RecordPlace, Annotation]]:
-        """Records of a file."""
-        begin = 0
+    def _lines(self, path: Path) -> Iterator[Annotation]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    record = Annotation.from_json(line.decode("utf-8", "replace"))
-                    yield RecordPlace(record.id, path, begin), record
+                    yield Annotation.from_json(line.decode("utf-8", "replace"))
                 except RecordError as error:
-                    self.counts.damaged.append(f"{path.name}, line {number}: {error}")
-                begin += len(line)
+                    self.damaged.append(f"{path.name}, line {number}: {error}")
 
 
 # A sample of pictures of every status ----------------------------------------------------------
@@ -158,32 +115,32 @@ class PictureSample:
     def __init__(self, count: int, seed: int, only: str = "all"):
         """Take how many pictures, and which status: one of `records.STATUSES`, or all."""
         self._count, self._seed = count, seed
-        self._statuses = STATUSES if only == "all" else (only,)
+        statuses = STATUSES if only == "all" else (only,)
         self._seen: Counter[str] = Counter()
-        # (minus the picture's number, its place in the list, where its record is)
-        self._heaps: dict[str, list[tuple[int, int, RecordPlace]]] = {
-            status: [] for status in self._statuses
+        # (minus the picture's number, its place in the list, its record)
+        self._heaps: dict[str, list[tuple[int, int, Annotation]]] = {
+            status: [] for status in statuses
         }
 
-    def add(self, place: RecordPlace, annotation: Annotation) -> None:
+    def add(self, annotation: Annotation) -> None:
         """Let a record go by."""
         if annotation.status not in self._heaps:
             return
         heap = self._heaps[annotation.status]
         order = self._seen.total()
         self._seen[annotation.status] += 1
-        entry = (-seed_of(f"{self._seed} {annotation.id}"), order, place)
+        entry = (-seed_of(f"{self._seed} {annotation.id}"), order, annotation)
         if len(heap) < self._count:
             heapq.heappush(heap, entry)
         elif entry[0] > heap[0][0]:
             heapq.heapreplace(heap, entry)
 
-    def places(self) -> list[RecordPlace]:
+    def drawn(self) -> list[Annotation]:
         """The records drawn, in the order of the list."""
         drawn = []
         for status, share in shares(self._seen, self._count).items():
             drawn += sorted(self._heaps.get(status, []), reverse=True)[:share]
-        return [place for _, _, place in sorted(drawn, key=lambda entry: entry[1])]
+        return [annotation for _, _, annotation in sorted(drawn, key=lambda entry: entry[1])]
 
 
 def shares(there: Counter[str], total: int) -> dict[str, int]:
@@ -214,14 +171,6 @@ _SAME_PLACE_PX = 8.0
 
 
 @dataclass(frozen=True)
-class PagePicture:
-    """A picture, whole inside the page: what it shows, and an address that holds a JPEG."""
-
-    title: str
-    address: str
-
-
-@dataclass(frozen=True)
 class ObjectRow:
     """A line of the table of objects.
 
@@ -248,10 +197,18 @@ class ObjectRow:
 
 @dataclass(frozen=True)
 class PageEntry:
-    """All that is shown of one picture; `notes` say what could not be shown, and why."""
+    """All that is shown of one picture.
+
+    Attributes:
+        annotation: its record.
+        pictures: titles, and addresses that hold JPEGs.
+        rows: its objects.
+        pairs: questions about it.
+        notes: what could not be shown, and why.
+    """
 
     annotation: Annotation
-    pictures: tuple[PagePicture, ...]
+    pictures: tuple[tuple[str, str], ...]
     rows: tuple[ObjectRow, ...]
     pairs: tuple[AskedPair, ...]
     notes: tuple[str, ...]
@@ -288,7 +245,7 @@ def in_flat(image: Image, annotation: Annotation, notes: list[str]) -> Image:
     drawn = image
     for found, colour in zip(annotation.objects, colours, strict=True):
         try:
-            drawn = draw_masks(drawn, [decode_mask(found.mask)], [colour])
+            drawn = draw_mask(drawn, decode_mask(found.mask), colour)
         except (RecordError, ValueError) as error:
             notes.append(f"{found.label}: {error}")
     boxes = [found.box_xyxy_px for found in annotation.objects]
@@ -300,20 +257,19 @@ def in_flat(image: Image, annotation: Annotation, notes: list[str]) -> Image:
 
 
 def in_space(image: Image, annotation: Annotation) -> Image:
-    """Draw the oriented boxes with numbered corners, and the keypoints; needs the intrinsics."""
-    camera, height, width = annotation.intrinsics, *image.shape[:2]
+    """Draw the oriented boxes and the keypoints; needs the intrinsics."""
+    camera, drawn = annotation.intrinsics, image
     numbered = list(enumerate(annotation.objects))
     # The furthest first, so that near boxes lie over it.
     numbered.sort(key=lambda each: -np.linalg.norm(each[1].centre_m))
-    drawn, tags = image, []
     for number, found in numbered:
         colour = colour_of(number)
         drawn = draw_box_3d(drawn, found.vertices, camera, colour)
-        drawn = draw_point(drawn, found.closest_m, camera, colour, "disc")
-        drawn = draw_point(drawn, found.furthest_m, camera, colour, "ring")
-        drawn = draw_point(drawn, found.centre_m, camera, colour, "cross")
-        tags = vertex_tags(found.vertices, camera, colour, width, height) + tags
-    return draw_tags(drawn, tags)
+        for point, mark in (
+            (found.closest_m, "disc"), (found.furthest_m, "ring"), (found.centre_m, "cross"),
+        ):  # fmt: skip
+            drawn = draw_mark(drawn, project(point, camera), colour, mark)
+    return drawn
 
 
 def _read(annotation: Annotation, images: Path | None, notes: list[str]) -> Image | None:
@@ -329,7 +285,7 @@ def _read(annotation: Annotation, images: Path | None, notes: list[str]) -> Imag
 
 def _pictures(
     image: Image, annotation: Annotation, pairs, notes: list[str]
-) -> tuple[PagePicture, ...]:
+) -> tuple[tuple[str, str], ...]:
     if not annotation.objects:
         return (_page_picture("The picture", image),)
     flat = _with_marks(in_flat(image, annotation, notes), pairs, annotation.intrinsics)
@@ -361,10 +317,10 @@ def _with_marks(image: Image, pairs: Sequence[AskedPair], camera: Intrinsics | N
     return draw_tags(image, tags)
 
 
-def _page_picture(title: str, image: Image) -> PagePicture:
+def _page_picture(title: str, image: Image) -> tuple[str, str]:
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     stored = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]
-    return PagePicture(title, jpeg_address(stored.tobytes()))
+    return title, jpeg_address(stored.tobytes())
 
 
 def _rows(annotation: Annotation, unusual: dict[str, str]):
@@ -423,7 +379,7 @@ class RunSummary:
     Attributes:
         run: of run.json.
         tally: of all records.
-        places: of the pictures to show, in the order of the list.
+        shown: records of the pictures to show, in the order of the list.
         asked: the questions; None: there are none yet.
         bins: of the 3D tokens; None: they are not known.
         images: folder of the pictures; None: it is gone.
@@ -432,20 +388,11 @@ class RunSummary:
 
     run: dict
     tally: Tally
-    places: tuple[RecordPlace, ...]
+    shown: tuple[Annotation, ...]
     asked: AskedQuestions | None
     bins: FittedBins | None
     images: Path | None
     notes: tuple[str, ...]
-    records: RunRecords
-
-    def annotation(self, place: RecordPlace) -> Annotation:
-        """Read the record of a picture.
-
-        Raises:
-            JobError: its file was written anew meanwhile.
-        """
-        return self.records.at(place)
 
 
 def summarise_run(out: Path, options: PageOptions, progress: Progress = no_progress) -> RunSummary:
@@ -463,30 +410,29 @@ def summarise_run(out: Path, options: PageOptions, progress: Progress = no_progr
     run = read_run(out)
     notes: list[str] = []
     bins = _bins(out, options, notes)
-    records, tally = RunRecords(out, run["num_shards"]), Tally(bins.bins if bins else None)
+    records, tally = RunRecords(out, run["num_shards"]), Tally()
     listed = run["items"]["count"]
-    places = _places(progress(records.read(), "records", listed), tally, options)
+    shown = _shown(progress(records.read(), "records", listed), tally, options)
     if not tally.statuses:
         raise JobError(f"{out} has no records yet: `annotate run` writes them")
     notes += _shard_notes(records, listed)
-    if not places:
+    if not shown:
         notes.append(f"No picture is {options.only}.")
-    ids = {place.id for place in places}
-    asked = read_asked(out / QUESTIONS, ids, bins.bins if bins else None)
+    asked = read_asked(out / QUESTIONS, {annotation.id for annotation in shown})
     notes += _asked_notes(asked, bins)
     images = _images(out, run, options, notes)
-    return RunSummary(run, tally, tuple(places), asked, bins, images, tuple(notes), records)
+    return RunSummary(run, tally, tuple(shown), asked, bins, images, tuple(notes))
 
 
-def _places(found, tally: Tally, options: PageOptions) -> list[RecordPlace]:
+def _shown(found, tally: Tally, options: PageOptions) -> list[Annotation]:
     sample, by_id = PictureSample(options.count, options.seed, options.only), {}
-    for place, annotation in found:
+    for annotation in found:
         tally.add(annotation)
-        sample.add(place, annotation)
+        sample.add(annotation)
         if annotation.id in options.ids:
-            by_id[annotation.id] = place
+            by_id[annotation.id] = annotation
     if not options.ids:
-        return sample.places()
+        return sample.drawn()
     if missing := [name for name in options.ids if name not in by_id]:
         raise JobError(f"no record has the id {missing[0]!r}; the list of the run has them all")
     return list(by_id.values())
@@ -517,17 +463,16 @@ def _images(out: Path, run: dict, options: PageOptions, notes: list[str]) -> Pat
 
 
 def _shard_notes(records: RunRecords, listed: int):
-    counts = records.counts
-    if counts.in_work or counts.not_begun:
+    if records.in_work or records.not_begun:
         yield (
-            f"The run is not finished: of its shards {counts.finished} are finished, "
-            f"{counts.in_work} in work and {counts.not_begun} not begun. This page is about what "
+            f"The run is not finished: of its shards {records.finished} are finished, "
+            f"{records.in_work} in work and {records.not_begun} not begun. This page is about what "
             f"is done so far; the list has {listed:,} pictures."
         )
-    if counts.damaged:
+    if records.damaged:
         yield (
-            f"{len(counts.damaged):,} lines hold no record and are left out. The first: "
-            f"{counts.damaged[0]}."
+            f"{len(records.damaged):,} lines hold no record and are left out. The first: "
+            f"{records.damaged[0]}."
         )
 
 
@@ -567,12 +512,12 @@ def write_pages(
         The files.
 
     Raises:
-        JobError: a record was written anew meanwhile.
         OSError: a file cannot be written; what was there before still is.
     """
     summary = summarise(found.tally, found.asked, found.run["items"]["count"])
-    files = _files(page, -(-len(found.places) // per_page))
-    entries = _entries(found, summary, progress(found.places, "pictures", len(found.places)))
+    more = range(2, -(-len(found.shown) // per_page) + 1)
+    files = [page, *(page.with_name(f"{page.stem}-{n}{page.suffix}") for n in more)]
+    entries = _entries(found, summary, progress(found.shown, "pictures", len(found.shown)))
     page.parent.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files):
         text = render(
@@ -592,21 +537,15 @@ def write_pages(
     return files
 
 
-def _files(page: Path, count: int) -> list[Path]:
-    more = (page.with_name(f"{page.stem}-{n}{page.suffix}") for n in range(2, count + 1))
-    return [page, *more]
-
-
 def _entries(
-    found: RunSummary, summary: CountSummary, places: Sequence[RecordPlace]
+    found: RunSummary, summary: CountSummary, annotations: Iterable[Annotation]
 ) -> Iterator[PageEntry]:
     reader = TokenReader(found.bins.bins if found.bins else None)
     unusual: dict[str, dict[str, str]] = {}
     for each in summary.outliers:
         words = f"{each.times:.2g} times the usual size"
         unusual.setdefault(each.id, {})[each.label] = words
-    for place in places:
-        annotation = found.annotation(place)
+    for annotation in annotations:
         stored = found.asked.of_picture.get(annotation.id, []) if found.asked else []
         pairs = [reader.pair(pair) for pair in stored]
         yield make_entry(annotation, found.images, pairs, unusual.get(annotation.id))
