@@ -101,8 +101,6 @@ def test_what_cannot_be_is_refused(model):
         ChunkRunner(model, graphs=True)
     with pytest.raises(ValueError, match="no camera 'left': the model has external, wrist"):
         ChunkRunner(model, absent=("left",))
-    with pytest.raises(ValueError, match="micro wants 3D points .fusion point_map."):
-        ChunkRunner(micro(fusion="point_map", depth=None))
     with pytest.raises(ValueError, match="49 tokens"):
         ChunkRunner(model, buckets=True).load({}, [3] * 49, STATE)
 

@@ -29,8 +29,6 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"fusion": "none"}, "fusion is 'none'"),
-        ({"depth": None}, "'average' needs a depth encoder"),
         ({"cameras": ()}, "at least one camera"),
         ({"cameras": (CameraConfig("external", 280, 200),)}, "external is 280x200"),
         ({"cameras": (CameraConfig("a", 28, 28),) * 2}, "name twice"),
@@ -54,6 +52,7 @@ def test_a_model_that_cannot_be_built_is_refused_in_one_sentence(change, words):
     ("where", "value", "words"),
     [
         (("colour",), 1, "config has the unknown field 'colour'"),
+        (("fusion",), "point_map", "config has the unknown field 'fusion'"),
         (("patch_size",), "14", "config.patch_size is '14': it must be int"),
         (("patch_size",), True, "must be int"),
         (("flow", "rotation"), "so3", "one of s3, r4, matrix, euler"),

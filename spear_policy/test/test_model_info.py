@@ -41,7 +41,7 @@ SECTION_7 = {
 
 def test_spear1_has_exactly_the_parameters_of_the_specification():
     counts = parameter_counts(preset("spear1"))
-    assert counts == SECTION_2_3 | {"point_embedding": 0}
+    assert counts == SECTION_2_3
 
 
 @pytest.mark.parametrize(

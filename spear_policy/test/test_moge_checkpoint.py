@@ -82,7 +82,7 @@ def test_a_spoiled_moge_is_refused_by_file_and_key_and_changes_nothing(dinov2, t
     refused(load_moge, model, path, "'model_config'")
     refused(load_moge, model, tmp_path / "nowhere.pt", "nowhere.pt", "cannot read")
     with pytest.raises(ValueError, match="micro has no depth encoder"):
-        load_moge(micro(depth=None, fusion="none"), path)
+        load_moge(micro(depth=None), path)
 
 
 class Hostile:

@@ -11,9 +11,7 @@ from spear_policy.model.config import CameraConfig
 from spear_policy.model.public_weights import load_paligemma
 from spear_policy.model.spear import ModelInputs, build
 
-CONFIG = replace(
-    MICRO, depth=None, fusion="none", expert=None, cameras=(CameraConfig("external", 56, 56),)
-)
+CONFIG = replace(MICRO, depth=None, expert=None, cameras=(CameraConfig("external", 56, 56),))
 WORDS = [[2, 40, 41, 42, 108], [2, 300, 301, 302, 108]]
 
 

@@ -23,7 +23,6 @@ WIDTH, MLP = MICRO.expert.width, MICRO.expert.mlp_width
 PI0 = replace(
     MICRO,
     depth=None,
-    fusion="none",
     cameras=(CameraConfig("external", 56, 56), CameraConfig("wrist", 56, 56)),
     flow=FlowConfig(rotation="r4", rotation_geometric_loss="none", rotation_velocity_loss="mse"),
 )

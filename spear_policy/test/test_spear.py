@@ -40,7 +40,6 @@ def state_with(column, value):
         ({"text_valid": torch.ones(2, 3, dtype=torch.bool)}, "text_valid has the shape"),
         ({"state": torch.zeros(2, 7)}, "state has the shape .2, 7., not .2, 8."),
         ({"state": None}, "state is missing"),
-        ({"points": ()}, "fusion is not point_map"),
     ],
 )
 def test_a_wrong_shape_is_named_by_the_sampler(values, words):

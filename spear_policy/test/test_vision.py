@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toy_models import MICRO, micro, observation
+from toy_models import MICRO, observation
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
 from spear_policy.model.config import DepthEncoderConfig, SiglipConfig
@@ -280,38 +280,9 @@ def test_the_average_of_two_projectors_is_one_linear_layer_on_the_concatenation(
 
 
 @torch.no_grad()
-def test_without_fusion_siglips_projector_is_all():
-    module, (siglip, _) = fusion(fusion="none", depth=None), features()
+def test_without_a_depth_encoder_siglips_projector_is_all():
+    module, (siglip, _) = fusion(depth=None), features()
     assert torch.equal(module(siglip), module.siglip_projector(siglip))
-
-
-@torch.no_grad()
-def test_points_are_added_to_siglips_features_and_invalid_points_add_nothing():
-    module, (siglip, _) = fusion(fusion="point_map", depth=None), features()
-    points = torch.randn(2, 16, 3)
-    points[0, 3, 2], points[1, 5] = torch.nan, torch.inf
-    tokens, plain = module(siglip, points=points), module.siglip_projector(siglip)
-    embedded = module.point_embedding(points)
-    torch.testing.assert_close(tokens, module.siglip_projector(siglip + embedded))
-    same = (tokens == plain).all(-1)
-    assert same.nonzero().tolist() == [[0, 3], [1, 5]]
-
-
-def test_a_model_with_a_point_map_acts_on_the_points():
-    model = micro(fusion="point_map", depth=None)
-    generator = torch.Generator().manual_seed(2)
-    points = tuple(torch.randn(2, n, 3, generator=generator) for n in MICRO.image_tokens)
-    nearer = tuple(0.5 * each for each in points)
-    actions, tau = torch.zeros(2, 5, 8), torch.full((2,), 0.5)
-    with torch.no_grad():
-        far, near = (
-            model.velocity(observation(points=each), actions, tau) for each in (points, nearer)
-        )
-    assert (far - near).abs().max() > 1e-4
-    with pytest.raises(ValueError, match="needs points"):
-        observation().check_shapes(model.config)
-    with pytest.raises(ValueError, match="points of wrist has the shape"):
-        observation(points=(points[0], points[0])).check_shapes(model.config)
 
 
 @torch.no_grad()

@@ -23,7 +23,6 @@ MICRO = ModelConfig(
     depth=DepthEncoderConfig(
         width=64, layers=5, heads=4, mlp_width=128, output_layers=(1, 2, 3, 4), position_grid=5
     ),
-    fusion="average",
     language=LanguageConfig(width=64, layers=3, mlp_width=128, heads=4, head_dim=16),
     vocabulary=VocabularyConfig(size=512, loc_begin=448, loc_tokens=64, coordinate_tokens=64),
     expert=ExpertConfig(width=32, mlp_width=64),

@@ -66,17 +66,11 @@ class ChunkRunner:
             graphs: use CUDA graphs.
 
         Raises:
-            ValueError: graphs without a GPU, a camera that the model does not have, or a model that
-                wants 3D points.
+            ValueError: graphs without a GPU, or a camera that the model does not have.
         """
         self.sampler, self.device = Sampler(model, steps), model.tokens.words.device
         if graphs and self.device.type != "cuda":
             raise ValueError(f"CUDA graphs need a GPU, the model is on {self.device}")
-        if model.config.fusion == "point_map":
-            raise ValueError(
-                f"{model.config.name} wants 3D points (fusion point_map), and nothing here gives "
-                "them: use a checkpoint whose fusion is average or none"
-            )
         names = [camera.name for camera in model.config.cameras]
         unknown = sorted(set(absent) - set(names))
         if unknown:

@@ -175,8 +175,8 @@ class ModelConfig:
     """A whole model.
 
     Attributes:
-        fusion: average: the mean of SigLIP's and the depth encoder's projector outputs. point_map:
-            embedded 3D points are added to SigLIP's features. none: SigLIP alone.
+        depth: looks at the same pixels as SigLIP; the image tokens are the mean of both
+            projectors' outputs. None: SigLIP alone.
         expert: None for a vision-language model without actions (stage 1).
         depth_projector_init: zero starts stage 1 from half of SigLIP's contribution alone.
         mask_missing_camera: hide a missing camera's tokens in place of attending to a black image.
@@ -189,7 +189,6 @@ class ModelConfig:
     language: LanguageConfig
     vocabulary: VocabularyConfig
     depth: DepthEncoderConfig | None = None
-    fusion: Literal["none", "average", "point_map"] = "none"
     expert: ExpertConfig | None = None
     flow: FlowConfig = field(default_factory=FlowConfig)
     chunk_length: int = 5
@@ -247,11 +246,6 @@ def _check(config: ModelConfig) -> None:
     for name, part in (("siglip", config.siglip), ("depth", config.depth)):
         if part:
             need(part.width % part.heads == 0, f"{name}.width", "must be a multiple of its heads")
-    need(
-        (config.depth is not None) == (config.fusion == "average"),
-        "fusion",
-        f"is {config.fusion!r}: 'average' needs a depth encoder, the others need depth: null",
-    )
     if config.depth:
         layers = config.depth.output_layers
         ordered = list(layers) == sorted(set(layers))
@@ -293,7 +287,6 @@ def spear_vlm() -> ModelConfig:
         depth=DepthEncoderConfig(
             width=1024, layers=24, heads=16, mlp_width=4096, output_layers=(20, 21, 22, 23)
         ),
-        fusion="average",
         language=LanguageConfig(width=2048, layers=18, mlp_width=16384, heads=8, head_dim=256),
         vocabulary=VocabularyConfig(
             size=257_152, loc_begin=256_000, loc_tokens=1024, coordinate_tokens=1024
@@ -303,7 +296,7 @@ def spear_vlm() -> ModelConfig:
 
 def pi0_paligemma() -> ModelConfig:
     """The paper's baseline: spear1 without a depth encoder, on plain PaliGemma."""
-    return replace(spear1(), name="pi0_paligemma", depth=None, fusion="none")
+    return replace(spear1(), name="pi0_paligemma", depth=None)
 
 
 def small() -> ModelConfig:
@@ -316,7 +309,6 @@ def small() -> ModelConfig:
         depth=DepthEncoderConfig(
             width=256, layers=8, heads=4, mlp_width=1024, output_layers=(4, 5, 6, 7)
         ),
-        fusion="average",
         language=LanguageConfig(width=384, layers=6, mlp_width=1152, heads=6, head_dim=64),
         vocabulary=VocabularyConfig(
             size=2048, loc_begin=1024, loc_tokens=1024, coordinate_tokens=1024
@@ -335,7 +327,6 @@ def tiny() -> ModelConfig:
         depth=DepthEncoderConfig(
             width=128, layers=6, heads=4, mlp_width=512, output_layers=(2, 3, 4, 5)
         ),
-        fusion="average",
         language=LanguageConfig(width=192, layers=4, mlp_width=768, heads=4, head_dim=48),
         vocabulary=VocabularyConfig(size=512, loc_begin=448, loc_tokens=64, coordinate_tokens=64),
         expert=ExpertConfig(width=128, mlp_width=512),

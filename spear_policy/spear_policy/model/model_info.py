@@ -24,7 +24,7 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Count by part, without memory for the values.
 
     Returns:
-        siglip, siglip_projector, gemma, words, depth, depth_projector, point_embedding,
+        siglip, siglip_projector, gemma, words, depth, depth_projector,
         coordinates, expert, heads; the parts that the model lacks count 0. Then the sums
         paligemma, spear_vlm and total. The heads are those for actions, state and time.
     """
@@ -38,7 +38,6 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
         "words": model.tokens.words.numel(),
         "depth": _count(model.depth),
         "depth_projector": _count(fusion.depth_projector),
-        "point_embedding": _count(fusion.point_embedding),
         "coordinates": model.tokens.coordinates.numel(),
         "expert": _count(expert and expert.stack),
     }
@@ -46,7 +45,7 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
     names = list(parts)
     sums = {
         "paligemma": sum(parts[name] for name in names[:4]),
-        "spear_vlm": sum(parts[name] for name in names[:8]),
+        "spear_vlm": sum(parts[name] for name in names[:7]),
         "total": _count(model),
     }
     return parts | sums
@@ -190,7 +189,6 @@ LABELS = {
     "paligemma": "= PaliGemma",
     "depth": "depth encoder (MoGe)",
     "depth_projector": "depth projector",
-    "point_embedding": "point embedding",
     "coordinates": "3D token table (tied)",
     "spear_vlm": "= vision-language model",
     "expert": "action expert",

@@ -42,8 +42,6 @@ class ModelInputs:
         state: (B, 8): normalised position (3), rotation as a unit quaternion wxyz (4), gripper
             in [-1, 1]. None for a model without actions.
         present: (B, cameras) false for a missing camera; None when all are there.
-        points: one (B, N, 3) a camera, a point a patch in the camera's frame (m); for fusion
-            point_map only.
     """
 
     images: tuple[Tensor, ...]
@@ -51,7 +49,6 @@ class ModelInputs:
     text_valid: Tensor | None = None
     state: Tensor | None = None
     present: Tensor | None = None
-    points: tuple[Tensor, ...] | None = None
 
     def check_shapes(self, config: ModelConfig) -> None:
         """Compare shapes and dtypes with the configuration; costs nothing on any device.
@@ -79,7 +76,6 @@ class ModelInputs:
                 _expect(name, tensor, shape)
         if config.expert and self.state is None:
             raise ValueError("state is missing: this model acts on the end-effector's state")
-        self._check_points(config, batch)
 
     def check_values(self, config: ModelConfig) -> None:
         """Look at the numbers themselves; waits for the device.
@@ -107,18 +103,6 @@ class ModelInputs:
             if not bool(torch.isfinite(self.state).all()):
                 raise ValueError("state is not finite: look at the robot's state at its source")
             s3.check_unit(self.state[:, 3:7], "the rotation in state")
-
-    def _check_points(self, config, batch):
-        if config.fusion != "point_map":
-            if self.points is not None:
-                raise ValueError("points are given, but this model's fusion is not point_map")
-            return
-        if self.points is None or len(self.points) != len(config.cameras):
-            raise ValueError("fusion point_map needs points, one tensor a camera")
-        for camera, points, count in zip(
-            config.cameras, self.points, config.image_tokens, strict=True
-        ):
-            _expect(f"points of {camera.name}", points, (batch, count, 3))
 
 
 def _expect(name, tensor, shape):
@@ -236,12 +220,11 @@ class SpearModel(nn.Module):
         self.language = GemmaStack(language, language.width, language.mlp_width)
         self.expert = ActionExpert(config) if config.expert else None
 
-    def image_tokens(self, images: Sequence[Tensor], points: Tensor | None = None) -> Tensor:
+    def image_tokens(self, images: Sequence[Tensor]) -> Tensor:
         """Encode and fuse the images of any cameras.
 
         Args:
             images: one (B, 3, H, W) a camera, uint8 or float in [0, 1].
-            points: (B, N, 3) for all patches of these cameras, for fusion point_map.
 
         Returns:
             (B, N, width), camera after camera.
@@ -252,7 +235,7 @@ class SpearModel(nn.Module):
             for image in images
         ]
         depth = self.depth(images) if self.depth is not None else None
-        return self.fusion(self.siglip(images), depth, points)
+        return self.fusion(self.siglip(images), depth)
 
     def prefix(
         self, inputs: ModelInputs, image_tokens: Tensor | None = None
@@ -268,8 +251,7 @@ class SpearModel(nn.Module):
             enter as they are, words times sqrt(width) (facts/model.md 1.6).
         """
         if image_tokens is None:
-            points = torch.cat(inputs.points, dim=1) if inputs.points is not None else None
-            image_tokens = self.image_tokens(inputs.images, points)
+            image_tokens = self.image_tokens(inputs.images)
         text = self.tokens.embed(inputs.text_ids)
         valid = inputs.text_valid
         if valid is None:
