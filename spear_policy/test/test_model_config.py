@@ -5,7 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from spear_policy.model.config import PRESETS, CameraConfig, ConfigError, ModelConfig, preset
+from spear_policy.model.config import (
+    PRESETS,
+    CameraConfig,
+    ConfigError,
+    FlowConfig,
+    ModelConfig,
+    preset,
+)
+
+SQUARED = FlowConfig(rotation_velocity_loss="mse")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -41,6 +50,12 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         ({"flow": replace(preset("tiny").flow, time_alpha=0.0)}, "time_alpha, time_beta must be"),
         ({"flow": replace(preset("tiny").flow, time_scale=1.5)}, "flow.time_scale must be in"),
         ({"flow": replace(preset("tiny").flow, min_delta=0.0)}, "flow.min_delta must be in"),
+        ({"flow": FlowConfig(rotation_geometric_loss="none")}, "nothing would teach the speed"),
+        ({"flow": FlowConfig(rotation="r4", noise_sign="shortest")}, "is of rotation 's3' and not"),
+        (
+            {"flow": replace(SQUARED, rotation_geometric_loss="none", rot_geo_scale="inv_delta")},
+            "flow.rot_geo_scale scales a loss that is 'none'",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_in_one_sentence(change, words):

@@ -145,13 +145,24 @@ def test_velocity_is_the_time_derivative_of_the_path(kind):
     torch.testing.assert_close(flow.interpolate(x0, x1, 1.0), x1, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("loss", ["chordal", "angle"])
 @pytest.mark.parametrize("kind", ["r4", "matrix", "euler"])
-def test_linear_flows_have_the_squared_error_and_no_geometric_loss(kind):
-    flow = rotation_flow(FlowConfig(rotation=kind))
-    v, u = torch.ones(2, 5, flow.dims), torch.zeros(2, 5, flow.dims)
-    assert torch.equal(flow.velocity_loss(v, u), torch.full((2, 5), float(flow.dims)))
-    assert torch.equal(flow.geometric_loss(v, u, torch.rand(2)), torch.zeros(2, 5))
-    assert torch.equal(flow.pair(v, -v), v)
+def test_linear_flows_are_judged_by_the_rotation_that_a_step_reaches(kind, loss):
+    """Table 11's linear rows: cosine of the velocities, distance of the integrated rotations."""
+    flow = rotation_flow(FlowConfig(rotation=kind, rotation_geometric_loss=loss))
+    x0, x1 = flow.noise((50,), torch.Generator().manual_seed(0)), flow.encode(targets(50).float())
+    u = flow.velocity(x0, x1, 0.3)
+    x, ahead = flow.interpolate(x0, x1, 0.3), flow.interpolate(x0, x1, 0.5)
+    torch.testing.assert_close(flow.velocity_loss(3.0 * u, u), torch.zeros(50), atol=1e-6, rtol=0)
+    right = flow.geometric_loss(flow.step(x, u, 0.2), ahead, torch.tensor(0.2))
+    assert right.max() < 1e-3
+    v = (u + 0.5).requires_grad_()
+    wrong = flow.geometric_loss(flow.step(x, v, 0.2), ahead, torch.tensor(0.2))
+    degrees = degrees_apart(flow.decode(flow.step(x, v, 0.2)), flow.decode(ahead))
+    expected = torch.deg2rad(degrees) if loss == "angle" else 2 * (torch.deg2rad(degrees) / 4).sin()
+    torch.testing.assert_close(wrong.double(), expected, atol=1e-4, rtol=1e-3)
+    wrong.sum().backward()
+    assert torch.isfinite(v.grad).all() and v.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("kind", ["r4", "matrix", "euler"])
@@ -170,7 +181,7 @@ def test_linear_noise_is_standard_normal(kind):
         ("angle", s3.rotation_angle),
     ],
 )
-def test_the_spheres_geometric_loss_is_chosen_by_name(kind, distance):
+def test_the_geometric_loss_is_chosen_by_name(kind, distance):
     q, p = s3.random_half_sphere((2, 5)), s3.random_half_sphere((2, 5))
     delta = torch.tensor([0.1, 0.5])
     flow = rotation_flow(FlowConfig(rotation_geometric_loss=kind, rot_geo_scale="inv_delta"))
@@ -180,10 +191,11 @@ def test_the_spheres_geometric_loss_is_chosen_by_name(kind, distance):
     assert torch.equal(none.geometric_loss(q, p, delta), torch.zeros(2, 5))
 
 
-def test_the_spheres_velocity_loss_is_chosen_by_name():
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_velocity_loss_is_chosen_by_name(kind):
     v, u = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
-    cosine = rotation_flow(FlowConfig(rotation_velocity_loss="cosine"))
-    mse = rotation_flow(FlowConfig(rotation_velocity_loss="mse"))
+    cosine = rotation_flow(FlowConfig(rotation=kind, rotation_velocity_loss="cosine"))
+    mse = rotation_flow(FlowConfig(rotation=kind, rotation_velocity_loss="mse"))
     assert torch.equal(cosine.velocity_loss(v, u), s3.cosine_loss(v, u))
     torch.testing.assert_close(mse.velocity_loss(v, u), (v - u).square().sum(-1))
 

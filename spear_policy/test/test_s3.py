@@ -211,6 +211,15 @@ def test_slopes_are_those_of_finite_differences():
         assert torch.autograd.gradcheck(function, inputs), function.__name__
 
 
+def test_the_cosine_of_a_prediction_of_zero_has_a_moderate_slope():
+    """A zero-initialised output layer predicts it."""
+    v = torch.zeros(500, 4, requires_grad=True)
+    q0, q1 = pairs_at(0.5)
+    s3.cosine_loss(v, s3.velocity(q0[0], q1[0], 0.3).float()).sum().backward()
+    norms = v.grad.norm(dim=-1)
+    assert (norms > 1.0).all() and (norms <= 100.1).all()
+
+
 def test_fp32_slopes_are_right_at_small_angles():
     q0, q1 = pairs_at(1e-5)
     slopes = []

@@ -12,7 +12,7 @@ from spear_policy.inference.engine import Observation
 from spear_policy.inference.image_geometry import fit
 from spear_policy.inference.make_checkpoint import GUESSED_STATISTICS, untrained_policy
 from spear_policy.inference.spear_engine import SpearEngine, load, save
-from spear_policy.inference.statistics import denormalise, encode_state
+from spear_policy.inference.statistics import denormalise, encode_state, statistics_hash
 from spear_policy.model.config import preset
 from spear_policy.model.prompts import prompt_ids
 from spear_policy.model.sampling import Sampler
@@ -179,6 +179,14 @@ def test_values_outside_the_training_range_and_near_the_seam_are_reported(policy
     notes = engine.figures()
     assert "position y: 95 % of the last 21 values outside" in notes["outside_training_range"]
     assert notes["orientation"]
+
+
+def test_an_axis_along_which_nothing_moved_in_training_is_named_at_load(policy, caplog):
+    position = replace(GUESSED_STATISTICS.position, high=(0.8, 0.4, 5e-4))
+    narrow = replace(GUESSED_STATISTICS, position=position)
+    card = replace(policy.card, statistics=narrow, statistics_hash=statistics_hash(narrow))
+    SpearEngine(replace(policy, card=card), "franka")
+    assert "tiny-untrained-4: statistics.position: along z" in caplog.text
 
 
 def test_an_unknown_robot_is_answered_with_the_known_ones(policy):

@@ -14,6 +14,7 @@ from spear_policy.inference.statistics import (
     RangeReport,
     Statistics,
     denormalise,
+    narrow_axes,
     normalise,
     statistics_hash,
 )
@@ -49,6 +50,17 @@ def test_the_mean_std_scheme_counts_deviations_from_the_mean():
 
 def test_values_outside_the_range_are_not_clipped():
     assert np.allclose(normalise([0.3] * 3, TRANSLATION, "quantile"), 3.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("scheme", ["quantile", "mean_std"])
+def test_an_axis_along_which_nothing_moved_is_named_and_clipped(scheme):
+    narrow = Range((0.2, -0.3, 0.3), (0.7, 0.4, 0.3001), (0.4, 0.1, 0.3), (0.1, 0.1, 2e-5))
+    (sentence,) = narrow_axes(Statistics(scheme, TRANSLATION, narrow))
+    assert sentence.startswith("statistics.position: along z all") and "mm" in sentence
+    five_cm_away = normalise([[2.0, 0, 0.35], [0.4, 0.1, 0.25]], narrow, scheme)
+    assert five_cm_away[:, 2].tolist() == [1.5, -1.5]
+    assert five_cm_away[0, 0] > 5  # the other axes are as they were
+    assert narrow_axes(STATISTICS) == []
 
 
 def test_statistics_survive_json():

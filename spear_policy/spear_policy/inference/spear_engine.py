@@ -4,6 +4,7 @@ A checkpoint folder becomes a `Policy` (model, tokenizer and card that agree), a
 a robot becomes the engine.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +18,19 @@ from spear_policy.inference.chunk_runner import ChunkRunner
 from spear_policy.inference.engine import CameraSpec, EngineCard, Observation
 from spear_policy.inference.image_geometry import fit
 from spear_policy.inference.model_card import CARD_FILE, ModelCard
-from spear_policy.inference.statistics import RangeReport, decode_chunk, encode_state, seam_warning
+from spear_policy.inference.statistics import (
+    RangeReport,
+    decode_chunk,
+    encode_state,
+    narrow_axes,
+    seam_warning,
+)
 from spear_policy.model.checkpoint import load_weights, save_weights
 from spear_policy.model.prompts import prompt_ids
 from spear_policy.model.spear import SpearModel
 from spear_policy.model.tokenizer import TextTokenizer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -150,6 +159,8 @@ class SpearEngine:
         self.runner = ChunkRunner(
             policy.model, steps=steps, absent=absent, compile=compile, graphs=graphs
         )
+        for sentence in narrow_axes(card.statistics):
+            _log.warning("%s: %s", card.checkpoint_id, sentence)
         self._reference_xyzw = card.reference_orientation_xyzw(robot)
         self._report = RangeReport("position", card.statistics.position)
         self._seam = ""

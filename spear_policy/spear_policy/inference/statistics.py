@@ -23,6 +23,10 @@ from spear_policy.shared.config import ConfigError, read_dataclass
 AXES = "xyz"
 SCHEMES = ("quantile", "mean_std")
 EPSILON_M = 1e-6  # added to the divisor, as in training
+# Along an axis whose training range is narrower nothing moved but noise, which normalising blows
+# up: 5 cm beyond a range of 0.1 mm would be 1000. There values are clipped.
+NARROW_M = 1e-3
+NARROW_LIMIT = 1.5
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def statistics_hash(statistics: Statistics) -> str:
 
 
 def normalise(values_m: ArrayLike, bounds: Range, scheme: str) -> NDArray:
-    """Vectors (..., 3) [m] as the model has them; not clipped.
+    """Vectors (..., 3) [m] as the model has them; clipped to -1.5..1.5 along `narrow_axes` alone.
 
     quantile: 2 (x - low) / (high - low + 1e-6) - 1. mean_std: (x - mean) / (std + 1e-6).
 
@@ -98,11 +102,13 @@ def normalise(values_m: ArrayLike, bounds: Range, scheme: str) -> NDArray:
     """
     origin, divisor = _divisor(scheme, bounds)
     scaled = (np.asarray(values_m, float) - origin) / divisor
-    return 2.0 * scaled - 1.0 if scheme == "quantile" else scaled
+    scaled = 2.0 * scaled - 1.0 if scheme == "quantile" else scaled
+    limit = np.where(_widths(bounds, scheme) < NARROW_M, NARROW_LIMIT, np.inf)
+    return np.clip(scaled, -limit, limit)
 
 
 def denormalise(values: ArrayLike, bounds: Range, scheme: str) -> NDArray:
-    """The inverse of `normalise`: (..., 3) back to metres.
+    """The inverse of `normalise` where it does not clip: (..., 3) back to metres.
 
     Raises:
         ConfigError: another scheme.
@@ -110,6 +116,21 @@ def denormalise(values: ArrayLike, bounds: Range, scheme: str) -> NDArray:
     origin, divisor = _divisor(scheme, bounds)
     values = np.asarray(values, float)
     return (0.5 * (values + 1.0) if scheme == "quantile" else values) * divisor + origin
+
+
+def narrow_axes(statistics: Statistics) -> list[str]:
+    """A sentence for each axis along which all but nothing moved in training."""
+    scheme, found = statistics.scheme, []
+    for name in ("translation", "position"):
+        for axis, width in zip(AXES, _widths(getattr(statistics, name), scheme), strict=True):
+            if width < NARROW_M:
+                found.append(
+                    f"statistics.{name}: along {axis} all of the training data lies within "
+                    f"{1e3 * width:.2g} mm, so {axis} is clipped there and the model learns "
+                    "nothing of it: see whether the recordings have the right unit, or give that "
+                    "axis constant bounds"
+                )
+    return found
 
 
 class RangeReport:
@@ -166,6 +187,13 @@ class RangeReport:
             if fraction > self.limit
         ]
         return "; ".join(parts)
+
+
+def _widths(bounds: Range, scheme: str) -> NDArray:
+    """What lies between -1 and 1, or between -2 and 2 deviations, (3,) [m]."""
+    return (
+        np.subtract(bounds.high, bounds.low) if scheme == "quantile" else 4 * np.array(bounds.std)
+    )
 
 
 def _divisor(scheme: str, bounds: Range) -> tuple[NDArray, NDArray]:

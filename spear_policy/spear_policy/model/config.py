@@ -134,12 +134,12 @@ class FlowConfig:
         rotation: s3: quaternions on the sphere (the paper's). r4: quaternions as plain vectors.
             matrix: nine numbers, orthonormalised by Gram-Schmidt. euler: three angles in rad.
         rotation_frame: axes in which a rotation delta is written (the wire is end_effector).
-        noise_sign: half: noise keeps w >= 0 (as at inference). shortest: noise is flipped to the
-            target's side.
+        noise_sign: of s3. half: noise keeps w >= 0 (as at inference). shortest: noise is flipped
+            to the target's side.
         rotation_velocity_loss: Eq. 8 (cosine, normalised) or the squared error.
         rotation_geometric_loss: chordal is Eq. 9; angle is the geodesic one in rad.
-            cosine needs one: it does not teach the speed. Both losses are s3's; the other
-            representations have the squared error alone.
+            cosine needs one: it does not teach the speed. Both are of every representation; see
+            `rotation_flows`.
         rot_geo_scale: inv_delta divides the geometric loss by its step, which lets short
             trainings learn the speed near tau = 1.
         time_alpha, time_beta, time_scale: tau = time_scale * (1 - b), b ~ Beta(alpha, beta).
@@ -263,6 +263,19 @@ def _check(config: ModelConfig) -> None:
     need(flow.steps >= 1, "flow.steps", "must be at least 1")
     need(flow.time_alpha > 0 and flow.time_beta > 0, "flow.time_alpha, time_beta", "must be > 0")
     need(0 < flow.time_scale <= 1, "flow.time_scale", "must be in (0, 1]")
+    need(
+        flow.noise_sign == "half" or flow.rotation == "s3",
+        "flow.noise_sign",
+        f"is 'shortest', which is of rotation 's3' and not of {flow.rotation!r}: set it to 'half'",
+    )
+    if flow.rotation_geometric_loss == "none":
+        need(
+            flow.rotation_velocity_loss == "mse",
+            "flow.rotation_velocity_loss",
+            "is 'cosine' and rotation_geometric_loss is 'none', so nothing would teach the speed "
+            "of a rotation: set the first to 'mse', or the second to 'chordal'",
+        )
+        need(flow.rot_geo_scale == "none", "flow.rot_geo_scale", "scales a loss that is 'none'")
     need(0 < flow.min_delta < 1, "flow.min_delta", "must be in (0, 1)")
 
 

@@ -8,9 +8,10 @@ All have the interface of `RotationFlow`, so that `FlowConfig.rotation` alone ch
 * matrix: the nine numbers of R, row by row; decoded by Gram-Schmidt.
 * euler: roll, pitch, yaw [rad] about fixed axes, R = Rz(yaw) Ry(pitch) Rx(roll); not wrapped.
 
-The last three are linear: standard normal noise, straight paths, the squared error (Eq. 2), and
-no geometric loss. The squared error alone has the marginal velocity as its minimum, and a point
-on the way from normal noise is no rotation whose distance to another would mean anything.
+The last three are linear: standard normal noise and straight paths. `FlowConfig` chooses the losses
+of each. The geometric one compares rotations: a step's end and the path are decoded first, which
+for r4 is the integrated quaternion scaled to unit length. Only the squared error has the marginal
+velocity as its minimum.
 """
 
 from typing import Protocol
@@ -153,13 +154,30 @@ class RotationFlow(Protocol):
         """How far a step of length `delta` ended from the `target` on the path."""
 
 
-class SphereFlow:
-    """Rotations on the unit sphere of quaternions."""
-
-    dims = ROTATION_DIMS["s3"]
+class _Losses:
+    """The losses that a configuration names; `decode` is the representation's."""
 
     def __init__(self, config: FlowConfig):
         self._config = config
+
+    def velocity_loss(self, v, u):
+        """Eq. 8, or the squared error (Eq. 2)."""
+        cosine = self._config.rotation_velocity_loss == "cosine"
+        return s3.cosine_loss(v, u) if cosine else s3.squared_error(v, u)
+
+    def geometric_loss(self, reached, target, delta):
+        """Eq. 9 or an alternative, scaled as `rot_geo_scale` says."""
+        kind = self._config.rotation_geometric_loss
+        if kind == "none":
+            return torch.zeros_like(reached[..., 0])
+        distance = _GEOMETRIC_DISTANCE[kind](self.decode(reached), self.decode(target))
+        return s3.rot_geo_scale(distance, delta, self._config.rot_geo_scale)
+
+
+class SphereFlow(_Losses):
+    """Rotations on the unit sphere of quaternions."""
+
+    dims = ROTATION_DIMS["s3"]
 
     def encode(self, q_wxyz):
         """See `RotationFlow`."""
@@ -181,21 +199,8 @@ class SphereFlow:
     velocity = staticmethod(s3.velocity)
     step = staticmethod(s3.exp_step)
 
-    def velocity_loss(self, v, u):
-        """Eq. 8, or the squared error."""
-        cosine = self._config.rotation_velocity_loss == "cosine"
-        return s3.cosine_loss(v, u) if cosine else s3.squared_error(v, u)
 
-    def geometric_loss(self, reached, target, delta):
-        """Eq. 9 or an alternative, scaled as `rot_geo_scale` says."""
-        kind = self._config.rotation_geometric_loss
-        if kind == "none":
-            return torch.zeros_like(reached[..., 0])
-        distance = _GEOMETRIC_DISTANCE[kind](reached, target)
-        return s3.rot_geo_scale(distance, delta, self._config.rot_geo_scale)
-
-
-class LinearFlow:
+class LinearFlow(_Losses):
     """Straight paths from standard normal noise; what differs is how rotations are encoded."""
 
     dims: int
@@ -227,14 +232,6 @@ class LinearFlow:
     def step(x, v, dt):
         """See `RotationFlow`."""
         return x + s3.spread_time(dt, x) * v
-
-    def velocity_loss(self, v, u):
-        """Eq. 2, whatever `rotation_velocity_loss` says: a cosine leaves the speed open."""
-        return s3.squared_error(v, u)
-
-    def geometric_loss(self, reached, target, delta):
-        """Zero: see the head of this file."""
-        return torch.zeros_like(reached[..., 0])
 
 
 class VectorFlow(LinearFlow):
@@ -279,9 +276,8 @@ class EulerFlow(LinearFlow):
 
 def rotation_flow(config: FlowConfig) -> RotationFlow:
     """The representation that `config.rotation` names."""
-    if config.rotation == "s3":
-        return SphereFlow(config)
-    return {"r4": VectorFlow, "matrix": MatrixFlow, "euler": EulerFlow}[config.rotation]()
+    kinds = {"s3": SphereFlow, "r4": VectorFlow, "matrix": MatrixFlow, "euler": EulerFlow}
+    return kinds[config.rotation](config)
 
 
 # Axes of a rotation delta ------------------------------------------------------------------------

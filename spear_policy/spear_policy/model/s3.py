@@ -18,7 +18,9 @@ from spear_policy.geometry.quaternions import UNIT_TOLERANCE
 
 SINC_FLOOR = 1e-4  # sin(theta) / theta of end points that are all but opposite
 MIN_VELOCITY_ANGLE = 1e-3  # [rad]; a shorter velocity has no direction worth learning
-MIN_SPEED = 1e-6
+# Below it the cosine loss takes the length of a prediction for this much: the slope stays under 100
+# where a zero-initialised output layer begins.
+MIN_SPEED = 1e-2
 MIN_NORM = 1e-6
 DISTANCE_EPS = 1e-12  # inside square roots, whose slope at 0 is infinite
 MIN_SCALED_STEP = 1e-3  # 1 - tau never is smaller with the default time_scale 0.999
@@ -225,7 +227,8 @@ def cosine_loss(v: Tensor, u: Tensor) -> Tensor:
     its part along the quaternion, which integration drops, is penalised here.
     """
     u_speed = torch.linalg.vector_norm(u, dim=-1)
-    scale = torch.linalg.vector_norm(v, dim=-1).clamp_min(MIN_SPEED) * u_speed.clamp_min(MIN_SPEED)
+    v_speed = torch.linalg.vector_norm(v, dim=-1).clamp_min(MIN_SPEED)
+    scale = v_speed * u_speed.clamp_min(MIN_VELOCITY_ANGLE)
     return torch.where(u_speed < MIN_VELOCITY_ANGLE, 0.0, 1.0 - (v * u).sum(-1) / scale)
 
 

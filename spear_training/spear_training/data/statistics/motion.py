@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.inference.episode import binary_gripper
-from spear_policy.inference.statistics import Statistics
+from spear_policy.inference.statistics import Statistics, narrow_axes
 from spear_policy.shared.files import write_atomically
 from spear_policy.shared.workers import process_pool
 from spear_training.data.loader import DT_S, STEPS, ChunkTargets, chunk_targets, moments
@@ -264,7 +264,7 @@ def oddities(
                 f"arm can, e.g. {first[0]}: {first[1]}"
             )
         found += [Oddity(name, text) for text in texts]
-    return found
+    return found + [Oddity("mixture", text) for text in narrow_axes(pooled)]
 
 
 def _outside(motion: MotionStatistics, pooled: Statistics, limits: OddityLimits) -> list[str]:
