@@ -177,7 +177,7 @@ def test_groups_without_objects_are_summarised_too():
     empty = summarise([])["all"]
     assert empty.recall is None
     assert empty.iou_median is None
-    assert empty.to_dict()["objects"] == 0
+    assert empty.objects == 0
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_nobody_at_the_address_fails_the_picture(make, service):
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (says("I see a bowl on a table."), "no JSON: 'I see a bowl"),
+        (says("I see a bowl on a table."), "no JSON.*'I see a bowl"),
         (says(json.dumps([BOWL, MUG])[:-20]), "cut off"),
         (says(json.dumps([BOWL])[:-20], finish="MAX_TOKENS"), r"cut off \(MAX_TOKENS\)"),
         (says("", finish="SAFETY"), r"refused to answer \(SAFETY\)"),
@@ -190,21 +190,6 @@ def test_without_the_library_the_job_stops_and_says_how_to_get_it(make, monkeypa
     monkeypatch.setitem(sys.modules, "google.genai", None)
     with pytest.raises(JobError, match="gemini needs google.genai: pip install google-genai"):
         make()(FRAME)
-
-
-def test_failures_in_a_row_stop_the_job_and_one_answer_ends_the_row(service, make):
-    detector = make(attempts=1, most_failures_in_a_row=3, cache=None)
-    bad = fails(503, "overloaded")
-    service.replies = [bad, bad, finds(BOWL), bad, bad, bad]
-    for _ in range(2):
-        with pytest.raises(StageError):
-            detector(FRAME)
-    detector(FRAME)
-    for _ in range(2):
-        with pytest.raises(StageError):
-            detector(FRAME)
-    with pytest.raises(JobError, match="3 pictures in a row, at last it answered 503"):
-        detector(FRAME)
 
 
 def test_a_picture_is_asked_about_once(service, make):
@@ -342,9 +327,9 @@ def test_an_answer_that_was_cut_off_is_refused_whole(kept):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("I see a bowl and a mug.", "no JSON: 'I see a bowl"),
-        ("", "empty"),
-        ("```json\n```", "empty"),
+        ("I see a bowl and a mug.", "no JSON, or was cut off: 'I see a bowl"),
+        ("", "no JSON"),
+        ("```json\n```", "no JSON"),
         ("[bowl]", "no JSON"),
         ("[1,]]", "no JSON"),
         ('{"box_2d": [1, 2, 3, 4], "label": "bowl"}', "no list"),
@@ -398,7 +383,7 @@ def test_any_text_is_an_answer_or_is_refused_with_a_reason(text):
 def test_a_list_that_is_cut_anywhere_is_never_read_as_a_shorter_one(entries, data):
     text = json.dumps(entries)
     kept = data.draw(st.integers(0, len(text) - 1))
-    with pytest.raises(StageError, match="cut off|empty"):
+    with pytest.raises(StageError, match="cut off"):
         parse_answer(text[:kept])
 
 

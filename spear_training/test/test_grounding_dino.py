@@ -178,7 +178,7 @@ def test_a_setting_that_cannot_work_is_named(phrases, options, said):
 def test_phrases_are_labels_each_once():
     options = GroundingDinoOptions(("The Mug", "mug", "Red_Bowl"))
     assert options.phrases == ("mug", "red bowl")
-    assert GroundingDinoDetector(options).settings["phrases"] == ["mug", "red bowl"]
+    assert list(GroundingDinoDetector(options).settings["phrases"]) == ["mug", "red bowl"]
     assert "device" not in GroundingDinoDetector(options).settings
 
 

@@ -19,9 +19,8 @@ Aria's pictures are those of a fisheye lens, hence exocentric cameras are the de
 
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +70,7 @@ class Selection:
     @property
     def settings(self) -> dict:
         """As plain JSON values."""
-        return {
-            "source": "egoexo4d",
-            "splits": list(self.splits),
-            "scenarios": list(self.scenarios),
-            "views": self.views,
-            "every": self.every,
-            "videos": self.videos,
-            "full_size": self.full_size,
-        }
+        return {"source": "egoexo4d", **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -147,20 +138,19 @@ def make_camera(folder: FrameFolder, name: str, camera: CameraOfTake, selection:
         made.rejected.append(camera.video)
         return made
     try:
-        with VideoFrames(camera.video) as video:
-            for number, image in video.frames(camera.masks):
-                if isinstance(image, RecordError):
-                    made.rejected.append(str(image))
-                    continue
-                small = image if selection.full_size else _smaller(image)
-                objects = []
-                for label, stored in sorted(camera.masks[number].items()):
-                    try:
-                        objects.append(GivenObject(_label(label), mask=_mask(stored, image, small)))
-                    except RecordError as error:
-                        made.rejected.append(f"frame {number}, {label}: {error}")
-                path = folder.write_picture(name, f"{number:06d}", small)
-                made.items.append(Item(f"{name}/{number:06d}", path, tuple(objects)))
+        for number, image in video_frames(camera.video, camera.masks):
+            if isinstance(image, RecordError):
+                made.rejected.append(str(image))
+                continue
+            small = image if selection.full_size else _smaller(image)
+            objects = []
+            for label, stored in sorted(camera.masks[number].items()):
+                try:
+                    objects.append(GivenObject(_label(label), mask=_mask(stored, image, small)))
+                except RecordError as error:
+                    made.rejected.append(f"frame {number}, {label}: {error}")
+            path = folder.write_picture(name, f"{number:06d}", small)
+            made.items.append(Item(f"{name}/{number:06d}", path, tuple(objects)))
     except RecordError as error:
         made.rejected.append(str(error))
     return made
@@ -264,132 +254,84 @@ def unpacked(packed: str) -> str:
 
 # Single pictures of a video by their number, decoding little more than those -------------------
 
-# A decoder is this far ahead of what it hands out; a jump that gains less would decode twice.
-_NEAR_PACKETS = 8
+# To the next picture that is no further off than this the decoder goes on; further, it seeks.
+_NEAR_S = 1.0
 
 
-@dataclass(frozen=True)
-class _Packet:
-    """What the file says of one picture; stamps in the stream's unit."""
+def video_frames(
+    path: Path, numbers: Iterable[int]
+) -> Iterator[tuple[int, NDArray[np.uint8] | RecordError]]:
+    """Decode pictures of a video; number 0 is the picture that is shown first.
 
-    shown: int
-    read: int
-    key: bool
+    Args:
+        path: of the video.
+        numbers: of the wanted pictures.
 
+    Returns:
+        Pairs, in the order they are shown, of a number, and the picture (H, W, 3) RGB or why it
+        cannot be had.
 
-class VideoFrames:
-    """An open video; use it as a context.
-
-    Number 0 is the picture that is shown first. A first pass over the file, without decoding, notes
-    where each picture and the key pictures lie. From the last key picture before a wanted one the
-    video is decoded onwards, unless the decoder is there already.
+    Raises:
+        RecordError: the file is missing, or is no video.
     """
+    import av
 
-    def __init__(self, path: Path):
-        """Open a video and note where its pictures are.
+    errors = (av.error.FFmpegError, OSError)
 
-        Raises:
-            RecordError: it is missing, or is no video.
-        """
-        import av
+    def lost(number: int, reason: str) -> RecordError:
+        return RecordError(f"picture {number} of {path.name} cannot be had: {reason}")
 
-        self._path, self._errors = path, (av.error.FFmpegError, OSError)
-        try:
-            self._file = av.open(str(path))
-        except self._errors as error:
-            raise RecordError(f"{path} cannot be opened ({_words(error)})") from None
-        try:
-            if not self._file.streams.video:
-                raise RecordError(f"{path} has no pictures in it")
-            self._stream = self._file.streams.video[0]
-            self._stream.thread_type = "AUTO"
-            self._packets = self._read_packets()
-        except BaseException:
-            self._file.close()
-            raise
-        shown = sorted(range(len(self._packets)), key=lambda place: self._packets[place].shown)
-        self._place_of_number = shown
-        self._decoded: Iterator = iter(())
-        self._at: int | None = None
-        self._keys = [place for place, packet in enumerate(self._packets) if packet.key]
-
-    def __len__(self) -> int:
-        return len(self._packets)
-
-    def __enter__(self) -> "VideoFrames":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-    def frames(
-        self, numbers: Iterable[int]
-    ) -> Iterator[tuple[int, NDArray[np.uint8] | RecordError]]:
-        """Yield each wanted picture once, in the order they are shown.
-
-        Returns:
-            Pairs of its number, and the picture (H, W, 3) RGB or why it cannot be had.
-        """
-        self._at = None  # place of the picture decoded last
+    try:
+        file = av.open(str(path))
+    except errors as error:
+        raise RecordError(f"{path} cannot be opened ({_words(error)})") from None
+    with file:
+        stamps = _stamps(file, path, errors)
+        stream = file.streams.video[0]
+        stream.thread_type = "AUTO"
+        near, decoded, at = int(_NEAR_S / stream.time_base), iter(()), None
         for number in sorted(set(numbers)):
-            if not 0 <= number < len(self):
-                yield number, self._lost(number, f"the video has {len(self)}")
+            if not 0 <= number < len(stamps):
+                yield number, lost(number, f"the video has {len(stamps)}")
                 continue
+            stamp = stamps[number]
             try:
-                found = self._picture(self._place_of_number[number])
-            except self._errors as error:
-                found, self._at = self._lost(number, _words(error)), None
-            yield number, self._lost(number, "it is damaged") if found is None else found
+                if at is None or stamp - at > near:
+                    file.seek(stamp, stream=stream)
+                    decoded = file.decode(stream)
+                found = _decode_to(decoded, stamp)
+                if found is None:  # not every format is sought by when a picture is shown
+                    file.seek(stamps[0], stream=stream)
+                    decoded = file.decode(stream)
+                    found = _decode_to(decoded, stamp)
+                at = stamp
+            except errors as error:
+                found, at = lost(number, _words(error)), None
+            yield number, lost(number, "it is damaged") if found is None else found
 
-    def _picture(self, place: int) -> NDArray[np.uint8] | None:
-        shown = self._packets[place].shown
-        key = self._key_before(place)
-        if self._at is not None and key - self._at <= _NEAR_PACKETS:
-            found = self._decode_to(shown)
-        else:
-            found = None
-            # Some formats are sought by when a picture is shown, others by when it is read.
-            for stamp in dict.fromkeys((self._packets[key].shown, self._packets[key].read)):
-                if found is None:
-                    self._file.seek(stamp, stream=self._stream)
-                    self._decoded = self._file.decode(self._stream)
-                    found = self._decode_to(shown)
-        self._at = place
-        return found
 
-    def _read_packets(self) -> list[_Packet]:
-        packets = []
-        try:
-            for packet in self._file.demux(self._stream):
-                if not packet.size or packet.is_discard:
-                    continue
-                if packet.pts is None:
-                    raise RecordError(f"{self._path} has no stamps; convert it to MP4")
-                read = packet.pts if packet.dts is None else packet.dts
-                packets.append(_Packet(packet.pts, read, packet.is_keyframe))
-        except self._errors as error:
-            raise RecordError(f"{self._path} is damaged ({_words(error)})") from None
-        if not packets or not packets[0].key:
-            raise RecordError(f"{self._path} has no picture to begin with; it is cut or damaged")
-        return packets
+def _stamps(file, path: Path, errors: tuple) -> list[int]:
+    """When each picture is shown, in the stream's unit; read without decoding."""
+    if not file.streams.video:
+        raise RecordError(f"{path} has no pictures in it")
+    try:
+        packets = [packet for packet in file.demux(file.streams.video[0]) if packet.size]
+        stamps = [packet.pts for packet in packets if not packet.is_discard]
+    except errors as error:
+        raise RecordError(f"{path} is damaged ({_words(error)})") from None
+    if not stamps or not packets[0].is_keyframe:
+        raise RecordError(f"{path} has no picture to begin with; it is cut or damaged")
+    if None in stamps:
+        raise RecordError(f"{path} has no stamps; convert it to MP4")
+    return sorted(stamps)
 
-    def _key_before(self, place: int) -> int:
-        """The key picture that decoding must begin at: read before it, and shown before it."""
-        index = bisect_right(self._keys, place) - 1
-        while index > 0 and self._packets[self._keys[index]].shown > self._packets[place].shown:
-            index -= 1
-        return self._keys[index]
 
-    def _decode_to(self, shown: int) -> NDArray[np.uint8] | None:
-        for frame in self._decoded:
-            if frame.pts == shown:
-                return None if frame.is_corrupt else frame.to_ndarray(format="rgb24")
-            if frame.pts is not None and frame.pts > shown:
-                return None
-        return None
-
-    def _lost(self, number: int, reason: str) -> RecordError:
-        return RecordError(f"picture {number} of {self._path.name} cannot be had: {reason}")
+def _decode_to(decoded: Iterator, stamp: int) -> NDArray[np.uint8] | None:
+    for frame in decoded:
+        if frame.pts is not None and frame.pts >= stamp:
+            whole = frame.pts == stamp and not frame.is_corrupt
+            return frame.to_ndarray(format="rgb24") if whole else None
+    return None
 
 
 def _words(error: Exception) -> str:

@@ -4,7 +4,7 @@ The network reads one text, "mug. cutting board.", and gives each box a confiden
 it. First the text of the phrases and from its tokens back to phrases, then the stage.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from spear_training.annotation.networks import (
     from_transformers,
     load_pretrained,
     loading,
+    settings_of,
 )
 from spear_training.annotation.records import Dropped
 from spear_training.annotation.stages import JobError, ObjectError
@@ -194,9 +195,7 @@ class GroundingDinoDetector:
     @property
     def settings(self) -> dict:
         """What the boxes depend on."""
-        settings = asdict(self._options) | {"phrases": list(self._options.phrases)}
-        del settings["device"]
-        return settings
+        return settings_of(self._options)
 
     def __call__(self, frame: Frame) -> Frame:
         """Find the phrases.

@@ -9,14 +9,20 @@ vision-language model gets its pictures padded by the same rule, so what is lear
 annotation is what its own MoGe encoder sees.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spear_training.annotation.frame import Frame, PointMap
-from spear_training.annotation.networks import OneAtATime, load_library, loading, pick_device
+from spear_training.annotation.networks import (
+    OneAtATime,
+    load_library,
+    loading,
+    pick_device,
+    settings_of,
+)
 from spear_training.annotation.records import Intrinsics
 from spear_training.annotation.stages import JobError, StageError
 
@@ -63,9 +69,7 @@ class MogeGeometry:
     @property
     def settings(self) -> dict:
         """What the points depend on."""
-        settings = asdict(self._options)
-        del settings["device"]
-        return settings
+        return settings_of(self._options)
 
     def __call__(self, frame: Frame) -> Frame:
         """Add the points.

@@ -4,6 +4,7 @@ import importlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -77,6 +78,13 @@ class OneAtATime(Generic[T]):
                     f"the device has failed ({_first_line(error)}): start the job again; finished "
                     "shards stay"
                 ) from None
+
+
+def settings_of(options) -> dict:
+    """What a network's results depend on: its options, a dataclass, but for the device."""
+    settings = asdict(options)
+    del settings["device"]
+    return settings
 
 
 def pick_device(name: str) -> str:

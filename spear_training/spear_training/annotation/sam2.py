@@ -6,14 +6,14 @@ was trained, and normalised with ImageNet's mean and deviation.
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spear_training.annotation.frame import Candidate, Frame
-from spear_training.annotation.networks import OneAtATime, check_dtype, load_pretrained
+from spear_training.annotation.networks import OneAtATime, check_dtype, load_pretrained, settings_of
 from spear_training.annotation.records import Dropped
 from spear_training.annotation.stages import JobError
 
@@ -66,9 +66,7 @@ class Sam2Segmenter:
     @property
     def settings(self) -> dict:
         """What the masks depend on."""
-        settings = asdict(self._options)
-        del settings["device"]
-        return settings
+        return settings_of(self._options)
 
     def __call__(self, frame: Frame) -> Frame:
         """Add a mask to each candidate; one without a pixel drops it.

@@ -5,7 +5,7 @@ about it before they are compared; the truth of a picture and its file; the comp
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import permutations, product
 from pathlib import Path
 
@@ -261,15 +261,6 @@ class ObjectAccuracy:
     def centre_error_share(self) -> float | None:
         """Distance of the centres as a share of the true box's diagonal."""
         return None if self.centre_error_m is None else self.centre_error_m / self.diagonal_m
-
-    @property
-    def extent_error_share(self) -> float | None:
-        """Error of the extents as a share of the true box's diagonal."""
-        return None if self.extent_error_m is None else self.extent_error_m / self.diagonal_m
-
-    def to_dict(self) -> dict:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def compare_scene(truth: SceneTruth, annotation: Annotation | None) -> list[ObjectAccuracy]:

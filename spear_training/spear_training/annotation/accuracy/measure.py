@@ -244,8 +244,7 @@ class GroupSummary:
     Attributes:
         objects, found: how many there are, and how many of them were annotated.
         lost: number of those that were not, by the reason.
-        centre_error_m, centre_error_share, extent_error_m, extent_error_share: see
-            `ObjectAccuracy`; shares are of the true box's diagonal.
+        centre_error_m, centre_error_share, extent_error_m: see `ObjectAccuracy`.
         iou_median, iou_over_25, iou_over_50: median, and shares of those found whose IoU is
             above 0.25 and 0.5.
         ordered: how many of those found have an order of vertices, which round ones have not.
@@ -258,7 +257,6 @@ class GroupSummary:
     centre_error_m: ErrorSpread | None
     centre_error_share: ErrorSpread | None
     extent_error_m: ErrorSpread | None
-    extent_error_share: ErrorSpread | None
     iou_median: float | None
     iou_over_25: float | None
     iou_over_50: float | None
@@ -269,10 +267,6 @@ class GroupSummary:
     def recall(self) -> float | None:
         """The share of the objects that were annotated."""
         return self.found / self.objects if self.objects else None
-
-    def to_dict(self) -> dict:
-        """Plain values for JSON."""
-        return asdict(self) | {"recall": self.recall}
 
 
 def summarise(objects: Sequence[ObjectAccuracy]) -> dict[str, GroupSummary]:
@@ -315,7 +309,6 @@ def _group(objects: Sequence[ObjectAccuracy]) -> GroupSummary:
         centre_error_m=_spread(entry.centre_error_m for entry in found),
         centre_error_share=_spread(entry.centre_error_share for entry in found),
         extent_error_m=_spread(entry.extent_error_m for entry in found),
-        extent_error_share=_spread(entry.extent_error_share for entry in found),
         iou_median=float(np.median(ious)) if found else None,
         iou_over_25=float(np.mean(ious > 0.25)) if found else None,
         iou_over_50=float(np.mean(ious > 0.5)) if found else None,
@@ -386,10 +379,11 @@ class AccuracyReport:
                 {
                     "name": condition.name,
                     "summaries": {
-                        name: group.to_dict() for name, group in condition.summaries().items()
+                        name: asdict(group) | {"recall": group.recall}
+                        for name, group in condition.summaries().items()
                     },
                     "settings": condition.settings,
-                    "objects": [entry.to_dict() for entry in condition.objects],
+                    "objects": [asdict(entry) for entry in condition.objects],
                 }
                 for condition in self.conditions
             ],
@@ -446,10 +440,7 @@ def measure_world(
 
 
 def compare_run(
-    name: str,
-    annotations: Sequence[Annotation],
-    truths: dict[str, SceneTruth],
-    settings: list[dict] | None = None,
+    name: str, annotations: Iterable[Annotation], truths: dict[str, SceneTruth]
 ) -> MeasuredCondition:
     """Compare the records of any run (other detector, segmenter, geometry) with the truth.
 
@@ -457,13 +448,12 @@ def compare_run(
         name: of the run, in words.
         annotations: its records; pictures that it lacks count as lost.
         truths: by the id of the picture.
-        settings: of the run's stages, if known.
     """
     made = {annotation.id: annotation for annotation in annotations}
     objects = [
         entry for id_, truth in truths.items() for entry in compare_scene(truth, made.get(id_))
     ]
-    return MeasuredCondition(name, settings or [], tuple(objects))
+    return MeasuredCondition(name, [], tuple(objects))
 
 
 def _pipeline(world: Path, *noise: Stage) -> Pipeline:

@@ -23,7 +23,6 @@ from spear_training.annotation.accuracy.measure import (
     AccuracyReport,
     ErrorSpread,
     GroupSummary,
-    MeasuredCondition,
 )
 
 # Tables of the measured accuracy ---------------------------------------------------------------
@@ -53,14 +52,16 @@ CAPTION = (
 REPEAT_CAPTION = "vertices: median distance of vertices of the same number; IoU: median"
 
 
-def accuracy_rows(condition: MeasuredCondition) -> list[tuple[str, ...]]:
-    """One row for each group of objects, in the order of `COLUMNS`."""
-    return [(name, *_cells(group)) for name, group in condition.summaries().items()]
-
-
-def repeat_rows(report: AccuracyReport) -> list[tuple[str, ...]]:
-    """One row for each group of objects, in the order of `REPEAT_COLUMNS`."""
-    return [
+def all_tables(report: AccuracyReport) -> list[tuple[str, tuple[str, ...], list, str]]:
+    """Title, columns, rows and caption of every table that has rows."""
+    tables = []
+    for condition in report.conditions:
+        groups = condition.summaries()
+        rows = [(name, *_cells(group)) for name, group in groups.items()]
+        lost = [(reason, str(count)) for reason, count in groups[ALL].lost.items()]
+        tables.append((condition.name, COLUMNS, rows, CAPTION))
+        tables.append((f"{condition.name}: objects without a box", LOST_COLUMNS, lost, ""))
+    repeated = [
         (
             name,
             str(group.objects),
@@ -70,22 +71,7 @@ def repeat_rows(report: AccuracyReport) -> list[tuple[str, ...]]:
         )
         for name, group in report.repeat_summaries().items()
     ]
-
-
-def lost_rows(condition: MeasuredCondition) -> list[tuple[str, ...]]:
-    """Reason and number of the objects that were lost for it."""
-    return [(reason, str(count)) for reason, count in condition.summaries()[ALL].lost.items()]
-
-
-def all_tables(report: AccuracyReport) -> list[tuple[str, tuple[str, ...], list, str]]:
-    """Title, columns, rows and caption of every table that has rows."""
-    tables = []
-    for condition in report.conditions:
-        tables += [
-            (condition.name, COLUMNS, accuracy_rows(condition), CAPTION),
-            (f"{condition.name}: objects without a box", LOST_COLUMNS, lost_rows(condition), ""),
-        ]
-    tables.append((REPEATED, REPEAT_COLUMNS, repeat_rows(report), REPEAT_CAPTION))
+    tables.append((REPEATED, REPEAT_COLUMNS, repeated, REPEAT_CAPTION))
     return [table for table in tables if table[2]]
 
 

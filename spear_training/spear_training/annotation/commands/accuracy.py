@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             lambda done, all_: bar.update(task, completed=done, total=all_),
         )
     if options.run:
-        other = compare_run(str(options.run), list(read_annotations(options.run)), report.truths)
+        other = compare_run(str(options.run), read_annotations(options.run), report.truths)
         report = replace(report, conditions=(*report.conditions, other))
     page = write_report(report, options.out)
     for table in terminal_tables(report):
