@@ -122,6 +122,7 @@ def serve() -> None:
     """Fork a job for every line that asks for one, and tell how jobs ended."""
     import annotate_stages  # noqa: F401  everything that a job needs
     import rich.console  # noqa: F401
+    import torch  # noqa: F401  pictures are resized with it
 
     import spear_training.annotation.job
     import spear_training.annotation.sources  # noqa: F401
