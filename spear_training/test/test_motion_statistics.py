@@ -7,9 +7,9 @@ import pytest
 
 from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.inference.statistics import normalise
-from spear_training.data.loader import chunk_targets
 from spear_training.data.statistics.motion import MotionStatistics, oddities
 from spear_training.data.statistics.normalisation import ConstBounds, normalisation
+from spear_training.data.targets import chunk_targets
 
 
 def motion(seed, scale_m=0.02, length=60, rate_hz=10.0, turn_rad=0.02, offset_m=0.4):

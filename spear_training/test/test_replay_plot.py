@@ -8,11 +8,11 @@ from store_fixture import made_store
 
 from spear_policy.geometry import quaternions as quat
 from spear_training.data import replay_plot
-from spear_training.data.loader import ChunkTargets, chunk_targets
 from spear_training.data.oxe.table import load_table
 from spear_training.data.replay_plot import follow_chunks, main, worst
 from spear_training.data.sources import OxeSource
 from spear_training.data.store.reader import FrameStore, episode_motion
+from spear_training.data.targets import ChunkTargets, chunk_targets
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.tracking import TimedPoses
-from spear_training.data.loader import chunk_targets, followed
 from spear_training.data.oxe.reader import BridgeReader
+from spear_training.data.targets import chunk_targets, followed
 
 
 def still(stamps_s, positions=None, rotations_xyzw=None):

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from spear_policy.geometry.tracking import TimedPoses, TrackingErrors, tracking_errors
 from spear_policy.shared.files import atomic_write
 from spear_policy.shared.pages import STYLE
-from spear_training.data.loader import DT_S, STEPS, chunk_targets, followed
 from spear_training.data.reader import DataFileError, spread
 from spear_training.data.report import rotations_since
 from spear_training.data.store.format import EXTERNAL
 from spear_training.data.store.reader import EpisodeMotion, FrameStore, episode_motion
+from spear_training.data.targets import DT_S, STEPS, chunk_targets, followed
 
 EXAMPLE = (
     "example: python3 -m spear_training.data.replay_plot stores/bridge --episode 3 --out p.png"

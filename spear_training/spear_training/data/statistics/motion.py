@@ -20,10 +20,10 @@ from spear_policy.inference.episode import binary_gripper
 from spear_policy.inference.statistics import Statistics, narrow_axes
 from spear_policy.shared.files import write_atomically
 from spear_policy.shared.workers import process_pool
-from spear_training.data.loader import DT_S, STEPS, ChunkTargets, chunk_targets, moments
 from spear_training.data.reader import spread
 from spear_training.data.statistics.sketch import Sketch
 from spear_training.data.store.reader import FrameStore, episode_motion
+from spear_training.data.targets import DT_S, STEPS, ChunkTargets, chunk_targets, moments
 
 # A moment is idle when its whole chunk stays within these and the gripper does nothing.
 IDLE_M, IDLE_RAD = 0.002, 0.01
@@ -77,7 +77,7 @@ class MotionStatistics:
         state_known: bool = True,
         continues: bool = False,
     ) -> None:
-        """Count an episode by its moments, see `loader.moments`. The name is for `outliers`.
+        """Count an episode by its moments, see `targets.moments`. The name is for `outliers`.
 
         Args:
             name: of the episode.
