@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     name = words.pop(0) if not words[0].startswith("-") else "run"
     if name not in COMMANDS:
         _parser().error(f"there is no {name!r}; choose from {', '.join(COMMANDS)}")
-    # A module each, so that nobody waits for libraries of what was not asked for.
+    # A module each, so that nobody waits for libraries of what was not asked for: `add_arguments`
+    # describes the options, `run` returns an exit status or raises what is caught below.
     command = importlib.import_module(f"{PACKAGE}.{COMMANDS[name]}")
     parser = argparse.ArgumentParser(
         prog=f"annotate {name}",

@@ -45,15 +45,10 @@ class DepthGeometry:
 
     @property
     def settings(self) -> dict:
-        """What the points depend on besides the files."""
         return {"max_range_m": self.max_range_m}
 
     def __call__(self, frame: Frame) -> Frame:
-        """Add the points.
-
-        Raises:
-            StageError: the item has no depth or no intrinsics, or they cannot be used.
-        """
+        """Add the points."""
         given, camera = frame.item.depth, frame.item.intrinsics
         if given is None or camera is None:
             missing = "depth" if given is None else "intrinsics"

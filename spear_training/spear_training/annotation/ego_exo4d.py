@@ -69,7 +69,6 @@ class Selection:
 
     @property
     def settings(self) -> dict:
-        """As plain JSON values."""
         return {"source": "egoexo4d", **asdict(self)}
 
 
@@ -128,11 +127,7 @@ def read_release(release: Path, selection: Selection) -> dict[str, CameraOfTake]
 
 
 def make_camera(folder: FrameFolder, name: str, camera: CameraOfTake, selection: Selection) -> Unit:
-    """Write the pictures of one camera, with their masks.
-
-    Raises:
-        OSError: the disk is full, or the like.
-    """
+    """Write the pictures of one camera, with their masks."""
     made = Unit()
     if isinstance(camera.video, str):
         made.rejected.append(camera.video)

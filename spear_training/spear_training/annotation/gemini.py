@@ -65,11 +65,6 @@ class GeminiOptions:
     base_url: str | None = None
 
     def __post_init__(self):
-        """Refuse what cannot work.
-
-        Raises:
-            JobError: names the setting.
-        """
         positive = ("max_objects", "max_output_tokens", "attempts", "requests_at_once")
         for name in (*positive, "timeout_s"):
             if getattr(self, name) <= 0:
@@ -128,16 +123,10 @@ class GeminiDetector:
 
     @property
     def parallel(self) -> int:
-        """Requests at once."""
         return self._options.requests_at_once
 
     def __call__(self, frame: Frame) -> Frame:
-        """Find objects.
-
-        Raises:
-            StageError: the service gave no usable answer about this picture.
-            JobError: it cannot be used at all, or answers cannot be kept.
-        """
+        """Find objects."""
         found, lost = self._answer(_as_jpeg(frame.image, self._options.jpeg_quality))
         kept, refused = sort_out(found, frame.visible)
         return frame.keep(kept, [*lost, *refused])
@@ -193,7 +182,6 @@ class GeminiClient:
     """The connection to the service; made at the first question. Safe to share by threads."""
 
     def __init__(self, options: GeminiOptions):
-        """Take the options; the key is read from the environment when it is needed."""
         self._options = options
         self._lock = threading.Lock()
         self._client: Any = None
@@ -410,7 +398,6 @@ class AnswerCache:
     """
 
     def __init__(self, folder: Path):
-        """Take the folder."""
         self.folder = Path(folder)
 
     def get(self, key: str) -> str | None:

@@ -153,11 +153,7 @@ class GroundingDinoOptions:
     dtype: str = "float32"
 
     def __post_init__(self):
-        """Bring the phrases into the form of labels, each once, and refuse what cannot work.
-
-        Raises:
-            JobError: names the setting.
-        """
+        """Bring the phrases into the form of labels, each once, and refuse what cannot work."""
         if isinstance(self.phrases, str):
             raise JobError(f"phrases is {self.phrases!r}; it must be a list of phrases")
         try:
@@ -188,21 +184,15 @@ class GroundingDinoDetector:
     parallel = 1
 
     def __init__(self, options: GroundingDinoOptions):
-        """Take the options; the model is loaded at the first picture."""
         self._options = options
         self._parts = OneAtATime(self._load)
 
     @property
     def settings(self) -> dict:
-        """What the boxes depend on."""
         return settings_of(self._options)
 
     def __call__(self, frame: Frame) -> Frame:
-        """Find the phrases.
-
-        Raises:
-            JobError: the model cannot be loaded, or the device has failed.
-        """
+        """Find the phrases."""
         with self._parts.held() as (model, pictures, text):
             boxes, sureness = run_network(model, pictures, text, frame.image)
         found, partly = self._chosen(boxes, sureness, text)

@@ -93,7 +93,6 @@ def run_job(job: AnnotationJob, annotate: Annotates, progress: ProgressDisplay) 
 
 
 def describe(counts: Counter[str]) -> str:
-    """Counts in words: "12 ok, 1 empty, 0 failed"."""
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES)
 
 
@@ -234,11 +233,7 @@ def _disk_warning(job: AnnotationJob, shards: Sequence[Shard], left: int) -> str
 def annotate_here(
     pipeline: Pipeline, work: Iterator[ShardWork], on_record: OnRecord
 ) -> Iterator[tuple[ShardWork, list[StoredRecord]]]:
-    """Annotate one shard after another in this process.
-
-    Raises:
-        JobError: no picture can be annotated.
-    """
+    """Annotate one shard after another in this process."""
     for one in work:
         yield one, pipeline.stored_records(one.items, on_record)
 
@@ -333,7 +328,6 @@ class ShardWorker:
     """
 
     def __init__(self, spec: PipelineSpec):
-        """Build the stages."""
         self._pipeline, self._job_error = None, ""
         try:
             self._pipeline = spec.build()

@@ -45,11 +45,6 @@ class MogeOptions:
     device: str = "auto"
 
     def __post_init__(self):
-        """Refuse what cannot work.
-
-        Raises:
-            JobError: names the setting.
-        """
         if self.version not in DEFAULT_MODELS:
             raise JobError(f"version is {self.version!r}; it may be {', '.join(DEFAULT_MODELS)}")
 
@@ -61,23 +56,16 @@ class MogeGeometry:
     parallel = 1
 
     def __init__(self, options: MogeOptions | None = None):
-        """Take the options; the model is loaded at the first picture."""
         options = options or MogeOptions()
         self._options = replace(options, model=options.model or DEFAULT_MODELS[options.version])
         self._model = OneAtATime(self._load)
 
     @property
     def settings(self) -> dict:
-        """What the points depend on."""
         return settings_of(self._options)
 
     def __call__(self, frame: Frame) -> Frame:
-        """Add the points.
-
-        Raises:
-            StageError: MoGe finds no camera or no point.
-            JobError: it is not installed, its weights cannot be loaded, or the device has failed.
-        """
+        """Add the points."""
         with self._model.held() as model:
             found = _infer(model, frame.image)
         points, camera = _checked(found, frame.image.shape[:2])

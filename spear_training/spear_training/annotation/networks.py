@@ -50,7 +50,6 @@ class OneAtATime(Generic[T]):
     """
 
     def __init__(self, load: Callable[[], T]):
-        """Take what makes the model; it is called once, when the model is first needed."""
         self._load, self._lock = load, threading.Lock()
         self._value: T | None = None
 

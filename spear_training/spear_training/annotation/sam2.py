@@ -42,11 +42,6 @@ class Sam2Options:
     box_margin: float = 0.1
 
     def __post_init__(self):
-        """Refuse what cannot work.
-
-        Raises:
-            JobError: names the setting.
-        """
         check_dtype(self.dtype)
         if not (math.isfinite(self.box_margin) and self.box_margin >= 0):
             raise JobError(f"box_margin is {self.box_margin}; it must be 0 or more")
@@ -59,21 +54,15 @@ class Sam2Segmenter:
     parallel = 1
 
     def __init__(self, options: Sam2Options | None = None):
-        """Take the options; the model is loaded at the first picture."""
         self._options = options or Sam2Options()
         self._model = OneAtATime(self._load)
 
     @property
     def settings(self) -> dict:
-        """What the masks depend on."""
         return settings_of(self._options)
 
     def __call__(self, frame: Frame) -> Frame:
-        """Add a mask to each candidate; one without a pixel drops it.
-
-        Raises:
-            JobError: the model cannot be loaded, or the device has failed.
-        """
+        """Add a mask to each candidate; one without a pixel drops it."""
         if not frame.candidates:
             return frame
         boxes = np.array([found.box_xyxy_px for found in frame.candidates])

@@ -147,11 +147,6 @@ class SceneTruth:
     visible_fraction: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """One line.
-
-        Raises:
-            ValueError: a number is not finite.
-        """
         values = {
             "annotation": json.loads(self.annotation.to_json()),
             "axes_of_symmetry": self.axes_of_symmetry,

@@ -126,15 +126,10 @@ class NoisyDepth:
 
     @property
     def settings(self) -> dict:
-        """The noise."""
         return asdict(self.noise)
 
     def __call__(self, frame: Frame) -> Frame:
-        """Spoil `frame.points`.
-
-        Raises:
-            StageError: there are none yet.
-        """
+        """Spoil `frame.points`."""
         if frame.points is None:
             raise StageError("there is no depth to spoil: put this stage behind the geometry's")
         points = frame.points.points_m.astype(np.float64)
@@ -265,7 +260,6 @@ class GroupSummary:
 
     @property
     def recall(self) -> float | None:
-        """The share of the objects that were annotated."""
         return self.found / self.objects if self.objects else None
 
 
@@ -372,7 +366,6 @@ class AccuracyReport:
         return summarise_repeats(list(self.repeated))
 
     def to_dict(self) -> dict:
-        """Plain values for JSON: summaries, settings and every object."""
         return {
             "scenes": self.scenes,
             "conditions": [

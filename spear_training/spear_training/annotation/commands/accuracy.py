@@ -19,7 +19,6 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
     add = parser.add_argument
     add("world", type=Path, metavar="WORLD", help="folder with items.jsonl and truth.jsonl")
     add("--out", type=Path, required=True, metavar="OUT", help="folder for the page")
@@ -30,16 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, write the page, print the tables.
-
-    Returns:
-        0.
-
-    Raises:
-        JobError: the folder is no world, or no run over it.
-        ItemError: the list of pictures cannot be read.
-        OSError: a folder cannot be read or written.
-    """
     from dataclasses import replace
 
     from rich.console import Console

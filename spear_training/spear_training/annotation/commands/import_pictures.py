@@ -18,7 +18,6 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
 
     ego = sources.add_parser(
@@ -61,15 +60,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the pictures, and the list when all are there.
-
-    Returns:
-        0; 1 where something was rejected.
-
-    Raises:
-        JobError: it cannot go on.
-        OSError: a file cannot be read or written; what is there is whole.
-    """
     from spear_training.annotation.run_folder import Shard
     from spear_training.annotation.stages import JobError
 

@@ -18,7 +18,6 @@ _STATUSES = ("all", "ok", "empty", "failed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
     add = parser.add_argument
     add("folder", type=Path, metavar="OUT", help="folder that `annotate run` writes to")
     add("--count", type=int, default=50, metavar="N", help="pictures to show (default: 50)")
@@ -32,15 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page.
-
-    Returns:
-        0.
-
-    Raises:
-        JobError: there is nothing to show; says why.
-        OSError: a file cannot be read or written.
-    """
     from rich.console import Console
     from rich.progress import track
 

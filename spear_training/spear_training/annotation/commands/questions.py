@@ -24,7 +24,6 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
     add = parser.add_argument
     add(
         "folders",
@@ -48,15 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fit or read the bins, write the questions, print what they came to.
-
-    Returns:
-        0; 1 where no picture has a question.
-
-    Raises:
-        JobError, MismatchError: it cannot be done.
-        OSError: a file cannot be read or written.
-    """
     from rich.console import Console
 
     from spear_training.vqa.question_files import write_questions

@@ -86,7 +86,6 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
     add = parser.add_argument_group("pictures: --images, --items or both").add_argument
     add("--images", type=Path, help="folder of pictures: all below it, or those of --items")
     add(
@@ -148,17 +147,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Annotate the pictures, or a part of them.
-
-    Returns:
-        0; 1 where pictures failed; 130 where it was interrupted.
-
-    Raises:
-        JobError: it cannot go on; finished shards stay.
-        RecordError: the list cannot be used.
-        MismatchError: OUT holds the records of another run.
-        OSError: a folder cannot be read or written.
-    """
     from dataclasses import replace
     from functools import partial
 

@@ -26,7 +26,6 @@ ACCURACY_SCENES = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
     add = parser.add_argument
     add("--scenes", type=int, required=True, metavar="N", help="how many scenes")
     add("--out", type=Path, required=True, metavar="FOLDER", help="for all that is made")
@@ -56,16 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do the steps that are left.
-
-    Returns:
-        0; 1 where pictures failed; 2 where a step could not go on.
-
-    Raises:
-        JobError: it cannot go on; what is done is kept.
-        OSError: a folder cannot be read or written.
-        KeyboardInterrupt: likewise.
-    """
     from rich.console import Console
 
     for name, value in (

@@ -57,7 +57,6 @@ class Tally:
     )
 
     def add(self, annotation: Annotation) -> None:
-        """Count one record."""
         self.statuses[annotation.status] += 1
         if annotation.status != "ok":
             words = annotation.reason or "no reason"

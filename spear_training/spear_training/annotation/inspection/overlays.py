@@ -164,7 +164,6 @@ _FRACTION_BITS = 4  # of OpenCV's coordinates
 
 
 def colour_of(number: int) -> Colour:
-    """The colour of an object of a picture, by its number."""
     return PALETTE[number % len(PALETTE)]
 
 
@@ -250,7 +249,6 @@ def draw_mark(image: Image, pixel_px: Sequence[float], colour: Colour, mark: Mar
 
 
 def _line(image: Image, start, end, colour: Colour, thickness: int) -> None:
-    """Draw into the image itself."""
     start, end = _fixed([start, end]).tolist()
     cv2.line(image, start, end, colour, thickness, cv2.LINE_AA, _FRACTION_BITS)
 

@@ -143,11 +143,9 @@ class TruthStage:
 
     @property
     def settings(self) -> dict:
-        """There is nothing to set."""
         return {}
 
     def __call__(self, frame: Frame) -> Frame:
-        """Add the points and the objects."""
         candidates = tuple(map(self._candidate, self._objects))
         return replace(frame, points=self._points, candidates=candidates)
 

@@ -82,7 +82,6 @@ def round_body(profile_m: ArrayLike, segments: int = SEGMENTS) -> Surface:
 
 
 def ball(radius_m: float) -> Surface:
-    """A ball about the origin."""
     angles = np.linspace(-np.pi / 2, np.pi / 2, 21)
     profile = radius_m * np.column_stack([np.cos(angles), np.sin(angles)])
     profile[[0, -1], 0] = 0.0
@@ -90,7 +89,6 @@ def ball(radius_m: float) -> Surface:
 
 
 def cylinder(radius_m: float, low_m: float, high_m: float) -> Surface:
-    """An upright cylinder between two heights."""
     return round_body([[0, low_m], [radius_m, low_m], [radius_m, high_m], [0, high_m]])
 
 

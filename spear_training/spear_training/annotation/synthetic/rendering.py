@@ -157,7 +157,6 @@ class OffscreenRenderer:
             ) from error
 
     def close(self) -> None:
-        """Free the OpenGL context."""
         self._gl.free()
 
     @contextmanager
@@ -193,7 +192,6 @@ class SceneRendering:
         self.show(None)
 
     def close(self) -> None:
-        """Free the textures and meshes."""
         self._context.free()
 
     def colours(self, view: SyntheticCamera) -> NDArray[np.uint8]:
