@@ -208,21 +208,23 @@ def read_annotations(out: Path) -> Iterator[Annotation]:
         yield from read_shard(shard.file(out))
 
 
-def read_shard(path: Path) -> Iterator[Annotation]:
-    """Read the records of one file.
+def read_shard(path: Path, damaged: list[str] | None = None) -> Iterator[Annotation]:
+    """Read the records of one file; damaged lines are added to `damaged`, with their reasons.
 
     Raises:
-        JobError: a line is damaged.
-        OSError: it cannot be read.
+        JobError: a line is damaged, and there is no `damaged`.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield Annotation.from_json(line.decode("utf-8", "replace"))
             except RecordError as error:
-                raise JobError(
-                    f"{path}, line {number}: {error}; remove the file and run its shard again"
-                ) from None
+                if damaged is None:
+                    raise JobError(
+                        f"{path}, line {number}: {error}; remove the file and run its shard again"
+                    ) from None
+                damaged.append(f"{path.name}, line {number}: {error}")
 
 
 def claim(shard_file: Path) -> ExitStack | None:

@@ -1,8 +1,8 @@
 """One page about a run, or several: each a file that needs no other.
 
-From bottom to top: the records of a run, finished or in work; the sample that is shown, drawn by
-chance but the same for the same seed; what the page shows of one picture; the summary of a run,
-gathered in one reading of its records; the pages.
+From bottom to top: the sample that is shown, drawn by chance but the same for the same seed; what
+the page shows of one picture; the summary of a run, finished or in work, gathered in one reading of
+its records; the pages.
 """
 
 import heapq
@@ -53,54 +53,17 @@ from spear_training.annotation.records import (
     RecordError,
     decode_mask,
 )
-from spear_training.annotation.run_folder import Shard, images_root, lock_file, read_run
+from spear_training.annotation.run_folder import (
+    images_root,
+    lock_file,
+    read_run,
+    read_shard,
+    shards_of,
+)
 from spear_training.annotation.stages import JobError, StageError
 from spear_training.vqa.bins import NAME as BINS
 from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import NAME as QUESTIONS
-
-# Records of a run, finished or in work ---------------------------------------------------------
-
-
-class RunRecords:
-    """All records of a folder that `annotate run` writes, or has written, to.
-
-    Attributes:
-        finished, in_work, not_begun: how many shards; counted by `read`.
-        damaged: lines that hold no record: where, and why; found by `read`.
-    """
-
-    def __init__(self, out: Path, num_shards: int):
-        """Take the folder and the number of shards in its run.json."""
-        self._paths = [Shard(index, num_shards).file(out) for index in range(num_shards)]
-        self.finished = self.in_work = self.not_begun = 0
-        self.damaged: list[str] = []
-
-    def read(self) -> Iterator[Annotation]:
-        """Read all, in the order of the list where shards are finished.
-
-        Lines that are damaged are left out and counted.
-
-        Raises:
-            OSError: a file cannot be read.
-        """
-        for path in self._paths:
-            if path.is_file():
-                self.finished += 1
-                yield from self._lines(path)
-            elif lock_file(path).is_file():
-                self.in_work += 1
-            else:
-                self.not_begun += 1
-
-    def _lines(self, path: Path) -> Iterator[Annotation]:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield Annotation.from_json(line.decode("utf-8", "replace"))
-                except RecordError as error:
-                    self.damaged.append(f"{path.name}, line {number}: {error}")
-
 
 # A sample of pictures of every status ----------------------------------------------------------
 
@@ -171,45 +134,22 @@ _SAME_PLACE_PX = 8.0
 
 
 @dataclass(frozen=True)
-class ObjectRow:
-    """A line of the table of objects.
-
-    Attributes:
-        number: from 1, as on the pictures.
-        label: its own.
-        colour: "#rrggbb", as on the pictures.
-        sides: along the box's x, y, z axis: width, height, depth; cm, or units.
-        distance: of the box's centre from the camera; m, or units.
-        points: of the cloud.
-        score: of the detector, if it gave one.
-        unusual: "" or why its size is unusual.
-    """
-
-    number: int
-    label: str
-    colour: str
-    sides: tuple[float, float, float]
-    distance: float
-    points: int
-    score: float | None
-    unusual: str
-
-
-@dataclass(frozen=True)
 class PageEntry:
     """All that is shown of one picture.
 
     Attributes:
         annotation: its record.
         pictures: titles, and addresses that hold JPEGs.
-        rows: its objects.
+        rows: its objects, each with number and colour as on the pictures, sides along the box's x,
+            y, z axis [cm, or units], distance of the centre [m, or units], "" or why its size is
+            unusual.
         pairs: questions about it.
         notes: what could not be shown, and why.
     """
 
     annotation: Annotation
     pictures: tuple[tuple[str, str], ...]
-    rows: tuple[ObjectRow, ...]
+    rows: tuple[dict, ...]
     pairs: tuple[AskedPair, ...]
     notes: tuple[str, ...]
 
@@ -327,16 +267,14 @@ def _rows(annotation: Annotation, unusual: dict[str, str]):
     factor = 100.0 if annotation.metric else 1.0
     for number, found in enumerate(annotation.objects):
         sides = np.linalg.norm(edges_of(found.vertices), axis=1) * factor
-        yield ObjectRow(
-            number + 1,
-            found.label,
-            web_colour(number),
-            tuple(sides.tolist()),
-            float(np.linalg.norm(found.centre_m)),
-            found.cloud_size,
-            found.score,
-            unusual.get(found.label, ""),
-        )
+        yield {
+            "found": found,
+            "number": number + 1,
+            "colour": web_colour(number),
+            "sides": sides.tolist(),
+            "distance": float(np.linalg.norm(found.centre_m)),
+            "unusual": unusual.get(found.label, ""),
+        }
 
 
 # Reading a run: counts, sample and questions ---------------------------------------------------
@@ -410,12 +348,24 @@ def summarise_run(out: Path, options: PageOptions, progress: Progress = no_progr
     run = read_run(out)
     notes: list[str] = []
     bins = _bins(out, options, notes)
-    records, tally = RunRecords(out, run["num_shards"]), Tally()
-    listed = run["items"]["count"]
-    shown = _shown(progress(records.read(), "records", listed), tally, options)
+    finished, missing = shards_of(out)
+    damaged: list[str] = []
+    records = (one for shard in finished for one in read_shard(shard.file(out), damaged))
+    tally, listed = Tally(), run["items"]["count"]
+    shown = _shown(progress(records, "records", listed), tally, options)
     if not tally.statuses:
         raise JobError(f"{out} has no records yet: `annotate run` writes them")
-    notes += _shard_notes(records, listed)
+    if missing:
+        in_work = sum(lock_file(shard.file(out)).is_file() for shard in missing)
+        notes.append(
+            f"The run is not finished: of its shards {len(finished)} are finished, {in_work} in "
+            f"work and {len(missing) - in_work} not begun. This page is about what is done so far; "
+            f"the list has {listed:,} pictures."
+        )
+    if damaged:
+        notes.append(
+            f"{len(damaged):,} lines hold no record and are left out. The first: {damaged[0]}."
+        )
     if not shown:
         notes.append(f"No picture is {options.only}.")
     asked = read_asked(out / QUESTIONS, {annotation.id for annotation in shown})
@@ -460,20 +410,6 @@ def _images(out: Path, run: dict, options: PageOptions, notes: list[str]) -> Pat
     except JobError as error:
         notes.append(f"No picture can be shown: {error}, or give the folder with --images.")
         return None
-
-
-def _shard_notes(records: RunRecords, listed: int):
-    if records.in_work or records.not_begun:
-        yield (
-            f"The run is not finished: of its shards {records.finished} are finished, "
-            f"{records.in_work} in work and {records.not_begun} not begun. This page is about what "
-            f"is done so far; the list has {listed:,} pictures."
-        )
-    if records.damaged:
-        yield (
-            f"{len(records.damaged):,} lines hold no record and are left out. The first: "
-            f"{records.damaged[0]}."
-        )
 
 
 def _asked_notes(asked: AskedQuestions | None, bins: FittedBins | None):
