@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from oxe_writing import encode_example, frame_record
@@ -209,6 +210,72 @@ def test_fewer_records_than_dataset_info_says_is_said(write_rlds, make_record):
     assert len(rlds.read(1).steps["action"]) == 4
     with pytest.raises(DataFileError, match="has 2 records, dataset_info.json says 3"):
         rlds.read(2)
+
+
+def change_split(folder, **changes):
+    """Change the entry of the split in dataset_info.json; None takes a key away."""
+    path = folder / "dataset_info.json"
+    info = json.loads(path.read_text())
+    split = {k: v for k, v in (info["splits"][0] | changes).items() if v is not None}
+    path.write_text(json.dumps(info | {"splits": [split]}))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}-of-{NUM_SHARDS}",
+        "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "",
+    ],
+)
+@pytest.mark.parametrize("lengths", [["2", "1"], None, []])
+def test_shards_are_found_by_every_template_of_tfds(write_rlds, make_record, template, lengths):
+    records = [make_record(number) for number in range(3)]
+    folder = write_rlds([records[:2], records[2:]])
+    change_split(folder, filepathTemplate=template, shardLengths=lengths)
+    rlds = RldsFolder(folder)
+    assert len(rlds) == 3
+    assert rlds.read(2).metadata["episode_metadata/file_path"] == "/lab/2.npy"
+
+
+def test_renamed_shards_are_found_and_an_unknown_word_is_said(write_rlds, make_record):
+    folder = write_rlds([[make_record(0)], [make_record(1)]])
+    for path in folder.glob("toy-*"):
+        path.rename(folder / path.name.replace("toy", "toy_100"))
+    assert RldsFolder(folder).read(1).metadata["episode_metadata/file_path"] == "/lab/1.npy"
+    change_split(folder, filepathTemplate="{DATASET}.{COLOUR}")
+    with pytest.raises(DataFileError, match="dataset_info.json.*COLOUR"):
+        RldsFolder(folder)
+
+
+def test_part_of_a_set_is_read_when_asked_for(write_rlds, make_record, capsys):
+    records = [make_record(number) for number in range(3)]
+    folder = write_rlds([records[:1], records[1:2], records[2:]])
+    (folder / "toy-train.tfrecord-00001-of-00003").unlink()
+    with pytest.raises(DataFileError, match="lacks 1 of 3 files.*00001.*with --partial"):
+        RldsFolder(folder)
+    rlds = RldsFolder(folder, partial=True)
+    assert (len(rlds), rlds.left_out) == (2, 1)
+    assert rlds.read(1).metadata["episode_metadata/file_path"] == "/lab/2.npy"
+    assert main([str(folder), "--partial"]) == 0
+    assert "without 1 files, which are not there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "toy-train.tfrecord-00000"])
+def test_a_pointer_of_git_lfs_is_called_that(write_rlds, make_record, name):
+    folder = write_rlds([[make_record()]])
+    path = next(path for path in folder.iterdir() if path.name.startswith(name))
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    with pytest.raises(DataFileError, match="is a pointer of Git LFS") as caught:
+        RldsFolder(folder).read(0)
+    assert str(caught.value).count(name) == 1
+
+
+def test_a_picture_of_16_bits_is_no_camera(write_rlds, make_record):
+    depth = cv2.imencode(".png", np.full((16, 16), 900, np.uint16))[1].tobytes()
+    broken = make_record(**{"steps/observation/image_0": [depth] * 4})
+    with pytest.raises(DataFileError, match=r"picture 0 is \(16, 16, 3\) uint16, features.json"):
+        RldsFolder(write_rlds([[broken]])).read(0)
 
 
 def test_folders_that_are_none_are_refused_with_the_mend(tmp_path, write_rlds, make_record):

@@ -22,7 +22,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from spear_training.data.reader import DataFileError
+from spear_training.data.reader import DataFileError, unreadable
 
 # TFRecord files: their records by number, each checked ---------------------------------------
 
@@ -54,7 +54,7 @@ class TfRecordFile:
             with open(self.path, "rb") as file:
                 self._index(file, os.fstat(file.fileno()).st_size)
         except OSError as error:
-            raise DataFileError(f"{self.path}: cannot be read ({error.strerror})") from None
+            raise DataFileError(unreadable(self.path, error)) from None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -94,10 +94,9 @@ class TfRecordFile:
                 return
             length, crc = struct.unpack("<QI", header)
             if masked_crc32c(header[:_LENGTH_BYTES]) != crc:
-                self.damage = (
-                    f"{place} has a damaged length, so nothing after it can be found; copy the "
-                    "file again, or it is no TFRecord file"
-                )
+                fix = f"record {len(self)} at byte {offset} has a damaged length, so nothing after "
+                fix += "it can be found; copy the file again, or it is no TFRecord file"
+                self.damage = unreadable(self.path, fix=fix)
                 return
             end = offset + _HEADER_BYTES + length + _FOOTER_BYTES
             if end > size:
@@ -286,9 +285,10 @@ def read_features(path: Path) -> dict[str, FeatureSpec]:
             raise ValueError("no featuresDict at its root")
         specs = list(_walk(tree, ""))
     except OSError as error:
-        raise DataFileError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DataFileError(unreadable(path, error)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataFileError(f"{path}: damaged or not TFDS's features.json ({error!r})") from None
+        fix = f"damaged or not TFDS's features.json ({error!r})"
+        raise DataFileError(unreadable(path, fix=fix)) from None
     return {spec.key: spec for spec in specs}
 
 
@@ -352,11 +352,20 @@ class RldsEpisode:
 
 
 @dataclass(frozen=True)
+class _Split:
+    """Files of a split: their names with `*` for the number, and the records in each if known."""
+
+    pattern: str
+    names: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class _DatasetInfo:
     name: str
     version: str
     file_format: str
-    shards: dict[str, list[tuple[str, int]]]
+    splits: dict[str, _Split]
 
 
 class RldsFolder:
@@ -366,13 +375,15 @@ class RldsFolder:
         path, split: what was asked for.
         name, version: of the dataset.
         features: by key; see FeatureSpec.
+        left_out: how many files of the split are not there, with `partial`.
 
     Raises:
         DataFileError: a file is missing, damaged or of a kind that is not read here. A damaged
             record is no reason: it raises when it is read.
     """
 
-    def __init__(self, path: str | Path, split: str = "train"):
+    def __init__(self, path: str | Path, split: str = "train", partial: bool = False):
+        """Open a folder; `partial` takes the files of the split that are there, others fail."""
         self.path, self.split = Path(path), split
         info = _read_info(self.path / "dataset_info.json")
         self.name, self.version = info.name, info.version
@@ -381,24 +392,51 @@ class RldsFolder:
             raise DataFileError(
                 f"{self.path}: its files are {info.file_format}; only tfrecord is read"
             )
-        if split not in info.shards:
+        if split not in info.splits:
             raise DataFileError(
-                f"{self.path}: has no split {split!r}; it has {', '.join(sorted(info.shards))}"
+                f"{self.path}: has no split {split!r}; it has {', '.join(sorted(info.splits))}"
             )
-        shards = info.shards[split]
-        self._paths = [self.path / file for file, _ in shards]
-        missing = [file.name for file in self._paths if not file.is_file()]
-        if missing:
+        shards = self._shards(info.splits[split], info.file_format)
+        missing = [file for file, _ in shards if not file.is_file()]
+        if missing and (not partial or len(missing) == len(shards)):
+            there = len(shards) - len(missing)
+            fix = "copy them, or take those that are there with --partial" if there else "copy them"
             raise DataFileError(
                 f"{self.path}: split {split!r} lacks {len(missing)} of {len(shards)} files, the "
-                f"first is {missing[0]}; copy them, or choose another split"
+                f"first is {missing[0].name}; {fix}"
             )
-        self._first = np.cumsum([0] + [length for _, length in shards])
+        self.left_out = len(missing)
+        shards = [(file, length) for file, length in shards if file not in missing]
+        self._paths = [file for file, _ in shards]
         self._open: dict[int, TfRecordFile] = {}
+        lengths = [
+            len(self._file(shard)) if length is None else length
+            for shard, (_, length) in enumerate(shards)
+        ]
+        self._first = np.cumsum([0, *lengths])
 
     def __len__(self) -> int:
-        """Episodes, by dataset_info.json."""
+        """Episodes, by dataset_info.json, or counted where it does not say."""
         return int(self._first[-1])
+
+    def _shards(self, split: _Split, kind: str) -> list[tuple[Path, int | None]]:
+        """The files of the split and how many records dataset_info.json says they have."""
+        paths = [self.path / name for name in split.names]
+        if any(path.is_file() for path in paths):
+            return list(zip(paths, split.lengths, strict=True))
+        # Files that were renamed, or whose number nobody says.
+        patterns = (split.pattern, f"*{self.split}.{kind}*")
+        found = next((f for p in patterns if (f := sorted(self.path.glob(p)))), [])
+        if paths and len(found) == len(paths):
+            return list(zip(found, split.lengths, strict=True))
+        if paths or not found:
+            return [(path, None) for path in paths or [self.path / split.pattern]]
+        return [(path, None) for path in found]
+
+    def _file(self, shard: int) -> TfRecordFile:
+        if shard not in self._open:
+            self._open[shard] = TfRecordFile(self._paths[shard])
+        return self._open[shard]
 
     def read(
         self, index: int, keys: Iterable[str] | None = None, decode_images: bool = True
@@ -416,9 +454,7 @@ class RldsFolder:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: no episode {index} in {self.split}, it has {len(self)}")
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        if shard not in self._open:
-            self._open[shard] = TfRecordFile(self._paths[shard])
-        file, record = self._open[shard], index - int(self._first[shard])
+        file, record = self._file(shard), index - int(self._first[shard])
         try:
             payload = file.read(record)
         except IndexError:
@@ -489,28 +525,32 @@ def _read_info(path: Path) -> _DatasetInfo:
     try:
         info = json.loads(path.read_text())
         kind = info.get("fileFormat", "tfrecord")
-        shards = {part["name"]: _shards(part, info["name"], kind) for part in info["splits"]}
-        return _DatasetInfo(info["name"], info["version"], kind, shards)
+        splits = {part["name"]: _split(part, info["name"], kind) for part in info["splits"]}
+        return _DatasetInfo(info["name"], info["version"], kind, splits)
     except OSError as error:
-        raise DataFileError(
-            f"{path}: cannot be read ({error.strerror}); give the folder that holds "
-            "dataset_info.json, features.json and the .tfrecord files"
-        ) from None
+        fix = "give the folder that holds dataset_info.json, features.json and the .tfrecord files"
+        raise DataFileError(unreadable(path, error, fix)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataFileError(
-            f"{path}: damaged or not TFDS's dataset_info.json ({error!r})"
-        ) from None
+        fix = f"damaged or not TFDS's dataset_info.json ({error!r})"
+        raise DataFileError(unreadable(path, fix=fix)) from None
 
 
-def _shards(part: dict, name: str, kind: str) -> list[tuple[str, int]]:
-    """File name and number of records of each shard of a split."""
-    lengths = [int(length) for length in part.get("shardLengths", [])]
-    template = part.get("filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
+def _split(part: dict, name: str, kind: str) -> _Split:
+    """The files of a split by its entry in dataset_info.json.
+
+    The words of a template are those of tensorflow_datasets (core/naming.py).
+    """
+    lengths = tuple(int(length) for length in part.get("shardLengths") or ())
+    template = part.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     words = {"DATASET": name, "SPLIT": part["name"], "FILEFORMAT": kind}
-    return [
-        (template.format(SHARD_X_OF_Y=f"{shard:05d}-of-{len(lengths):05d}", **words), length)
-        for shard, length in enumerate(lengths)
-    ]
+
+    def file_name(index: str, count: str) -> str:
+        shard = {"SHARD_INDEX": index, "NUM_SHARDS": count, "SHARD_X_OF_Y": f"{index}-of-{count}"}
+        return template.format(**shard, **words)
+
+    count = f"{len(lengths):05d}"
+    names = tuple(file_name(f"{shard:05d}", count) for shard in range(len(lengths)))
+    return _Split(file_name("*", "*"), names, lengths)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -522,13 +562,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("folder")
     parser.add_argument("--split", default="train")
+    parser.add_argument("--partial", action="store_true", help="take the files that are there")
     options = parser.parse_args(arguments)
     try:
-        folder = RldsFolder(options.folder, options.split)
+        folder = RldsFolder(options.folder, options.split, options.partial)
     except DataFileError as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{folder.name} {folder.version}, split {folder.split}: {len(folder)} episodes")
+    if folder.left_out:
+        print(f"without {folder.left_out} files, which are not there")
     for spec in folder.features.values():
         shape = "x".join(str(side) for side in spec.shape)
         print(f"  {spec.key:40} {spec.kind:12} {spec.dtype:8} {shape} {spec.why}")

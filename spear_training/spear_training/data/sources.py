@@ -56,10 +56,16 @@ class OxeSource(EpisodeSource):
     split: str = "train"
     subset: str | None = None
     any_name: bool = False
+    partial: bool = False
 
     def open(self) -> OxeReader:
         return OxeReader(
-            self.row, self.folder, self.split, subset=self.subset, any_name=self.any_name
+            self.row,
+            self.folder,
+            self.split,
+            subset=self.subset,
+            any_name=self.any_name,
+            partial=self.partial,
         )
 
     def metadata(self, reader: OxeReader) -> StoreMetadata:
@@ -111,9 +117,9 @@ ANY = "any"
 # Which options each format has; the first is needed where it is in _NEEDED.
 _OPTIONS = {
     "bag": ("outcomes", "namespace"),
-    "bridge_rlds": ("split",),
+    "bridge_rlds": ("split", "partial"),
     "lerobot": ("keys",),
-    "oxe": ("row", "table", "subset", "split"),
+    "oxe": ("row", "table", "subset", "split", "partial"),
 }
 _NEEDED = {"oxe": "row"}
 FORMATS = tuple(_OPTIONS)
@@ -126,6 +132,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--table", type=Path, metavar="MINE.yaml", help="what you confirmed or changed in it")
     add("--subset", metavar="NAME", help="a part that the row names, such as single_kitchen_sink")
     add("--split", help="of the dataset (default: train)")
+    add("--partial", action="store_true", default=None, help="take the files that are there")
     add = parser.add_argument_group("bag: trials recorded by SPEAR").add_argument
     add("--outcomes", help=f'of the trials: "{ANY}", or like SUCCESS,UNKNOWN (default: {SUCCESS})')
     add("--namespace", help="of the robot, if bags hold two")
@@ -160,8 +167,11 @@ def make_source(options: argparse.Namespace) -> EpisodeSource:
         return LeRobotSource(folder, load_keys(options.keys) if options.keys else None)
     rows, split = load_table(options.table), options.split or "train"
     if options.format == "bridge_rlds":
-        return OxeSource(folder, find_row(rows, "bridge"), split, any_name=True)
-    return OxeSource(folder, find_row(rows, options.row), split, options.subset)
+        row, any_name = find_row(rows, "bridge"), True
+    else:
+        row, any_name = find_row(rows, options.row), False
+    partial = bool(options.partial)
+    return OxeSource(folder, row, split, options.subset, any_name, partial)
 
 
 def _outcomes(words: str | None) -> tuple[str, ...] | None:

@@ -68,6 +68,7 @@ class OxeReader:
         *,
         subset: str | None = None,
         any_name: bool = False,
+        partial: bool = False,
     ):
         """Open a folder.
 
@@ -77,9 +78,10 @@ class OxeReader:
             split: of the dataset.
             subset: one of the row's `subsets`, or None for all.
             any_name: take the folder whatever its dataset_info.json calls it.
+            partial: take the files of the split that are there.
         """
         row.require_confirmed()
-        self._folder = RldsFolder(path, split)
+        self._folder = RldsFolder(path, split, partial)
         if not any_name:
             _check_source(row, self._folder)
         asked = row.require_subset(subset) if subset else None
@@ -105,7 +107,8 @@ class OxeReader:
     def dataset_version(self) -> dict[str, str]:
         """Name, version and split of the dataset."""
         folder = self._folder
-        return {"dataset": folder.name, "version": folder.version, "split": folder.split}
+        version = {"dataset": folder.name, "version": folder.version, "split": folder.split}
+        return version | ({"files_left_out": str(folder.left_out)} if folder.left_out else {})
 
     def __len__(self) -> int:
         return len(self._folder)
