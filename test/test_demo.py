@@ -13,7 +13,7 @@ from graph_fixture import installed
 
 from spear_bringup.control.limits import Limits
 from spear_bringup.nodes.demo import parse
-from spear_training.data.bags import BagReader
+from spear_training.data.bags.reader import BagReader
 
 pytestmark = pytest.mark.timeout(900)  # a whole demo takes its time on a busy machine
 

@@ -1,14 +1,17 @@
 """Bags of trials become episodes: synchronised, filtered, and refused with one sentence."""
 
+import gzip
 import shutil
 
+import lz4.frame
 import numpy as np
 import pytest
+import zstandard
 from bag_fixture import OUTCOME, trial
 from rosbags.rosbag2 import StoragePlugin
 
-from spear_policy.inference.episode import EpisodeError
-from spear_training.data.bags import BagReader, BagRules
+from spear_policy.inference.episode import EpisodeError, split_episode
+from spear_training.data.bags.reader import BagReader, BagRules
 from spear_training.data.reader import DataFileError
 
 
@@ -88,8 +91,9 @@ def test_the_instruction_topic_speaks_where_the_recorder_did_not(tmp_path):
     assert read(tmp_path, outcomes=None).instruction == "wipe the table"
     bench.add("/instruction", 100.6, bench.make("std_msgs/msg/String", data="stop"))
     bench.write(tmp_path / "two", words=None)
-    with pytest.raises(EpisodeError, match="2 different instructions in one bag"):
-        BagReader(tmp_path / "two", BagRules(outcomes=None)).read(0)
+    episode = BagReader(tmp_path / "two", BagRules(outcomes=None)).read(0)
+    assert [each.instruction for each in split_episode(episode)] == ["wipe the table", "stop"]
+    assert episode.later_instructions[0][0] == np.searchsorted(episode.stamps_s, 100.6)
 
 
 def without(prefix, begin_s=0.0, end_s=1e9):
@@ -119,10 +123,9 @@ def damaged_picture(bench):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (without("/ee_state"), "no ee_state: the driver was not recorded"),
+        (without("/ee_state"), "no ee_state: .* --topics .*; it has /command .spear_msgs/msg/EndE"),
         (without("/external"), "no picture of the external camera"),
         (without("/wrist", 101.0), "has no wrist picture within 0.1 s"),
-        (without("/ee_state", 100.5, 101.0), "no ee_state from 100.480 to 101.000 s"),
         (backwards, "stamps of ee_state run backwards after message 39"),
         (damaged_picture, "picture 0: external"),
     ],
@@ -141,13 +144,101 @@ def test_other_bags_are_unharmed_by_a_damaged_one(tmp_path):
         trial(0.5).write(tmp_path / name)
     mcap = tmp_path / "b" / "b.mcap"
     mcap.write_bytes(mcap.read_bytes()[:3000])
+    mcap = tmp_path / "c" / "c.mcap"
+    mcap.write_bytes(mcap.read_bytes()[:3000])
     (tmp_path / "c" / "metadata.yaml").unlink()
     reader = BagReader(tmp_path)
     assert len(reader) == 3 and len(reader.read(0)) == 7
     with pytest.raises(DataFileError, match=r"b.*copy the bag again"):
         reader.read(1)
-    with pytest.raises(DataFileError, match="never closed; fix it with: .*bag_repair"):
+    with pytest.raises(DataFileError, match="never closed; fix it with: .*bag_repair") as caught:
         reader.read(2)
+    assert str(caught.value).count("/c was") == 1
+
+
+# Holes, disorder, and files that users moved or compressed ----------------------------------------
+
+
+@pytest.mark.parametrize("topic", ["/external", "/ee_state"])
+def test_a_hole_in_time_splits_an_episode(tmp_path, topic):
+    bench = trial(seconds=5.0, camera_hz=10)
+    without(topic, 101.99, 103.5)(bench)
+    bench.write(tmp_path / "one")
+    episode = read(tmp_path)
+    first, second = split_episode(episode)
+    assert (first.continues, second.continues) == (True, False)
+    assert first.stamps_s[-1] < 102.0 and second.stamps_s[0] > 103.49
+    assert np.diff(first.stamps_s).max() < 0.11 > np.diff(second.stamps_s).max()
+    assert ("15 pictures are left out" in episode.notes) == (topic == "/ee_state")
+
+
+def test_messages_that_overtook_each_other_are_sorted(tmp_path):
+    bench = trial(seconds=1.0)
+    straight = bench.write(tmp_path / "straight")
+    for topic in ("/external/image_raw/compressed", "/ee_state"):
+        a, b = [i for i, row in enumerate(bench.rows) if row[0] == topic][3:5]
+        (_, first_s, first), (_, second_s, second) = bench.rows[a], bench.rows[b]
+        bench.rows[a], bench.rows[b] = (topic, first_s, second), (topic, second_s, first)
+    bench.write(tmp_path / "crossed")
+    one, other = read(straight), read(tmp_path / "crossed")
+    assert np.array_equal(one.stamps_s, other.stamps_s)
+    assert np.array_equal(one.poses, other.poses)
+    shades = [[picture.mean() for picture in each.images["external"]] for each in (one, other)]
+    assert shades[0] == shades[1]
+
+
+def compress(path, kind):
+    """Compress a file as a user does: another file in its place."""
+    content = path.read_bytes()
+    packed = {"zstd": zstandard.compress, "gz": gzip.compress, "lz4": lz4.frame.compress}
+    path.with_name(f"{path.name}.{kind}").write_bytes(packed[kind](content))
+    path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["zstd", "gz", "lz4"])
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_bags_that_users_compressed_are_read(tmp_path, plugin, kind):
+    trial(0.5).write(tmp_path / "one", plugin)
+    compress(next(path for path in (tmp_path / "one").iterdir() if path.stem == "one"), kind)
+    assert len(read(tmp_path)) == 7
+
+
+def test_renamed_files_and_an_empty_storage_identifier_are_no_hindrance(tmp_path):
+    folder = trial(0.5).write(tmp_path / "one")
+    (folder / "one.mcap").rename(folder / "monday.mcap")
+    assert len(read(tmp_path)) == 7
+    metadata = folder / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace(": mcap", ": ''"))
+    assert len(read(tmp_path)) == 7
+
+
+def test_data_files_without_metadata_are_bags_of_their_own(tmp_path):
+    for name in ("a", "b"):
+        folder = trial(0.5).write(tmp_path / name)
+        (folder / f"{name}.mcap").rename(tmp_path / f"{name}.mcap")
+        shutil.rmtree(folder)
+    reader = BagReader(tmp_path, BagRules(outcomes=None, instruction="wipe"))
+    assert [reader.read(number).source["file"] for number in range(2)] == ["a.mcap", "b.mcap"]
+    assert reader.read(0).instruction == "wipe"
+    alone = BagReader(tmp_path / "a.mcap", BagRules(outcomes=None, instruction="wipe"))
+    assert (alone.name, len(alone)) == ("a", 1)
+    with pytest.raises(EpisodeError, match="it has no instruction: give one with --instruction"):
+        BagReader(tmp_path, BagRules(outcomes=None)).read(0)
+
+
+def test_what_is_not_read_is_named(tmp_path):
+    (tmp_path / "monday.bag").write_text("of ROS 1")
+    with pytest.raises(DataFileError, match="no bag there .there are monday.bag, which are not"):
+        BagReader(tmp_path)
+    trial(0.5).write(tmp_path / "one")
+    assert BagReader(tmp_path).left_out == ["monday.bag"]
+
+
+def test_a_pointer_of_git_lfs_is_called_that(tmp_path):
+    folder = trial(0.5).write(tmp_path / "one")
+    (folder / "one.mcap").write_text("version https://git-lfs.github.com/spec/v1\noid 0\n")
+    with pytest.raises(DataFileError, match="one.mcap: is a pointer of Git LFS"):
+        read(tmp_path)
 
 
 def test_a_folder_without_bags_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from import_fixture import import_quietly
 from rich.console import Console
 from store_fixture import made_store
 
-from spear_training.data.bags import BagRules, store_metadata
+from spear_training.data.bags.reader import BagRules, store_metadata
 from spear_training.data.import_episodes import main
 from spear_training.data.reader import DataFileError, spread
 from spear_training.data.sources import (

@@ -54,6 +54,12 @@ def spread(chosen: Sequence[int], most: int) -> list[int]:
 LFS_BEGIN = b"version https://git-lfs.github.com/spec/"
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file only stands for one that Git LFS has not fetched. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read(len(LFS_BEGIN)) == LFS_BEGIN
+
+
 def unreadable(path: Path, error: Exception | None = None, fix: str = "copy it again") -> str:
     """Why a file cannot be read, as a sentence that names it once.
 
@@ -63,12 +69,10 @@ def unreadable(path: Path, error: Exception | None = None, fix: str = "copy it a
         fix: what to do, where the file is there and is what it seems.
     """
     try:
-        with open(path, "rb") as file:
-            begin = file.read(len(LFS_BEGIN))
+        if is_lfs_pointer(path):
+            return f"{path}: is a pointer of Git LFS, not the file; fetch it with `git lfs pull`"
     except OSError as here:
         return f"{path}: cannot be read ({here.strerror}); {fix}"
-    if begin == LFS_BEGIN:
-        return f"{path}: is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"
     why = getattr(error, "strerror", None) or str(error or "")
     for quoted in (f"'{path}'", f'"{path}"', str(path)):
         why = why.replace(quoted, "it")

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from spear_training.data import bags as bag_reader
-from spear_training.data.bags import SUCCESS, BagReader, BagRules, find_bags
+from spear_training.data.bags import reader as bag_reader
+from spear_training.data.bags.folder import find_bags
+from spear_training.data.bags.motion import load_topics
+from spear_training.data.bags.reader import SUCCESS, BagReader, BagRules
 from spear_training.data.lerobot import reader as lerobot_reader
 from spear_training.data.lerobot.reader import PRESETS, LeRobotKeys, LeRobotReader, load_keys
 from spear_training.data.oxe import reader as oxe_reader
@@ -116,7 +118,7 @@ class LeRobotSource(EpisodeSource):
 ANY = "any"
 # Which options each format has; the first is needed where it is in _NEEDED.
 _OPTIONS = {
-    "bag": ("outcomes", "namespace"),
+    "bag": ("outcomes", "namespace", "topics", "instruction"),
     "bridge_rlds": ("split", "partial"),
     "lerobot": ("keys",),
     "oxe": ("row", "table", "subset", "split", "partial"),
@@ -133,9 +135,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--subset", metavar="NAME", help="a part that the row names, such as single_kitchen_sink")
     add("--split", help="of the dataset (default: train)")
     add("--partial", action="store_true", default=None, help="take the files that are there")
-    add = parser.add_argument_group("bag: trials recorded by SPEAR").add_argument
+    add = parser.add_argument_group("bag: trials of SPEAR, or bags of other recorders").add_argument
     add("--outcomes", help=f'of the trials: "{ANY}", or like SUCCESS,UNKNOWN (default: {SUCCESS})')
     add("--namespace", help="of the robot, if bags hold two")
+    add("--topics", type=Path, metavar="MINE.yaml", help="what is where in bags of others")
+    add("--instruction", metavar="TEXT", help="the sentence of bags that have none")
     add = parser.add_argument_group("lerobot: LeRobotDataset v2.0, v2.1, v3.0").add_argument
     presets = ", ".join(PRESETS)
     add("--keys", help=f"which columns hold what: a YAML file, or {presets}; none for our stores")
@@ -162,7 +166,11 @@ def make_source(options: argparse.Namespace) -> EpisodeSource:
     """
     folder = options.input
     if options.format == "bag":
-        return BagSource(folder, BagRules(_outcomes(options.outcomes), options.namespace))
+        topics = load_topics(options.topics) if options.topics else None
+        # Outcomes are what SPEAR's own recorder notes.
+        outcomes = _outcomes(options.outcomes or (ANY if topics else None))
+        rules = BagRules(outcomes, options.namespace, topics=topics)
+        return BagSource(folder, replace(rules, instruction=options.instruction or ""))
     if options.format == "lerobot":
         return LeRobotSource(folder, load_keys(options.keys) if options.keys else None)
     rows, split = load_table(options.table), options.split or "train"

@@ -1,0 +1,1 @@
+"""Bags of our own trials and of other recorders, as episodes."""
