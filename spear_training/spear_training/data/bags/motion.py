@@ -158,7 +158,7 @@ class BagMotion:
     Attributes:
         measured, commanded: poses; `commanded` is None where it was not recorded.
         opening: measured, 0 closed .. 1 open.
-        gripper_command: each in force until the next; None where none was recorded.
+        gripper_command: each in force until the next; None where commands were not recorded.
         robot: which robot moved.
     """
 
@@ -167,6 +167,10 @@ class BagMotion:
     opening: Numbers
     gripper_command: Numbers | None
     robot: str
+
+
+# A gripper that was never commanded: it stays as it was measured.
+NO_COMMAND = Numbers(np.array([np.inf]), np.array([1.0]))
 
 
 def increasing(stamps_s: NDArray, what: str) -> NDArray:
@@ -258,7 +262,7 @@ def trial_motion(bag: BagFolder) -> BagMotion:
         _timed(measured, "ee_state"),
         _timed(commanded, "ee_state"),
         Numbers(stream.stamps_s, np.clip(values[:, 14], 0, 1)),
-        _stream(sorted(commands), "command") if commands else None,
+        _stream(sorted(commands), "command") if commands else NO_COMMAND,
         states[0].header.frame_id.removesuffix("_base"),
     )
 
@@ -313,7 +317,7 @@ def _pose_in(message: Any, topic: str) -> list[float]:
     """The pose of a message; it may lie one or two fields deep, as in Odometry."""
     for name in ("pose", "pose", "transform"):
         message = getattr(message, name, message)
-    if not (hasattr(message, "position") or hasattr(message, "translation")):
+    if not (hasattr(message, "orientation") or hasattr(message, "rotation")):
         raise EpisodeError(f"{topic} has {message.__msgtype__}, which has no pose")
     return pose_numbers(message)
 

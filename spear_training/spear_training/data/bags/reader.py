@@ -216,9 +216,9 @@ def _nearest(stamps_s: NDArray, steps_s: NDArray, furthest_s: float) -> NDArray:
 def _gripper_commands(motion: BagMotion, steps_s: NDArray, opening: NDArray) -> NDArray | None:
     """What was in force at each step; what was measured before the first command."""
     before = (opening >= 0.5).astype(float)
-    if motion.gripper_command is None:
-        return before
     commands = motion.gripper_command
+    if commands is None:
+        return None
     last = np.searchsorted(commands.stamps_s, steps_s, side="right") - 1
     wanted = np.clip(commands.values, 0, 1)
     return np.where(last >= 0, wanted[np.maximum(last, 0)], before)
