@@ -1,7 +1,5 @@
 """A bag is readable by independent readers, whole or after its writer was killed or ran out."""
 
-import os
-import resource
 import signal
 import subprocess
 import sys
@@ -9,87 +7,31 @@ import textwrap
 import time
 from collections import Counter
 
-import numpy as np
 import pytest
-import yaml
-from geometry_msgs.msg import Pose, Quaternion
+import trial_bags
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rclpy.serialization import serialize_message
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
+from trial_bags import (
+    IMAGE,
+    TEXT,
+    counts_by_mcap,
+    counts_by_rosbags,
+    image,
+    information,
+    write_trial,
+)
 
-from spear_bringup.trials.bag_repair import RepairError, repair
+from spear_bringup.trials.bag_repair import repair
 from spear_bringup.trials.bag_writer import (
-    BagTopic,
     BagWriteError,
     BagWriter,
     MessageTypeError,
     definition_of,
 )
-from spear_msgs.msg import EndEffectorCommand
-
-COMMAND = BagTopic("/command", definition_of("spear_msgs/msg/EndEffectorCommand"))
-IMAGE = BagTopic("/external/image_raw/compressed", definition_of("sensor_msgs/msg/CompressedImage"))
-TEXT = BagTopic("/instruction", definition_of("std_msgs/msg/String"))
-NOISE = np.random.default_rng(0).bytes(60_000)
-
-
-def command(number):
-    """Return an EndEffectorCommand whose fields follow from `number`, as CDR."""
-    message = EndEffectorCommand(seam_translation=number * 1e-3, gripper_opening=0.5)
-    message.header.frame_id = "franka_base"
-    message.gate.text = f"number {number}"
-    message.gate.counts = [number, 1, 2, 3, 4]
-    message.knots = [Pose(orientation=Quaternion(x=1.0, w=0.0))] * (number % 3)
-    return serialize_message(message)
-
-
-def image(number):
-    """Return an image message of 60 kB, as CDR."""
-    message = CompressedImage(format="jpeg")
-    message.header.stamp.sec = number
-    message.data.frombytes(NOISE)
-    return serialize_message(message)
-
-
-def write_trial(writer, count):
-    """Write `count` images and three times as many commands, 100 ms apart, from 1 s on."""
-    for number in range(count):
-        writer.write(IMAGE, 10**9 + number * 10**8, image(number))
-        for k in range(3):
-            writer.write(COMMAND, 10**9 + number * 10**8 + k, command(3 * number + k))
-
-
-def counts_by_rosbags(folder):
-    """Return messages by topic, every one read and decoded by rosbags."""
-    with AnyReader([folder]) as reader:
-        counts = Counter()
-        for connection, _, raw in reader.messages():
-            reader.deserialize(raw, connection.msgtype)
-            counts[connection.topic] += 1
-        assert counts == Counter({c.topic: c.msgcount for c in reader.connections if c.msgcount})
-    return counts
-
-
-def counts_by_mcap(folder):
-    """Return messages by topic, every one read and decoded by the MCAP project's own reader."""
-    with (folder / f"{folder.name}.mcap").open("rb") as file:
-        reader = make_reader(file, decoder_factories=[DecoderFactory()])
-        counts = Counter(m.channel.topic for m in reader.iter_decoded_messages())
-        summary = reader.get_summary()
-        told = summary.statistics.channel_message_counts
-        topics = {channel.topic: told.get(key, 0) for key, channel in summary.channels.items()}
-    assert counts == Counter({topic: count for topic, count in topics.items() if count})
-    return counts
-
-
-def custom_data(folder):
-    """Return the words that the recorder left in metadata.yaml."""
-    metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
-    return metadata["rosbag2_bagfile_information"]["custom_data"]
 
 
 def test_two_independent_readers_see_the_same_counts_and_fields(tmp_path):
@@ -111,7 +53,7 @@ def test_two_independent_readers_see_the_same_counts_and_fields(tmp_path):
             reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)
         ]
         assert reader.start_time == 10**9
-    assert custom_data(folder) == {"trial_id": "trial"}
+    assert information(folder)["custom_data"] == {"trial_id": "trial"}
     for number, messages in enumerate(zip(by_mcap, by_rosbags, strict=True)):
         for message in messages:
             assert message.seam_translation == pytest.approx(number * 1e-3)
@@ -189,11 +131,12 @@ FILL = textwrap.dedent("""
     import resource, sys, time
     from importlib import util
     from pathlib import Path
+    from spear_bringup.trials.bag_writer import BagWriter
 
     spec = util.spec_from_file_location("bags", sys.argv[1])
     bags = util.module_from_spec(spec)
     spec.loader.exec_module(bags)
-    writer = bags.BagWriter(Path(sys.argv[2]))
+    writer = BagWriter(Path(sys.argv[2]))
     if sys.argv[3] == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
     number = 0
@@ -211,7 +154,7 @@ FILL = textwrap.dedent("""
 
 def run_writer(folder, mode):
     """Start a process that records images into `folder` for ever, or up to 3 MB of file."""
-    arguments = [sys.executable, "-c", FILL, __file__, str(folder), mode]
+    arguments = [sys.executable, "-c", FILL, trial_bags.__file__, str(folder), mode]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
@@ -244,65 +187,5 @@ def test_a_killed_writer_leaves_a_bag_that_repair_finishes(tmp_path):
     assert counts_by_rosbags(folder) == counts_by_mcap(folder) == Counter(report.counts)
     with AnyReader([folder]) as reader:
         assert reader.connections[0].digest == IMAGE.definition.type_hash
-    assert custom_data(folder) == {"trial_id": "trial"}
+    assert information(folder)["custom_data"] == {"trial_id": "trial"}
     assert repair(folder).was_whole
-
-
-@pytest.mark.parametrize("cut", [1, 40, 1000, 61_000, 700_000])
-def test_a_bag_cut_at_any_byte_keeps_its_whole_chunks(tmp_path, cut):
-    folder = tmp_path / "trial"
-    writer = BagWriter(folder)
-    write_trial(writer, 60)
-    writer.close()
-    (folder / "metadata.yaml").unlink()
-    os.truncate(folder / "trial.mcap", (folder / "trial.mcap").stat().st_size - cut)
-    report = repair(folder)
-    assert counts_by_rosbags(folder) == counts_by_mcap(folder) == Counter(report.counts)
-    assert report.counts[IMAGE.name] >= (60 if cut < 60_000 else 30)
-
-
-def test_a_copy_that_has_no_room_leaves_the_torn_bag_as_it_is(tmp_path):
-    folder = tmp_path / "trial"
-    writer = BagWriter(folder)
-    write_trial(writer, 60)
-    writer.close()
-    (folder / "metadata.yaml").unlink()
-    path = folder / "trial.mcap"
-    os.truncate(path, path.stat().st_size - 40)
-    torn = path.read_bytes()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(torn) // 2, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large: .*trial.mcap"):
-            repair(folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert path.read_bytes() == torn and list(folder.iterdir()) == [path]
-    assert repair(folder).counts[IMAGE.name] == 60
-
-
-def test_the_whole_messages_of_a_torn_chunk_are_kept(tmp_path):
-    folder = tmp_path / "trial"
-    writer = BagWriter(folder, flush_period_s=600.0)  # one chunk
-    write_trial(writer, 20)
-    writer.close()
-    (folder / "metadata.yaml").unlink()
-    data = (folder / "trial.mcap").read_bytes()
-    os.truncate(folder / "trial.mcap", len(data) // 2)
-    report = repair(folder)
-    assert counts_by_rosbags(folder) == counts_by_mcap(folder) == Counter(report.counts)
-    assert 5 <= report.counts[IMAGE.name] < 20
-
-
-def test_repair_says_when_there_is_nothing_to_repair(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(RepairError, match="nothing was recorded"):
-        repair(tmp_path / "empty")
-    (tmp_path / "started").mkdir()
-    (tmp_path / "started/started.mcap").write_bytes(b"\x89MCAP0\r\n")
-    with pytest.raises(RepairError, match="has no whole message; it is left as it is"):
-        repair(tmp_path / "started")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/other.mcap").write_text("something else")
-    with pytest.raises(RepairError, match="does not begin like an MCAP file"):
-        repair(tmp_path / "other")
