@@ -203,6 +203,9 @@ def test_heads_of_another_number_are_refused_although_the_shapes_fit(published, 
         document[part][name] = wrong
         path.write_text(json.dumps(document))
         refused(load_paligemma, model, folder, path, f"{part}.{name} is {wrong}")
+    for part in ("text_config", "vision_config"):
+        path.write_text(json.dumps(values | {part: 3}))
+        refused(load_paligemma, model, folder, path, f"{part} is 3 and not a table")
     path.write_text(json.dumps(values | {"model_type": "llava"}))
     refused(load_paligemma, model, folder, path, "'llava'")
     path.unlink()

@@ -8,6 +8,8 @@ encoder; small and tiny have every part of spear1 at a size for one GPU and for 
 """
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -227,18 +229,50 @@ class ModelConfig:
         return read_dataclass(cls, values, "config")
 
 
+# What whole numbers may be; the others are from 1 to a million.
+_LIMITS = dict.fromkeys(("layers", "steps", "chunk_length", "max_text_tokens"), (1, 1000))
+_FROM_0 = (
+    "output_layers",
+    "loc_begin",
+    "loc_tokens",
+    "coordinate_tokens",
+    "pad_id",
+    "eos_id",
+    "bos_id",
+)
+_LIMITS |= dict.fromkeys(_FROM_0, (0, 10**6))
+
+
+def _numbers(part, where: str = "") -> Iterator[tuple[str, str, int | float]]:
+    """Each number of a dataclass and of those in it: its place, its field's name, its value."""
+    for each in dataclasses.fields(part):
+        value, place = getattr(part, each.name), f"{where}{each.name}"
+        for item in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(item):
+                yield from _numbers(item, f"{place}.")
+            elif isinstance(item, int | float) and not isinstance(item, bool):
+                yield place, each.name, item
+
+
 def _check(config: ModelConfig) -> None:
     def need(condition, name, text):
         if not condition:
             raise ConfigError(f"{config.name}: {name} {text}")
 
+    for place, name, value in _numbers(config):
+        if isinstance(value, float):
+            need(math.isfinite(value), place, f"is {value}: it must be a finite number")
+        else:
+            least, most = _LIMITS.get(name, (1, 10**6))
+            text = f"must be at least {least} and at most {most}, not {value}"
+            need(least <= value <= most, place, text)
     need(config.cameras, "cameras", "must name at least one camera")
     names = [camera.name for camera in config.cameras]
     need(len(set(names)) == len(names), "cameras", f"has a name twice: {names}")
     for camera in config.cameras:
         fits = camera.width % config.patch_size == 0 == camera.height % config.patch_size
         need(
-            fits and min(camera.width, camera.height) > 0,
+            fits,
             f"camera {camera.name}",
             f"is {camera.width}x{camera.height}: both must be multiples of the patch size "
             f"{config.patch_size}",
@@ -251,17 +285,24 @@ def _check(config: ModelConfig) -> None:
         ordered = list(layers) == sorted(set(layers))
         inside = layers and 0 <= layers[0] and layers[-1] < config.depth.layers
         need(ordered and inside, "depth.output_layers", "must ascend within the layers")
+        need(0 <= config.depth.position_offset < 1, "depth.position_offset", "must be in [0, 1)")
     need(config.language.head_dim % 2 == 0, "language.head_dim", "must be even (rotary halves)")
+    need(config.language.rope_base > 1, "language.rope_base", "must be above 1")
     if config.expert:
         need(config.expert.width % 2 == 0, "expert.width", "must be even (time embedding)")
+        ordered = 1e-6 <= config.expert.time_min_period < config.expert.time_max_period <= 1e6
+        text = "must be in [1e-6, 1e6], the first the smaller"
+        need(ordered, "expert.time_min_period, time_max_period", text)
     words = config.vocabulary
     inside = words.loc_begin >= 0 and words.loc_begin + words.loc_tokens <= words.size
     need(inside, "vocabulary.loc_begin", "puts <loc> tokens outside the vocabulary")
-    for name in ("chunk_length", "max_text_tokens"):
-        need(getattr(config, name) >= 1, name, "must be at least 1")
+    last = max(words.pad_id, words.eos_id, words.bos_id)
+    need(last < words.size, "vocabulary.pad_id, eos_id, bos_id", "must be below its size")
     flow = config.flow
-    need(flow.steps >= 1, "flow.steps", "must be at least 1")
-    need(flow.time_alpha > 0 and flow.time_beta > 0, "flow.time_alpha, time_beta", "must be > 0")
+    inside = (
+        0 < min(flow.time_alpha, flow.time_beta) and max(flow.time_alpha, flow.time_beta) <= 100
+    )
+    need(inside, "flow.time_alpha, time_beta", "must be in (0, 100]")
     need(0 < flow.time_scale <= 1, "flow.time_scale", "must be in (0, 1]")
     need(
         flow.noise_sign == "half" or flow.rotation == "s3",

@@ -171,8 +171,15 @@ def _check_config(values, path, config):
         raise CheckpointError(
             f"{path} is of a {values.get('model_type')!r} model: give a PaliGemma folder"
         )
-    text, vision = (values.get(name) or {} for name in ("text_config", "vision_config"))
-    rope = (text.get("rope_parameters") or {}).get("rope_theta", text.get("rope_theta"))
+
+    def table(part, name):
+        found = part.get(name) or {}  # old folders leave out the defaults
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path}: {name} is {found!r} and not a table: copy it again")
+        return found
+
+    text, vision = table(values, "text_config"), table(values, "vision_config")
+    rope = table(text, "rope_parameters").get("rope_theta", text.get("rope_theta"))
     language = config.language
     comparisons = (
         ("text_config.num_attention_heads", text.get("num_attention_heads"), language.heads),
@@ -186,7 +193,7 @@ def _check_config(values, path, config):
         ),
     )
     for name, theirs, ours in comparisons:
-        if theirs is not None and theirs != ours:  # old folders leave out the defaults
+        if theirs is not None and theirs != ours:
             raise CheckpointError(
                 f"{path}: {name} is {theirs}, but the model's configuration has {ours}: use the "
                 "checkpoint that fits, or change the configuration"

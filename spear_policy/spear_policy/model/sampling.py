@@ -104,9 +104,11 @@ class Sampler:
             (B, H, D) fp32, laid out as `flow_matching` says.
 
         Raises:
-            ValueError: an input has a wrong shape; it is named.
+            ValueError: an input has a wrong shape or values, such as pictures up to 255 as float;
+                it is named.
         """
         inputs.check_shapes(self.model.config)
+        inputs.check_values(self.model.config)
         batch, length = len(inputs.text_ids), self.model.config.chunk_length
         if noise is None:
             noise = self.flow.noise(batch, length, generator, inputs.text_ids.device)
