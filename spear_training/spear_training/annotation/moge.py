@@ -4,7 +4,7 @@ MoGe is in no package registry, so SPEAR cannot depend on it; `INSTALL` brings i
 
 The network sees the whole picture of 840x630, padding included, and the padding's points are
 thrown away afterwards. Version 1 has no unit of length: its scale varies with the size of what
-it sees, and comparable scenes have comparable numbers only at one size (facts/data.md 3). The
+it sees, and comparable scenes have comparable numbers only at one size. The
 vision-language model gets its pictures padded by the same rule, so what is learnt from an
 annotation is what its own MoGe encoder sees.
 """
