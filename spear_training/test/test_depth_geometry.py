@@ -144,7 +144,9 @@ def test_a_damaged_depth_file_fails_the_picture(tmp_path, write, kept):
         ({"intrinsics": Intrinsics(0.78, 1.06, 0.5, 0.5)}, "pixels, not shares of the picture"),
         ({"intrinsics": Intrinsics(4.2, 4.2, 319.5, 239.5)}, "no camera has such a lens"),
         ({"intrinsics": Intrinsics(1000.0, 1000.0, 959.5, 539.5)}, "belong to another picture"),
-        ({"intrinsics": Intrinsics(250.0, 255.0, 158.0, 121.0)}, "middle of a picture of 317x243"),
+        ({"intrinsics": Intrinsics(1000.0, 1000.0, 639.5, 359.5)}, "belong to another picture"),
+        ({"intrinsics": Intrinsics(300.0, 300.0, 159.5, 119.5)}, "belong to another picture"),
+        ({"intrinsics": Intrinsics(370.0, 370.0, 240.0, 180.0)}, "middle of a picture of 481x361"),
     ],
 )
 def test_an_item_without_what_it_takes_fails_and_says_what(tmp_path, write, change, said):
@@ -154,9 +156,19 @@ def test_an_item_without_what_it_takes_fails_and_says_what(tmp_path, write, chan
         run(tmp_path, frame_of(**known))
 
 
-def test_a_range_that_nothing_is_in_is_refused():
+def test_a_picture_that_was_cut_out_beside_the_centre_needs_a_wider_limit(tmp_path, write):
+    write(np.full((480, 640), 2000, np.uint16))
+    frame = frame_of(depth=DEPTH, intrinsics=Intrinsics(500.0, 500.0, 600.0, 239.5))
+    with pytest.raises(StageError, match="depth.off_centre may be more than 0.2"):
+        run(tmp_path, frame)
+    assert run(tmp_path, frame, off_centre=0.5).metric
+
+
+def test_limits_that_cannot_work_are_refused():
     with pytest.raises(JobError, match="max_range_m is 0"):
         DepthGeometry(".", max_range_m=0)
+    with pytest.raises(JobError, match="off_centre is 0"):
+        DepthGeometry(".", off_centre=0)
 
 
 def test_a_real_desk_has_the_size_of_a_desk():

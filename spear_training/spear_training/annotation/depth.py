@@ -29,23 +29,28 @@ class DepthGeometry:
     Attributes:
         root: folder of the list of items.
         max_range_m: from where on depth is not believed.
+        off_centre: how far the camera's centre may be from the picture's, in sides of the picture;
+            farther off, the intrinsics are taken for another picture's.
 
     Raises:
-        JobError: the range is not above 0.
+        JobError: a limit that cannot work.
     """
 
     root: Path
     max_range_m: float | None = None
+    off_centre: float = 0.2
     name: ClassVar[str] = "depth"
     parallel: ClassVar[int] = 1
 
     def __post_init__(self):
         if self.max_range_m is not None and not self.max_range_m > 0:
             raise JobError(f"max_range_m is {self.max_range_m}; it must be above 0")
+        if not self.off_centre > 0:
+            raise JobError(f"off_centre is {self.off_centre}; it must be above 0")
 
     @property
     def settings(self) -> dict:
-        return {"max_range_m": self.max_range_m}
+        return {"max_range_m": self.max_range_m, "off_centre": self.off_centre}
 
     def __call__(self, frame: Frame) -> Frame:
         """Add the points."""
@@ -55,7 +60,7 @@ class DepthGeometry:
             raise StageError(
                 f"the item has no {missing}: add them to the list, or take the geometry moge"
             )
-        _check(given, camera, *frame.given_size)
+        _check(given, camera, frame.given_size, self.off_centre)
         stored = read_depth(self.root / given.path)
         try:
             units = frame.given_map(stored, NOTHING_MEASURED)
@@ -111,7 +116,8 @@ def backproject(depth_m: NDArray[np.floating], camera: Intrinsics) -> NDArray[np
     return np.stack(points, axis=-1).astype(np.float32)
 
 
-def _check(given: GivenDepth, camera: Intrinsics, width: int, height: int) -> None:
+def _check(given: GivenDepth, camera: Intrinsics, size: tuple[int, int], off_centre: float) -> None:
+    width, height = size
     positive = {"units_per_m": given.units_per_m, "fx": camera.fx, "fy": camera.fy}
     for name, value in positive.items():
         if not (math.isfinite(value) and value > 0):
@@ -128,8 +134,11 @@ def _check(given: GivenDepth, camera: Intrinsics, width: int, height: int) -> No
             raise StageError(f"{found}: give pixels, not shares of the picture")
         if not LEAST_FOCAL * side <= focal <= MOST_FOCAL * side:
             raise StageError(f"{found}: no camera has such a lens; intrinsics are in pixels")
-        if not -0.5 <= centre <= side - 0.5:
-            raise StageError(f"{found}: they belong to another picture, or another size of it")
+        if abs((centre + 0.5) / side - 0.5) > off_centre:
+            raise StageError(
+                f"{found}: they belong to another picture, or another size of it; for one that "
+                f"was cut out beside the centre, depth.off_centre may be more than {off_centre:g}"
+            )
     across, down = ((2 * centre + 1) / side for _, centre, side in sides.values())
     if abs(across - down) < SAME_SCALE and abs(across - 1) > OTHER_SIZE:
         raise StageError(
