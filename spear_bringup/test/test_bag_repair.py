@@ -13,7 +13,7 @@ import pytest
 import yaml
 from mcap.writer import CompressionType, Writer
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as RosbagWriter
 from rosbags.typesys import Stores, get_typestore
 from trial_bags import (
@@ -212,6 +212,22 @@ def test_a_copy_that_has_no_room_leaves_the_torn_bag_as_it_is(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == torn and list(path.parent.iterdir()) == [path]
     assert repair(tmp_path / "trial").counts[IMAGE.name] == 60
+
+
+@pytest.mark.parametrize("storage", StoragePlugin)
+@pytest.mark.parametrize("cut", [0, 50_000])
+def test_messages_that_are_compressed_one_by_one_stay_readable(tmp_path, storage, cut):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    writer = RosbagWriter(tmp_path / "b", version=9, storage_plugin=storage)
+    writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection(IMAGE.name, IMAGE.definition.msgtype, typestore=store)
+        for number in range(20):
+            writer.write(connection, number * 10**8, noisy_image(number))
+    (tmp_path / "b" / "metadata.yaml").unlink()
+    path = next((tmp_path / "b").glob("b.*"))
+    os.truncate(path, path.stat().st_size - cut)
+    assert 15 < repaired(tmp_path / "b").messages <= 20
 
 
 # SQLite -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 NAME = "metadata.yaml"
+ZSTD = b"\x28\xb5\x2f\xfd"  # how a message begins that is compressed; CDR begins with 0
 
 
 class RepairError(Exception):
@@ -22,6 +23,7 @@ class FileContents:
         topics: by topic, what metadata.yaml says of it: name, type, encoding, QoS, type hash.
         counts: messages by topic; no topic without one.
         start_ns, end_ns: reception of the first and the last message.
+        packed: whether each message is compressed by itself, which only metadata.yaml says.
         left_out: messages that were not taken, for their topic is not known or their chunk's
             checksum is wrong.
     """
@@ -31,6 +33,7 @@ class FileContents:
     counts: Mapping[str, int]
     start_ns: int
     end_ns: int
+    packed: bool = False
     left_out: int = 0
 
     @property
@@ -45,8 +48,7 @@ def information(files: Sequence[FileContents], storage: str, earlier: Mapping[st
     Args:
         files: in order, none without messages.
         storage: mcap or sqlite3.
-        earlier: what an earlier metadata.yaml said; the words of its writer and the compression
-            of single messages are kept.
+        earlier: what an earlier metadata.yaml said; the words of its writer are kept.
     """
     counts: dict[str, int] = {}
     topics: dict[str, dict] = {}
@@ -54,7 +56,7 @@ def information(files: Sequence[FileContents], storage: str, earlier: Mapping[st
         for name, count in file.counts.items():
             counts[name] = counts.get(name, 0) + count
             topics[name] = file.topics[name]
-    by_message = str(earlier.get("compression_mode", "")).lower() == "message"
+    packed = any(file.packed for file in files)
     first_ns, last_ns = min(f.start_ns for f in files), max(f.end_ns for f in files)
     return {
         "version": 9,
@@ -65,8 +67,8 @@ def information(files: Sequence[FileContents], storage: str, earlier: Mapping[st
             {"topic_metadata": topics[name], "message_count": count}
             for name, count in counts.items()
         ],
-        "compression_format": earlier.get("compression_format", "") if by_message else "",
-        "compression_mode": "MESSAGE" if by_message else "",
+        "compression_format": "zstd" if packed else "",
+        "compression_mode": "MESSAGE" if packed else "",
         "files": [
             {"path": file.name, **_extent(file.start_ns, file.end_ns, file.messages)}
             for file in files

@@ -123,10 +123,12 @@ def _storage_files(folder: Path, earlier: Mapping[str, object]) -> list[Path]:
     found = [path for path in found if not path.name.startswith(".")]
     original = [path for path in found if not _MADE_HERE.search(path.stem)]
     paths = named or sorted(original or found, key=_number)
+    packed = sorted(
+        path.name for path in folder.glob("*.zstd") if not path.with_suffix("").exists()
+    )
+    if packed:
+        raise RepairError(f"{folder} holds {', '.join(packed)}: unpack with `zstd -d` first")
     if not paths:
-        packed = sorted(path.name for path in folder.glob("*.zstd"))
-        if packed:
-            raise RepairError(f"{folder} holds {', '.join(packed)}: unpack with `zstd -d` first")
         raise RepairError(f"{folder} has no .mcap or .db3 file; nothing was recorded")
     if len({path.suffix for path in paths}) > 1:
         raise RepairError(f"{folder} has .mcap and .db3 files: put those of one bag into a folder")

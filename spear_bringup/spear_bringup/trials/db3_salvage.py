@@ -10,7 +10,7 @@ from struct import Struct
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
-from spear_bringup.trials.bag_metadata import FileContents, RepairError
+from spear_bringup.trials.bag_metadata import ZSTD, FileContents, RepairError
 
 # What a writer that died leaves beside its file; SQLite takes it in when the file is opened.
 _UNFINISHED = ("-wal", "-journal")
@@ -110,7 +110,9 @@ def _contents(name: str, there: sqlite3.Connection) -> FileContents:
         times_ns += [start_ns, end_ns]
     by_name = {topic["name"]: topic for topic in topics.values()}
     ends_ns = (min(times_ns), max(times_ns)) if times_ns else (0, 0)
-    return FileContents(name, by_name, counts, *ends_ns, left_out)
+    first = there.execute("SELECT data FROM messages LIMIT 1").fetchone()
+    packed = first is not None and bytes(first[0]).startswith(ZSTD)
+    return FileContents(name, by_name, counts, *ends_ns, packed, left_out)
 
 
 def _copy_tables(torn: sqlite3.Connection, new: sqlite3.Connection) -> None:

@@ -26,7 +26,7 @@ from mcap.records import Channel, McapRecord, Message, Schema
 from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spear_bringup.trials.bag_metadata import FileContents, RepairError, information
+from spear_bringup.trials.bag_metadata import ZSTD, FileContents, RepairError, information
 
 _RECORD_HEAD = Struct("<BQ")  # opcode, length of the body
 _CHUNK_HEAD = Struct("<QQQII")  # times of its messages, size, checksum, length of the compression
@@ -48,10 +48,12 @@ def contents_of_whole(path: Path) -> FileContents | None:
         return None
     try:
         with path.open("rb") as file:
-            summary = make_reader(file).get_summary()
+            reader = make_reader(file)
+            summary = reader.get_summary()
+            if summary is None or summary.statistics is None:
+                return None
+            first = next((message.data for _, _, message in reader.iter_messages()), b"")
     except _DAMAGE:
-        return None
-    if summary is None or summary.statistics is None:
         return None
     counts: dict[str, int] = {}
     topics = {}
@@ -63,7 +65,7 @@ def contents_of_whole(path: Path) -> FileContents | None:
             counts[channel.topic] = counts.get(channel.topic, 0) + count
             topics[channel.topic] = _topic(channel, summary.schemas.get(channel.schema_id))
     times = summary.statistics.message_start_time, summary.statistics.message_end_time
-    return FileContents(path.name, topics, counts, *times)
+    return FileContents(path.name, topics, counts, *times, first.startswith(ZSTD))
 
 
 def salvage(
@@ -232,6 +234,7 @@ class _Copy:
     schemas: dict[int, Schema] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)  # by channel
+    packed: bool = False
     left_out: int = 0
     start_ns: int = 0
     end_ns: int = 0
@@ -276,6 +279,7 @@ class _Copy:
         )
         if not self.counts:
             self.start_ns = self.end_ns = message.log_time
+            self.packed = message.data.startswith(ZSTD)
         self.start_ns = min(self.start_ns, message.log_time)
         self.end_ns = max(self.end_ns, message.log_time)
         self.counts[old] = self.counts.get(old, 0) + 1
@@ -288,7 +292,8 @@ class _Copy:
             channel = self.channels[key]
             counts[channel.topic] = counts.get(channel.topic, 0) + count
             topics[channel.topic] = _topic(channel, self.schemas.get(channel.schema_id))
-        made = FileContents(name, topics, counts, self.start_ns, self.end_ns, self.left_out)
+        times = self.start_ns, self.end_ns
+        made = FileContents(name, topics, counts, *times, self.packed, self.left_out)
         text = yaml.safe_dump(information([made], "mcap", earlier))
         self.writer.add_metadata("rosbag2", {"serialized_metadata": text})
         self.writer.finish()
