@@ -17,12 +17,7 @@ from spear_training.annotation.accuracy.compare import (
     matching_axes,
     turned_to_agree,
 )
-from spear_training.annotation.accuracy.measure import (
-    kind_of_scene,
-    repeats,
-    summarise,
-    summarise_repeats,
-)
+from spear_training.annotation.accuracy.measure import kind_of_scene, summarise
 from spear_training.annotation.records import AnnotatedObject, Annotation, Dropped
 
 BOX = box_vertices([0, 0, 1], np.eye(3), [0.3, 0.2, 0.1])
@@ -137,8 +132,6 @@ def test_a_lost_object_says_why():
 def test_pictures_are_not_mixed_up():
     with pytest.raises(ValueError, match=r"room/8 .* room/7"):
         compare_scene(truth(), picture(name="room/8"))
-    with pytest.raises(ValueError, match="different pictures"):
-        repeats(picture(), picture(name="room/8"), set())
 
 
 def entry(scene="room/1", **changes):
@@ -186,17 +179,3 @@ def test_groups_without_objects_are_summarised_too():
 )
 def test_kinds_of_scenes_are_read_from_their_ids(scene, kind):
     assert kind_of_scene(scene) == kind
-
-
-def test_repeats_tell_whether_the_order_keeps():
-    first = picture(thing("book", BOX), thing("can", BOX), thing("pen", BOX))
-    second = picture(thing("book", BOX + [0.01, 0, 0]), thing("can", renamed(BOX, (2, 1, 0))))
-    found = repeats(first, second, {"can"})
-    assert [(one.label, one.order_kept, one.is_round) for one in found] == [
-        ("book", True, False),
-        ("can", False, True),
-    ]
-    groups = summarise_repeats(found)
-    assert groups["not round"].vertex_shift_m == pytest.approx(0.01)
-    assert groups["round"].order_kept == 0
-    assert summarise_repeats([]) == {}

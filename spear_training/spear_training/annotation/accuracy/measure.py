@@ -1,11 +1,10 @@
 """Measures the pipeline on scenes of known truth: with true depth, and with a camera's.
 
 Masks are the true ones in all runs, so what is measured is the way from points to boxes. The
-noisy depth is annotated twice, with different noise, to see how far the same picture gives the
-same order of vertices.
+noisy depth is annotated twice, with different noise, and the second annotation compared with the
+first as if that were the truth: so far does the same picture give the same boxes.
 
-In order: depth noise like a camera's; the comparison of two annotations of one picture; summaries
-of many objects; the measurement itself.
+In order: depth noise like a camera's; summaries of many objects; the measurement itself.
 """
 
 import re
@@ -22,9 +21,7 @@ from spear_policy.shared.seeds import seed_of
 from spear_training.annotation.accuracy.compare import (
     ObjectAccuracy,
     SceneTruth,
-    box_iou,
     compare_scene,
-    matching_axes,
     read_truth,
 )
 from spear_training.annotation.boxes import FitBoxes
@@ -140,83 +137,6 @@ class NoisyDepth:
         return replace(frame, points=replace(frame.points, points_m=points.astype(np.float32)))
 
 
-# Repeatability: two annotations of one picture -------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """One object that both annotations have.
-
-    Attributes:
-        scene: id of its picture.
-        label: in words.
-        is_round: see `ObjectAccuracy`.
-        order_kept: whether each vertex lies next to that of its number in the other annotation.
-        vertex_shift_m: mean distance of the vertices of one number.
-        iou: of the two boxes.
-    """
-
-    scene: str
-    label: str
-    is_round: bool
-    order_kept: bool
-    vertex_shift_m: float
-    iou: float
-
-
-@dataclass(frozen=True)
-class RepeatSummary:
-    """Many repeats: how many, the share whose order keeps, median shift and median IoU."""
-
-    objects: int
-    order_kept: float
-    vertex_shift_m: float
-    iou_median: float
-
-
-def repeats(first: Annotation, second: Annotation, round_labels: set[str]) -> list[Repeat]:
-    """Compare two annotations of one picture, object by object.
-
-    Args:
-        first: one of them.
-        second: the other.
-        round_labels: of the objects that have an axis of symmetry.
-
-    Raises:
-        ValueError: they are of different pictures.
-    """
-    if first.id != second.id:
-        raise ValueError(f"{first.id} and {second.id} are different pictures")
-    others = {found.label: found for found in second.objects}
-    found = []
-    for one in first.objects:
-        if one.label in others:
-            a, b = one.vertices, others[one.label].vertices
-            shift = np.linalg.norm(a - b, axis=1).mean()
-            is_round = one.label in round_labels
-            kept = matching_axes(a, b)[1]
-            found.append(Repeat(first.id, one.label, is_round, kept, float(shift), box_iou(a, b)))
-    return found
-
-
-def summarise_repeats(entries: list[Repeat]) -> dict[str, RepeatSummary]:
-    """Summaries by the name of the group, for those that have any object."""
-    groups = {
-        "not round": [entry for entry in entries if not entry.is_round],
-        "round": [entry for entry in entries if entry.is_round],
-    }
-    return {
-        name: RepeatSummary(
-            objects=len(group),
-            order_kept=float(np.mean([entry.order_kept for entry in group])),
-            vertex_shift_m=float(np.median([entry.vertex_shift_m for entry in group])),
-            iou_median=float(np.median([entry.iou for entry in group])),
-        )
-        for name, group in groups.items()
-        if group
-    }
-
-
 # Summaries of many objects ---------------------------------------------------------------------
 
 
@@ -324,6 +244,7 @@ def _spread(values: Iterable[float]) -> ErrorSpread | None:
 
 ITEMS, TRUTH = "items.jsonl", "truth.jsonl"
 TRUE_DEPTH, NOISY_DEPTH = "true depth", "noisy depth"
+AGAIN = "noisy depth, against other noise"
 
 
 @dataclass(frozen=True)
@@ -352,18 +273,12 @@ class AccuracyReport:
     Attributes:
         scenes: number of pictures.
         conditions: ways to annotate them.
-        repeated: objects of the noisy condition, annotated again with other noise.
         truths: of the pictures, by their ids.
     """
 
     scenes: int
     conditions: tuple[MeasuredCondition, ...]
-    repeated: tuple[Repeat, ...] = ()
     truths: dict[str, SceneTruth] = field(default_factory=dict, repr=False)
-
-    def repeat_summaries(self) -> dict[str, RepeatSummary]:
-        """How far a second annotation says the same, by the name of the group of objects."""
-        return summarise_repeats(list(self.repeated))
 
     def to_dict(self) -> dict:
         return {
@@ -380,7 +295,6 @@ class AccuracyReport:
                 }
                 for condition in self.conditions
             ],
-            "repeats": {name: asdict(group) for name, group in self.repeat_summaries().items()},
         }
 
 
@@ -409,17 +323,16 @@ def measure_world(
     pipelines = {
         TRUE_DEPTH: _pipeline(world),
         NOISY_DEPTH: _pipeline(world, NoisyDepth(noise)),
-        "again": _pipeline(world, NoisyDepth(again)),
+        AGAIN: _pipeline(world, NoisyDepth(again)),
     }
-    compared: dict[str, list[ObjectAccuracy]] = {TRUE_DEPTH: [], NOISY_DEPTH: []}
-    repeated: list[Repeat] = []
+    compared: dict[str, list[ObjectAccuracy]] = {name: [] for name in pipelines}
     for done, item in enumerate(items):
         progress(done, len(items))
         truth = truths[item.id]
         made = {name: pipeline.annotate(item) for name, pipeline in pipelines.items()}
         for name, entries in compared.items():
-            entries += compare_scene(truth, made[name])
-        repeated += repeats(made[NOISY_DEPTH], made["again"], _round_labels(truth))
+            known = replace(truth, annotation=made[NOISY_DEPTH]) if name == AGAIN else truth
+            entries += compare_scene(known, made[name])
     progress(len(items), len(items))
     return AccuracyReport(
         len(items),
@@ -427,7 +340,6 @@ def measure_world(
             MeasuredCondition(name, pipelines[name].settings, tuple(entries))
             for name, entries in compared.items()
         ),
-        tuple(repeated),
         {item.id: truths[item.id] for item in items},
     )
 
@@ -480,7 +392,3 @@ def _read(world: Path, scenes: int | None) -> tuple[list[Item], dict[str, SceneT
             f"{missing[0]}: make the world again"
         )
     return items, truths
-
-
-def _round_labels(truth: SceneTruth) -> set[str]:
-    return {label for label, axis in truth.axes_of_symmetry.items() if axis is not None}

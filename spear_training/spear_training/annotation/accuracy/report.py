@@ -40,16 +40,13 @@ COLUMNS = (
     "> 0.5 %",
     "order %",
 )
-REPEAT_COLUMNS = ("objects", "in both", "order kept %", "vertices mm", "IoU")
 LOST_COLUMNS = ("reason", "objects")
-REPEATED = "noisy depth, and again with other noise"
 NOTHING = "-"
 CAPTION = (
     "errors: median (90th percentile); centre %: of the true box's diagonal; edges: the worst of "
     "the three; IoU: median, and shares above; order: share of objects, round ones aside, whose "
     "vertices have the true order"
 )
-REPEAT_CAPTION = "vertices: median distance of vertices of the same number; IoU: median"
 
 
 def all_tables(report: AccuracyReport) -> list[tuple[str, tuple[str, ...], list, str]]:
@@ -61,17 +58,6 @@ def all_tables(report: AccuracyReport) -> list[tuple[str, tuple[str, ...], list,
         lost = [(reason, str(count)) for reason, count in groups[ALL].lost.items()]
         tables.append((condition.name, COLUMNS, rows, CAPTION))
         tables.append((f"{condition.name}: objects without a box", LOST_COLUMNS, lost, ""))
-    repeated = [
-        (
-            name,
-            str(group.objects),
-            _percent(group.order_kept),
-            _millimetres(group.vertex_shift_m),
-            f"{group.iou_median:.2f}",
-        )
-        for name, group in report.repeat_summaries().items()
-    ]
-    tables.append((REPEATED, REPEAT_COLUMNS, repeated, REPEAT_CAPTION))
     return [table for table in tables if table[2]]
 
 
