@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class PointArm:
     """An arm whose three joints are the end effector's position; it follows paths exactly."""
 
     joint_names = ("x", "y", "z")
+    still_speed_rad_s = 0.01
 
     def __init__(self):
         self.sent, self.stops, self.recoveries = [], 0, 0
@@ -122,7 +124,9 @@ class Driver:
             "robot_timeout_s": 20.0,
             **settings,
         }
-        core = settings.pop("core", None) or CommandCore(Limits(), Timing(max_chunk_age_s=5.0))
+        core = settings.pop("core", None) or CommandCore(
+            Limits(), Timing(max_chunk_age_s=5.0, max_path_time_s=10.0)
+        )
         self.session = ArmSession(
             self.arm,
             core,
@@ -152,13 +156,19 @@ class Driver:
         self._chunk_id += 1
         object.__setattr__(made, "chunk_id", self._chunk_id)
         object.__setattr__(made, "source_id", "test")
-        self.session.on_chunk(made, hold=False, received_age_s=0.0)
+        core = self.session.core
+        core.timing = replace(core.timing, step_dt_s=dt_s)
+        self.session.on_chunk(made, hold=False, received_s=time.monotonic())
+        return until(self._answer)
+
+    def _answer(self):
+        """What was decided about the newest chunk; None as long as nothing is."""
         answers = [
             decision.gate
             for decision, about_chunk, _ in list(self.decisions)
             if about_chunk and decision.gate.chunk_id == self._chunk_id
         ]
-        return answers[-1] if answers else self.session.gate
+        return answers[-1] if answers else None
 
     def judged(self):
         """(verdict, reason) of the newest decision."""

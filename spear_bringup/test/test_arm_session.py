@@ -10,6 +10,7 @@ from point_arm import START, Driver, assert_noticed_in_time, until
 from spear_bringup.control.command_core import CommandCore
 from spear_bringup.control.gate import Reason, Verdict
 from spear_bringup.control.limits import Limits, Timing
+from spear_bringup.drivers.clocks import Heartbeat
 from spear_bringup.drivers.gripper_worker import GripperWorker
 from spear_bringup.drivers.homing import HomingError, go_home
 from spear_bringup.drivers.protocol import FaultKind, RobotError
@@ -116,8 +117,9 @@ def test_each_fault_of_the_robot_latches_with_its_own_reason(drive, kind, reason
 def test_a_person_s_stop_latches_at_once(drive):
     driver = drive()
     driver.chunk((0.05, 0.0, 0.0), dt_s=0.3)
+    stops = driver.arm.stops
     driver.session.stop("a person called ~/stop")
-    assert driver.arm.stops
+    until(lambda: driver.arm.stops > stops)
     assert driver.judged() == (Verdict.STOPPED, Reason.STOP_REQUESTED)
     assert driver.chunk().verdict is Verdict.STOPPED
     with pytest.raises(RobotError, match="recover"):
@@ -127,8 +129,10 @@ def test_a_person_s_stop_latches_at_once(drive):
 def test_a_malformed_message_is_rejected_with_its_ids(drive):
     driver = drive()
     driver.session.refuse("someone", 7, "header.frame_id is 'map'")
-    decision, about_chunk, _ = driver.decisions[-1]
-    assert about_chunk and decision.gate.reason is Reason.MALFORMED
+    decision = until(
+        lambda: next((made for made, about_chunk, _ in driver.decisions if about_chunk), None)
+    )
+    assert decision.gate.reason is Reason.MALFORMED
     assert (decision.gate.source_id, decision.gate.chunk_id) == ("someone", 7)
     assert driver.session.core.counts[Verdict.REJECTED] == 1
 
@@ -172,7 +176,7 @@ def test_a_call_into_the_arm_that_never_returns_is_a_lost_robot_and_blocks_nobod
     drive, monkeypatch
 ):
     driver = drive()
-    monkeypatch.setattr("spear_bringup.drivers.arm_session._TURN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("spear_bringup.drivers.arm_session._CALL_TIMEOUT_S", 0.2)
     let_go = threading.Event()
     monkeypatch.setattr(driver.arm, "send", lambda path: let_go.wait(120.0))
     threading.Thread(target=driver.chunk, daemon=True).start()
@@ -183,10 +187,127 @@ def test_a_call_into_the_arm_that_never_returns_is_a_lost_robot_and_blocks_nobod
     until(lambda: driver.arm.stops > 1)
 
 
+def test_a_latch_that_comes_while_a_path_is_sent_is_what_is_reported_and_stops_the_arm(
+    drive, monkeypatch
+):
+    driver = drive()
+
+    def send(path, send=driver.arm.send):
+        send(path)
+        driver.session.stop("a person called ~/stop")  # the age thread may come here too
+
+    monkeypatch.setattr(driver.arm, "send", send)
+    stops = driver.arm.stops
+    assert driver.chunk().verdict is Verdict.STOPPED
+    assert driver.judged() == (Verdict.STOPPED, Reason.STOP_REQUESTED)
+    until(lambda: driver.arm.stops > stops)
+    sent = [decision for decision, about_chunk, _ in driver.decisions if about_chunk][-1]
+    assert sent.path is not None, "what was sent before the latch is on record"
+    assert driver.session.core.player.running is None
+
+
+def test_a_stop_is_not_behind_chunks_that_wait(drive, monkeypatch):
+    driver = drive()
+
+    def slow_judge(chunk, **_):
+        time.sleep(0.02)
+        return driver.session.core.refuse("flood", 1, "one of many")
+
+    monkeypatch.setattr(driver.session.core, "on_chunk", slow_judge)
+    flooding = threading.Event()
+
+    def flood():
+        while not flooding.is_set():
+            driver.session.on_chunk(None, hold=True, received_s=0.0)
+            time.sleep(0.001)
+
+    sender = threading.Thread(target=flood)
+    sender.start()
+    time.sleep(0.2)
+    stops, began_s = driver.arm.stops, time.monotonic()
+    driver.session.stop("a person called ~/stop")
+    assert time.monotonic() - began_s < 1.0
+    until(lambda: driver.arm.stops > stops)
+    flooding.set()
+    sender.join()
+    assert driver.session.core.latched.reason is Reason.STOP_REQUESTED
+
+
+def test_a_path_that_the_arm_cannot_do_is_rejected_and_the_one_before_goes_on(drive):
+    driver = drive()
+    driver.chunk((0.08, 0.0, 0.0), dt_s=0.3)
+    refuse = RobotError(FaultKind.PATH, "no joint solution on the way")
+    driver.arm.send, send = lambda path: (_ for _ in ()).throw(refuse), driver.arm.send
+    gate = driver.chunk((0.0, 0.02, 0.0))
+    assert (gate.verdict, gate.reason) == (Verdict.REJECTED, Reason.PATH_REFUSED)
+    assert "no joint solution" in gate.text and driver.session.core.latched is None
+    until(lambda: driver.place[0] > START[0] + 0.079)
+    driver.arm.send = send
+    assert driver.chunk((0.0, 0.02, 0.0)).moves
+
+
+def test_a_planner_that_fails_late_holds_the_arm_and_nothing_is_sent_again(drive):
+    driver = drive()
+    driver.chunk((0.08, 0.0, 0.0), dt_s=0.3)
+    fails = [RobotError(FaultKind.PLANNER, "Motion planner failed")]
+    check = driver.arm.check
+    driver.arm.check = lambda: (_ for _ in ()).throw(fails.pop()) if fails else check()
+    until(lambda: driver.judged() == (Verdict.HELD, Reason.ROBOT_PLANNER))
+    assert len(driver.arm.sent) == 1 and driver.session.core.latched is None
+    assert driver.chunk((0.01, 0.0, 0.0)).moves
+
+
+def test_a_manager_that_dies_holds_the_arm_until_it_is_back(drive):
+    manager = Heartbeat(timeout_s=0.2)
+    driver = drive(manager=manager)
+    assert driver.chunk((0.01, 0.0, 0.0)).moves, "a manager that was never there is not missed"
+    manager.beat()
+    assert driver.chunk((0.08, 0.0, 0.0), dt_s=0.5).moves
+    until(lambda: driver.judged() == (Verdict.HELD, Reason.MANAGER_LOST))
+    assert driver.session.core.player.running is None
+    assert driver.chunk().reason is Reason.MANAGER_LOST
+    manager.timeout_s = 60.0
+    manager.beat()
+    until(lambda: driver.chunk((0.01, 0.0, 0.0)).moves)
+
+
+def test_a_driver_that_a_person_activates_again_goes_on_without_its_dead_manager(drive):
+    manager = Heartbeat(timeout_s=0.05)
+    driver = drive(manager=manager)
+    manager.beat()
+    until(lambda: driver.judged() == (Verdict.HELD, Reason.MANAGER_LOST))
+    driver.session.deactivate()
+    driver.session.activate()
+    until(lambda: driver.chunk((0.01, 0.0, 0.0)).moves)
+
+
+def test_a_stop_during_a_recovery_is_not_forgotten(drive, monkeypatch):
+    driver = drive()
+    driver.session.stop("a person called ~/stop")
+    recover = driver.arm.recover
+
+    def slow_recover():
+        driver.session.stop("again")
+        recover()
+
+    monkeypatch.setattr(driver.arm, "recover", slow_recover)
+    with pytest.raises(RobotError, match="during the recovery"):
+        driver.session.recover()
+    assert driver.session.core.latched is not None
+
+
+def test_an_inactive_driver_does_not_go_home(drive):
+    driver = drive(active=False)
+    with pytest.raises(HomingError, match="not active"):
+        go_home(driver.session, HOME, 0.2, open_gripper=False)
+    assert driver.arm.sent == [] and np.allclose(driver.place, START)
+
+
 class BlockingGripper:
     """A gripper whose first command takes until it is let go."""
 
     max_width_m = 0.08
+    reads_while_moving = False
 
     def __init__(self):
         self.calls, self.let_go = [], threading.Event()

@@ -210,7 +210,7 @@ def test_a_path_with_nan_never_reaches_the_robot(arm, part):
     getattr(path, part).flat[1] = np.nan
     with pytest.raises(RobotError, match="not finite") as refusal:
         arm.send(path)
-    assert refusal.value.kind is FaultKind.PLANNER
+    assert refusal.value.kind is FaultKind.PATH
     end = follow(arm, until_s=0.1)[-1]
     assert end.mode == "Idle"
     assert distance(end.commanded, start)[0] < 1e-4

@@ -80,22 +80,39 @@ def test_a_pressed_user_stop_is_a_fault_of_mode_until_it_is_released(robot, arm)
     assert moves(arm)
 
 
-def test_a_motion_that_the_planner_refuses_is_sent_once_more(arm, monkeypatch):
-    made = []
+def test_a_plan_that_fails_at_once_is_made_once_more(arm, monkeypatch):
+    launches = []
 
-    def first_one_bad(path, link, settings, make=franka_module.cartesian_motion):
-        made.append(path)
-        # A knot above the planner's limit is what it refuses.
-        monkeypatch.setattr(
-            "spear_bringup.drivers.franka.KNOT_SPEED_MARGIN", 9.0 if len(made) == 1 else 0.9
-        )
-        return make(path if len(made) > 1 else path.slowed(1e-2), link, settings)
+    def first_one_fails(connection, make_motion, launch=arm._launch):
+        launches.append(make_motion)
+        if len(launches) == 1:
+            raise RuntimeError("Motion planner failed with error code -111")
+        launch(connection, make_motion)
 
-    monkeypatch.setattr(franka_module, "cartesian_motion", first_one_bad)
+    monkeypatch.setattr(arm, "_launch", first_one_fails)
     goal = arm.read_state().commanded.position_m[1] + 0.04
     arm.send(along_y(arm, 0.04))
     until(lambda: arm.check() is None and arm.read_state().commanded.position_m[1] > goal - 0.001)
-    assert len(made) == 2
+    assert len(launches) == 2
+
+
+def test_a_motion_that_fails_after_it_was_sent_is_not_sent_again(arm, monkeypatch):
+    made = []
+
+    def bad(path, link, settings, make=franka_module.cartesian_motion):
+        made.append(path)
+        return make(path.slowed(1e-2), link, settings)
+
+    monkeypatch.setattr(franka_module, "cartesian_motion", bad)
+    # A knot above the planner's limit is what it refuses.
+    monkeypatch.setattr("spear_bringup.drivers.franka.KNOT_SPEED_MARGIN", 9.0)
+    monkeypatch.setattr("spear_bringup.drivers.franka._START_CHECK_S", 0.0)
+    before = arm.read_state().commanded.position_m
+    seen = fault(arm.send, along_y(arm, 0.04)) or until(lambda: fault(arm.check))
+    assert seen.kind is FaultKind.PLANNER and len(made) == 1
+    time.sleep(0.1)
+    arm.check()
+    assert np.allclose(arm.read_state().commanded.position_m, before, atol=1e-3)
 
 
 def test_a_planner_that_refuses_twice_is_a_fault_and_the_next_motion_runs(arm, monkeypatch):

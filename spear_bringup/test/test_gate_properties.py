@@ -1,5 +1,7 @@
 """Whatever comes in, nothing that breaks a limit goes out: 10,000 chunks, hostile ones too."""
 
+from dataclasses import replace
+
 import numpy as np
 from chunk_factory import DOWN, random_chunk, resting_history
 from hypothesis import given, settings
@@ -45,6 +47,12 @@ def assert_within_limits(path, start):
             assert highest <= limit * (1.01 if order == 1 else SLACK)
 
 
+def set_to(core, chunk):
+    """Let the core expect the dt of a chunk, as a driver is configured."""
+    if 0.02 <= chunk.dt_s <= 1.0:
+        core.timing = replace(core.timing, step_dt_s=chunk.dt_s)
+
+
 def linear_limits():
     return (
         LIMITS.max_linear_speed_m_s,
@@ -65,12 +73,13 @@ def angular_limits():
 @given(seed=st.integers(0, 2**32 - 1))
 def test_ten_thousand_random_chunks_never_make_a_knot_or_segment_break_a_limit(seed):
     rng = np.random.default_rng(seed)
-    core = CommandCore(LIMITS, Timing())
+    core = CommandCore(LIMITS, Timing(max_path_time_s=3.0))
     history = resting_history()
     now_s, pose = 10.0, DOWN
     for chunk_id in range(1, CHUNKS_A_RUN + 1):
         stamp_s = now_s - float(rng.uniform(0.0, 0.15))
         chunk = random_chunk(rng, pose, stamp_s, chunk_id)
+        set_to(core, chunk)
         before = core.reference(now_s, pose)
         decision = core.on_chunk(
             chunk,
@@ -81,7 +90,9 @@ def test_ten_thousand_random_chunks_never_make_a_knot_or_segment_break_a_limit(s
             commanded=pose,
             history=history,
         )
+        core.on_sent(decision, now_s)
         if decision.path is not None:
+            assert np.sum(decision.path.durations_s) <= core.timing.max_path_time_s
             assert_within_limits(decision.path, before)
         else:
             assert not decision.gate.moves and decision.gate.text
@@ -97,8 +108,9 @@ def test_ten_thousand_random_chunks_never_make_a_knot_or_segment_break_a_limit(s
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_reference_between_knots_is_continuous_and_unit(seed):
     rng = np.random.default_rng(seed)
-    core = CommandCore(LIMITS, Timing())
+    core = CommandCore(LIMITS, Timing(max_path_time_s=3.0))
     chunk = random_chunk(rng, DOWN, 9.95, 1)
+    set_to(core, chunk)
     decision = core.on_chunk(
         chunk,
         hold=False,
@@ -110,6 +122,7 @@ def test_the_reference_between_knots_is_continuous_and_unit(seed):
     )
     if decision.path is None:
         return
+    core.on_sent(decision, 10.0)
     times = np.arange(10.0, core.player.running.end_s + 0.1, 0.01)
     samples = [core.player.running.at(t) for t in times]
     steps = np.diff([sample.pose.position_m for sample in samples], axis=0)

@@ -25,7 +25,7 @@ class SlowGripper:
         self.width = 0.08
         self.object_m = 0.0
         self.broken = None
-        self.connected = 0
+        self.connected = self.stops = 0
 
     def connect(self):
         self.connected += 1
@@ -39,6 +39,9 @@ class SlowGripper:
 
     def close(self):
         self._move("close", self.object_m)
+
+    def stop(self):
+        self.stops += 1
 
     def width_m(self):
         if self.broken is not None:
@@ -204,3 +207,27 @@ def test_closing_the_worker_does_not_wait_for_a_stuck_gripper(start):
     until(lambda: gripper.calls == ["close"])
     worker.close(timeout_s=0.2)
     assert gripper.ended == 0
+
+
+@pytest.mark.parametrize("reads_while_moving", [False, True])
+def test_a_command_that_never_returns_is_given_up_by_a_recovery(start, reads_while_moving):
+    gripper = SlowGripper(reads_while_moving)
+    worker = start(gripper, stuck_after_s=0.1)
+    stuck = gripper.gate = threading.Event()
+    worker.request(0.0)
+    until(lambda: worker.report.fault is not None)
+    gripper.gate = threading.Event()  # the command after it returns
+    gripper.gate.set()
+    worker.recover()
+    assert gripper.stops == 1
+    until(lambda: gripper.calls == ["close", "close"] and worker.report.width_m == 0.0)
+    assert worker.report.fault is None
+    worker.request(1.0)
+    until(lambda: worker.report.opening == 1.0)
+    stuck.set()  # the old one comes back at last, and changes nothing
+    until(lambda: gripper.ended == 3)
+    time.sleep(0.02)
+    assert worker.report.fault is None and worker.report.busy_s == 0.0
+    gripper.width = 0.08
+    worker.request(0.0)
+    until(lambda: gripper.calls[-1] == "close" and worker.report.width_m == 0.0)

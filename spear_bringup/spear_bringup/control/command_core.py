@@ -7,11 +7,13 @@ thread: every call says what time it is.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spear_bringup.control.gate import (
     ChunkSources,
     GateDecision,
     LimitMonitor,
+    OscillationMonitor,
     Reason,
     Verdict,
     judge_age,
@@ -19,6 +21,8 @@ from spear_bringup.control.gate import (
     judge_form,
     judge_jumps,
     judge_path,
+    judge_path_time,
+    judge_steps,
 )
 from spear_bringup.control.limits import Limits, Timing
 from spear_bringup.control.path import ChunkPlayer, Path, Reference
@@ -63,12 +67,21 @@ class GripperLogic:
         return self.target
 
 
+_SETTLE_S = 0.3  # what a robot may lag behind its path before it is stopped
+_PLANNER_FAILS_AGAIN_S = 5.0
+
+
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What to do now: send `path`, or command a stop, or neither; and what to publish of it."""
+    """What to do now: send `path`, or command a stop, or neither; and what to publish of it.
+
+    A path that was sent is reported to `CommandCore.on_sent`, with `start` where it begins.
+    """
 
     gate: GateDecision
     path: Path | None = None
+    start: Reference | None = None
+    gripper_openings: NDArray | None = None
     stop: bool = False
     seam_m: float = 0.0
     seam_rad: float = 0.0
@@ -83,6 +96,7 @@ class CommandCore:
         counts: verdicts since construction, indexed by Verdict.
         latched: the STOPPED decision in force, or None.
         busy: a word for why chunks are held (such as "homing"), or None.
+        manager_lost: a sentence for why nobody watches over the driver, or None.
     """
 
     def __init__(self, limits: Limits, timing: Timing, gripper: GripperLogic | None = None):
@@ -90,13 +104,17 @@ class CommandCore:
         self.player = ChunkPlayer(timing.blend_s, timing.min_lead_s)
         self.gripper = gripper or GripperLogic()
         self.monitor = LimitMonitor(limits)
+        self.oscillation = OscillationMonitor(limits)
         self.counts = [0] * len(Verdict)
         self.latched: GateDecision | None = None
         self.busy: str | None = None
+        self.manager_lost: str | None = None
         self._sources = ChunkSources(timing.source_release_s)
-        self._chunk: Chunk | None = None
+        self._chunk_ids = ("", 0)  # source and id of the chunk that is followed
+        self._gripper_openings = np.zeros(0)  # one a knot of the running path, and one before it
         self._received_s = 0.0
         self._timed_out = True
+        self._planner_failed_s: float | None = None
 
     def on_chunk(
         self,
@@ -125,6 +143,8 @@ class CommandCore:
             return self._decide(gate, chunk, now_s, stop=stop)
         plan = self.player.plan(chunk, now_s, commanded)
         magnitudes = {
+            "start": plan.start,
+            "gripper_openings": np.array([np.nan, *chunk.gripper_openings])[plan.skipped :],
             "seam_m": plan.seam_m,
             "seam_rad": plan.seam_rad,
             "observation_age_s": now_s - chunk.stamp_s,
@@ -140,11 +160,40 @@ class CommandCore:
         path = plan.path
         if gate is None:
             gate, path = judge_path(path, plan.start, self.limits, measured.position_m)
+            gate = judge_path_time(gate, path, self.timing)
         if not gate.moves:
             return self._decide(gate, chunk, now_s, **magnitudes)
-        self.player.commit(path, plan.start, now_s)
-        self._chunk, self._received_s, self._timed_out = chunk, now_s, False
+        if self.oscillation.text:
+            gate = replace(gate, reason=Reason.OSCILLATION, text=self.oscillation.text)
         return self._decide(gate, chunk, now_s, path=path, **magnitudes)
+
+    def on_sent(self, decision: Decision, now_s: float) -> None:
+        """The robot has taken the decision's path: it is the running reference from now on."""
+        if self.latched is not None or decision.path is None:
+            return
+        self.player.commit(decision.path, decision.start, now_s)
+        self._chunk_ids = decision.gate.source_id, decision.gate.chunk_id
+        self._gripper_openings = decision.gripper_openings
+        self._received_s, self._timed_out = now_s, False
+
+    def on_path_refused(self, decision: Decision, text: str) -> Decision:
+        """The arm cannot do the decision's path; the one before goes on."""
+        self.counts[decision.gate.verdict] -= 1
+        self.counts[Verdict.REJECTED] += 1
+        gate = replace(
+            decision.gate, verdict=Verdict.REJECTED, reason=Reason.PATH_REFUSED, text=text
+        )
+        return replace(decision, gate=gate, path=None)
+
+    def on_planner_failure(self, text: str, now_s: float) -> Decision:
+        """Hold when the robot's planner has failed on a path; latch when it fails again soon.
+
+        Nothing is sent again here: the arm is no longer where that path was judged.
+        """
+        before_s, self._planner_failed_s = self._planner_failed_s, now_s
+        if before_s is not None and abs(now_s - before_s) < _PLANNER_FAILS_AGAIN_S:
+            return self.latch(Reason.ROBOT_PLANNER, text, now_s)
+        return self.hold(Reason.ROBOT_PLANNER, text, now_s)
 
     def refuse(self, source_id: str, chunk_id: int, text: str) -> Decision:
         """Reject a chunk whose message is malformed, before its numbers are judged."""
@@ -158,6 +207,9 @@ class CommandCore:
         if hold:
             text = "the policy asked for a hold"
             return GateDecision(Verdict.HELD, Reason.HOLD_REQUESTED, text)
+        if not chunk.source_id:
+            text = "source_id is empty; each publisher of action_chunk needs a random one"
+            return GateDecision(Verdict.REJECTED, Reason.MALFORMED, text)
         sources = self._sources.on_chunk(chunk.source_id, now_s)
         if len(sources) > 1:
             names = " and ".join(source[:8] for source in sources)
@@ -168,13 +220,18 @@ class CommandCore:
             return GateDecision(Verdict.REJECTED, Reason.OUT_OF_ORDER, text)
         if self.busy is not None:
             return GateDecision(Verdict.HELD, Reason.NOT_ACTIVE, f"the driver is {self.busy}")
+        if self.manager_lost is not None:
+            return GateDecision(Verdict.HELD, Reason.MANAGER_LOST, self.manager_lost)
+        if self.oscillation.held:
+            return GateDecision(Verdict.HELD, Reason.OSCILLATION, self.oscillation.text)
         return None
 
     def _judge_soundness(
         self, chunk: Chunk, now_s: float, received_age_s: float, history: PoseHistory
     ) -> GateDecision | None:
         return (
-            judge_form(chunk)
+            judge_form(chunk, self.timing)
+            or judge_steps(chunk, self.limits)
             or judge_age(chunk, now_s, received_age_s, self.timing)
             or judge_anchor(chunk, history, self.timing)
         )
@@ -210,16 +267,21 @@ class CommandCore:
         """
         if self.latched is not None:
             return None
-        broken = self.monitor.observe(now_s if robot_time_s is None else robot_time_s, commanded)
+        robot_time_s = now_s if robot_time_s is None else robot_time_s
+        broken = self.monitor.observe(robot_time_s, commanded)
         if broken is not None and moving:
             text, seen, allowed = broken
             return self.latch(Reason.LIMIT_MONITOR, text, now_s, seen, allowed)
+        self.oscillation.observe(robot_time_s, commanded)
         running = self.player.running
         if self._timed_out or running is None:
             return None
-        if now_s < max(self._received_s + self.timing.chunk_timeout_s, running.end_s):
+        if self.oscillation.held:
+            return self.hold(Reason.OSCILLATION, self.oscillation.text, now_s)
+        due_s = max(self._received_s + self.timing.chunk_timeout_s, running.end_s)
+        # The path ends at rest by itself; a stop at its nominal end would cut a late one short.
+        if now_s < due_s or (moving and now_s < due_s + _SETTLE_S):
             return None
-        self._timed_out = True
         text = f"no good chunk for {now_s - self._received_s:.2f} s; look at policy_status"
         return self.hold(Reason.CHUNK_TIMEOUT, text, now_s)
 
@@ -240,12 +302,14 @@ class CommandCore:
         """A person called ~/recover and the robot is fine."""
         self.latched = None
         self.monitor.reset()
+        self.oscillation.reset()
+        self._sources = ChunkSources(self.timing.source_release_s)
+        self._planner_failed_s = None
         self._halt()
 
     def _decide_alone(self, gate: GateDecision) -> Decision:
-        chunk = self._chunk
-        if chunk is not None:
-            gate = replace(gate, source_id=chunk.source_id, chunk_id=chunk.chunk_id)
+        source_id, chunk_id = self._chunk_ids
+        gate = replace(gate, source_id=source_id, chunk_id=chunk_id)
         self.counts[gate.verdict] += 1
         self._halt()
         return Decision(gate, stop=True)
@@ -253,14 +317,17 @@ class CommandCore:
     def _halt(self) -> None:
         self.player.halt()
         self._timed_out = True
-        self._chunk = None
+        self._chunk_ids = ("", 0)
 
     def gripper_opening(self, now_s: float) -> float | None:
-        """The firm gripper target (0.0 closed, 1.0 open) due now; None before any was asked for."""
-        if self._chunk is not None:
-            due = int(np.searchsorted(self._chunk.due_times_s(), now_s, side="right"))
-            if due:
-                return self.gripper.update(float(self._chunk.gripper_openings[due - 1]), now_s)
+        """The firm gripper target (0.0 closed, 1.0 open) due now; None before any was asked for.
+
+        An opening is due when the running path, stretched as it is, is at its step's knot.
+        """
+        if self.player.running is not None:
+            opening = float(self._gripper_openings[self.player.running.knots_passed(now_s)])
+            if np.isfinite(opening):  # the step before the first one asks for nothing
+                return self.gripper.update(opening, now_s)
         return self.gripper.target
 
     def reference(self, now_s: float, commanded: Pose) -> Reference:

@@ -130,18 +130,17 @@ class ChunkSources:
 
 # The chunk as it came: form, age, anchor ----------------------------------------------------------
 
-MAX_STEPS = 64
-DT_RANGE_S = (0.02, 1.0)
+DT_TOLERANCE = 0.01  # share of step_dt_s
 UNIT_TOLERANCE = 1e-3
 FAR_M = 10.0  # farther than any arm reaches; keeps later arithmetic from overflowing
 
 
-def judge_form(chunk: Chunk) -> GateDecision | None:
-    """Finite numbers, unit quaternions, sensible shape; None when nothing is wrong."""
-    count = len(chunk.translations_m)
-    if not 1 <= count <= MAX_STEPS or len(chunk.rotations_xyzw) != count:
-        text = f"the chunk has {count} steps; it needs 1 to {MAX_STEPS}"
-        return _refuse(Reason.MALFORMED, text, count, MAX_STEPS)
+def judge_form(chunk: Chunk, timing: Timing) -> GateDecision | None:
+    """Finite numbers, unit quaternions, the shape that is expected; None when nothing is wrong."""
+    count, most = len(chunk.translations_m), timing.max_chunk_steps
+    if not 1 <= count <= most or len(chunk.rotations_xyzw) != count:
+        text = f"the chunk has {count} steps; it needs 1 to {most} (max_chunk_steps)"
+        return _refuse(Reason.MALFORMED, text, count, most)
     numbers = (
         [chunk.stamp_s, chunk.dt_s],
         chunk.translations_m,
@@ -152,9 +151,9 @@ def judge_form(chunk: Chunk) -> GateDecision | None:
     )
     if not all(np.all(np.isfinite(part)) for part in numbers):
         return _refuse(Reason.NOT_FINITE, "the chunk holds NaN or infinity; look at the policy")
-    if not DT_RANGE_S[0] <= chunk.dt_s <= DT_RANGE_S[1]:
-        text = f"dt is {chunk.dt_s:.3g} s; it must be {DT_RANGE_S[0]} to {DT_RANGE_S[1]} s"
-        return _refuse(Reason.MALFORMED, text, chunk.dt_s, DT_RANGE_S[1])
+    if abs(chunk.dt_s - timing.step_dt_s) > DT_TOLERANCE * timing.step_dt_s:
+        text = f"dt is {chunk.dt_s:.3g} s; the driver is set to {timing.step_dt_s:.3g} (step_dt_s)"
+        return _refuse(Reason.MALFORMED, text, chunk.dt_s, timing.step_dt_s)
     if len(chunk.gripper_openings) != count or np.any(np.abs(chunk.gripper_openings - 0.5) > 0.6):
         text = "gripper_opening must be one number from 0 (closed) to 1 (open) a step"
         return _refuse(Reason.MALFORMED, text)
@@ -219,7 +218,15 @@ def _refuse(reason: Reason, text: str, asked: float = 0.0, allowed: float = 0.0)
     return GateDecision(Verdict.REJECTED, reason, text, float(asked), float(allowed))
 
 
-# The path planned from it: jumps, place, speeds ---------------------------------------------------
+# Jumps: in the chunk itself, and on the path planned from it --------------------------------------
+
+
+def judge_steps(chunk: Chunk, limits: Limits) -> GateDecision | None:
+    """No step of the chunk, anchor first, is longer than a step may be; however late it came."""
+    positions_m, orientations_xyzw = chunk.targets()
+    way_m = np.vstack([chunk.anchor[:3], positions_m])
+    way_xyzw = np.vstack([chunk.anchor[3:], orientations_xyzw])
+    return _judge_way(way_m, way_xyzw, np.ones(len(positions_m)), 0, limits)
 
 
 def judge_jumps(
@@ -231,10 +238,14 @@ def judge_jumps(
     """
     way_m = np.vstack([measured.position_m, positions_m])
     way_xyzw = np.vstack([measured.orientation_xyzw, orientations_xyzw])
+    room = np.ones(len(positions_m))
+    room[0] = min(skipped + 1, 2)
+    return _judge_way(way_m, way_xyzw, room, skipped, limits)
+
+
+def _judge_way(way_m, way_xyzw, room, skipped: int, limits: Limits) -> GateDecision | None:
     moves = np.linalg.norm(np.diff(way_m, axis=0), axis=-1)
     angles = quat.angle(way_xyzw[:-1], way_xyzw[1:])
-    room = np.ones(len(moves))
-    room[0] = min(skipped + 1, 2)
     for values, limit, unit in (
         (moves, limits.max_step_translation_m, "m"),
         (angles, limits.max_step_rotation_rad, "rad"),
@@ -248,6 +259,8 @@ def judge_jumps(
             return _refuse(Reason.JUMP, text, float(values[index]), float(limit * room[index]))
     return None
 
+
+# The path planned from it: place, speeds, time ----------------------------------------------------
 
 _ROUNDING_M = 1e-9
 
@@ -405,6 +418,19 @@ def _worst(values: Peaks, limits: Limits) -> tuple[float, Reason, float, float, 
     return max(rows, key=lambda row: row[0])
 
 
+def judge_path_time(gate: GateDecision, path: Path, timing: Timing) -> GateDecision:
+    """`gate`, or a refusal when `path` would move the arm for longer than `max_path_time_s`."""
+    time_s = float(np.sum(path.durations_s))
+    if not gate.moves or time_s <= timing.max_path_time_s:
+        return gate
+    text = f"the arm would move for {time_s:.2f} s; {timing.max_path_time_s:g} s is the most"
+    if gate.time_scale > 1.0:
+        text += f" (time was stretched by {gate.time_scale:.2f}: {gate.text})"
+    return _refuse(
+        Reason.PATH_TIME, f"{text}; send smaller or fewer steps", time_s, timing.max_path_time_s
+    )
+
+
 # The robot's own motion: the last check, behind gate and planner ----------------------------------
 
 WINDOW_S = 0.1
@@ -463,3 +489,75 @@ class LimitMonitor:
                 )
                 return text, float(violation[1]), MARGIN_M
         return None
+
+
+_OSCILLATION_WINDOW_S = 2.0
+_OSCILLATION_HOLD_S = 1.0  # of going on after the warning
+
+
+class OscillationMonitor:
+    """Notices an end effector that goes back and forth: reversals of the robot's commanded pose.
+
+    A reversal is a way back of at least `oscillation_swing_*` along one axis of the base frame, or
+    about one. `oscillation_reversals` of one axis in 2 s are named; when that goes on for 1 s more,
+    the arm is held until the window is empty of them.
+
+    Attributes:
+        text: what is seen, in a sentence; empty when nothing is.
+        held: whether the arm is to be held for it.
+    """
+
+    def __init__(self, limits: Limits):
+        self._swings = np.repeat([limits.oscillation_swing_m, limits.oscillation_swing_rad], 3)
+        self._most = limits.oscillation_reversals
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: after a recovery."""
+        self.text, self.held = "", False
+        self._before: tuple[float, Pose] | None = None
+        self._way = np.zeros(6)  # moved and turned so far
+        self._turning = np.zeros(6)  # farthest point in the present direction of each axis
+        self._direction = np.ones(6)
+        self._reversals_s: tuple[list[float], ...] = tuple([] for _ in range(6))
+        self._since_s: float | None = None
+
+    def observe(self, robot_time_s: float, commanded: Pose) -> None:
+        """Take in the commanded pose at a time of the robot's clock."""
+        before, self._before = self._before, (robot_time_s, commanded)
+        if before is None or robot_time_s < before[0]:
+            self.reset()
+            self._before = (robot_time_s, commanded)
+            return
+        turn = quat.multiply(commanded.orientation_xyzw, quat.inverse(before[1].orientation_xyzw))
+        move = commanded.position_m - before[1].position_m
+        self._way = self._way + np.concatenate([move, quat.rotation_vector(turn)])
+        ahead = self._direction * (self._way - self._turning)
+        self._turning = np.where(ahead > 0.0, self._way, self._turning)
+        reversed_axes = ahead < -self._swings
+        self._direction = np.where(reversed_axes, -self._direction, self._direction)
+        self._turning = np.where(reversed_axes, self._way, self._turning)
+        counts = []
+        for axis, times_s in enumerate(self._reversals_s):
+            if reversed_axes[axis]:
+                times_s.append(robot_time_s)
+            while times_s and times_s[0] < robot_time_s - _OSCILLATION_WINDOW_S:
+                times_s.pop(0)
+            counts.append(len(times_s))
+        self._judge(robot_time_s, counts)
+
+    def _judge(self, robot_time_s: float, counts: list[int]) -> None:
+        axis = int(np.argmax(counts))
+        if self.held and counts[axis]:
+            return
+        if counts[axis] < self._most:
+            self.text, self.held, self._since_s = "", False, None
+            return
+        if self._since_s is None:
+            self._since_s = robot_time_s
+        self.held = robot_time_s - self._since_s >= _OSCILLATION_HOLD_S
+        where = f"{'along' if axis < 3 else 'about'} {'xyz'[axis % 3]} of the base frame"
+        self.text = (
+            f"the end effector went back and forth {counts[axis]} times in "
+            f"{_OSCILLATION_WINDOW_S:g} s {where}; look at the policy's chunks and its anchor"
+        )

@@ -30,6 +30,9 @@ class Limits:
     max_step_rotation_rad: float = 0.5
     max_time_scale: float = 5.0
     monitor_factor: float = 1.5
+    oscillation_swing_m: float = 0.01
+    oscillation_swing_rad: float = 0.06
+    oscillation_reversals: int = 6
 
     def __post_init__(self):
         for field in fields(self):
@@ -60,6 +63,9 @@ class Timing:
         chunk_timeout_s: from the last accepted chunk's receipt, once its steps are due, to a stop.
         source_release_s: silence after which another publisher may take over.
         anchor_tolerance_m, anchor_tolerance_rad: chunk anchor against the driver's own history.
+        max_path_time_s: from the verdict on a chunk to rest, stretched time included.
+        step_dt_s: time between the steps of a chunk; another one is a mistake.
+        max_chunk_steps: the most steps of a chunk.
     """
 
     blend_s: float = 0.2
@@ -71,6 +77,9 @@ class Timing:
     source_release_s: float = 1.0
     anchor_tolerance_m: float = 0.02
     anchor_tolerance_rad: float = 0.1
+    max_path_time_s: float = 2.0
+    step_dt_s: float = 0.2
+    max_chunk_steps: int = 10
 
     def __post_init__(self):
         for field in fields(self):

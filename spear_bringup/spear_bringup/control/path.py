@@ -126,6 +126,11 @@ class RunningPath:
         orientation = quat.multiply(quat.from_rotation_vector(angle), before.pose.orientation_xyzw)
         return Reference(Pose(before.pose.position_m + offset, orientation), linear, angular)
 
+    def knots_passed(self, time_s: float) -> int:
+        """How many knots the reference has reached at a time."""
+        ends = self.start_s + np.cumsum(self.path.durations_s)
+        return int(np.searchsorted(ends, time_s, side="right"))
+
     def _knot(self, index: int) -> Reference:
         path = self.path
         pose = Pose(path.positions_m[index], path.orientations_xyzw[index])

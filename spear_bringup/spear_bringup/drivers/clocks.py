@@ -1,11 +1,45 @@
-"""The robot's own clock, compared with the steady clock and the node clock.
+"""The robot's own clock, compared with the steady clock and the node clock; and a heartbeat.
 
-`StateWatchdog`: has the robot gone silent? `ClockMap`: when, on the node clock, was the robot in
-the state that arrives now?
+`Heartbeat`: is the manager alive? `StateWatchdog`: has the robot gone silent? `ClockMap`: when, on
+the node clock, was the robot in the state that arrives now?
 """
 
 import threading
+import time
 from collections import deque
+
+# Silence of the lifecycle manager -----------------------------------------------------------------
+
+
+class Heartbeat:
+    """The heartbeat of the lifecycle manager that watches over a driver, on the steady clock.
+
+    A manager that was never there is not missed: a driver may be run without one.
+    """
+
+    def __init__(self, timeout_s: float):
+        self.timeout_s = timeout_s
+        self._beat_s: float | None = None
+
+    def beat(self) -> None:
+        """The manager is alive now."""
+        self._beat_s = time.monotonic()
+
+    def forget_when_lost(self) -> None:
+        """A person activates the driver without the manager that was there before."""
+        if self.problem(time.monotonic()) is not None:
+            self._beat_s = None
+
+    def problem(self, steady_s: float) -> str | None:
+        """Since when the manager is silent, in a sentence; None when it is not."""
+        beat_s = self._beat_s
+        if beat_s is None or steady_s - beat_s <= self.timeout_s:
+            return None
+        return (
+            f"the lifecycle manager has been silent for {self.timeout_s:g} s; start it again, or "
+            "deactivate and activate the driver to go on without one"
+        )
+
 
 # Silence of the robot: its own clock stands still on ours ---------------------------------------
 

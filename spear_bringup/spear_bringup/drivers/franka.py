@@ -349,6 +349,7 @@ class FrankaArm:
     """See `protocol.Arm`. A dead connection is dropped at once; only `recover` makes a new one."""
 
     joint_names = tuple(f"fr3_joint{i}" for i in range(1, 8))
+    still_speed_rad_s = 0.01
 
     def __init__(self, settings: FrankaSettings):
         self.settings = settings
@@ -358,7 +359,6 @@ class FrankaArm:
         self._tool: tuple[franky.Affine, franky.Affine] | None = None
         self._mode, self._errors = "", ()  # of the newest state
         self._unconnected_why = f"there is no connection to the robot at {settings.address}"
-        self._retry = None  # makes the last motion afresh, for one retry
         self._ending = False  # the newest order was a stop
         self._preempting = False  # franky will report, later, a motion that we ended by force
 
@@ -387,10 +387,10 @@ class FrankaArm:
         with self._commanding():
             self._connection = connection
             self._mode, self._errors = "", ()
-            self._retry, self._ending, self._preempting = None, False, False
+            self._ending = self._preempting = False
 
     def disconnect(self) -> None:
-        connection, self._connection, self._retry = self._connection, None, None
+        connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop(_DROP_TIMEOUT_S)
 
@@ -420,7 +420,7 @@ class FrankaArm:
     def stop(self) -> None:
         with self._commanding():
             connection = self._connected()
-            self._retry, self._ending = None, True
+            self._ending = True
             try:
                 if not connection.client.is_in_control:
                     return
@@ -486,25 +486,25 @@ class FrankaArm:
             connection = self._connected()
             if fault := fault_of_state(self._mode, self._errors):
                 raise fault
-            self._retry, self._ending = make_motion, False
+            self._ending = False
             try:
                 self._launch(connection, make_motion)
+                return
             except franky.InvalidMotionTypeException as error:
                 # The tail of the other control type (homing, or its stop) is still running.
                 self._end_of_motion(connection, error)
-                self._relaunch(connection, make_motion)
             except Exception as error:
-                self._after_failure(connection, error)
+                # Ours, or of a motion before this one, or of a plan that may succeed now.
+                if not self._is_preemption_of_ours(error) and not is_planner_failure(error):
+                    raise self._fault(connection, error) from None
+            try:
+                self._launch(connection, make_motion)
+            except Exception as error:
+                raise self._fault(connection, error) from None
 
     def _launch(self, connection: Connection, make_motion) -> None:
         connection.client.move(make_motion(connection.client), asynchronous=True)
         connection.client.join_motion(timeout=_START_CHECK_S)
-
-    def _relaunch(self, connection: Connection, make_motion) -> None:
-        try:
-            self._launch(connection, make_motion)
-        except Exception as error:
-            raise self._fault(connection, error) from None
 
     def _end_of_motion(self, connection: Connection, error: Exception) -> None:
         steady_end_s = time.monotonic() + _SLOWEST_STEADY_S
@@ -518,15 +518,18 @@ class FrankaArm:
             raise self._fault(connection, failure) from None
 
     def _after_failure(self, connection: Connection, error: Exception) -> None:
-        """Send the last motion once more after a planner failure; raise every other fault."""
-        again, self._retry = self._retry, None
+        """Raise the fault of a motion that failed after it was sent.
+
+        It is not sent again: the arm is no longer where its path was judged.
+        """
+        over = self._is_preemption_of_ours(error) or (self._ending and is_planner_failure(error))
+        if not over:  # else the motion has ended, which is what stop() wants
+            raise self._fault(connection, error) from None
+
+    def _is_preemption_of_ours(self, error: Exception) -> bool:
         ours = is_preemption(error) and self._preempting
         self._preempting = self._preempting and not ours
-        if self._ending and (ours or is_planner_failure(error)):
-            return  # the motion is over, which is what stop() wants
-        if again is None or not (ours or is_planner_failure(error)):
-            raise self._fault(connection, error) from None
-        self._relaunch(connection, again)
+        return ours
 
     def _stop_hard(self, connection: Connection) -> None:
         """End the control loop itself, when the clean stop cannot be sent."""
@@ -608,7 +611,7 @@ class FrankaArm:
 def _refuse_unless_finite(*parts: NDArray) -> None:
     if not all(len(part) and np.all(np.isfinite(part)) for part in parts):
         text = "the path is empty or holds numbers that are not finite; nothing was sent"
-        raise RobotError(FaultKind.PLANNER, text)
+        raise RobotError(FaultKind.PATH, text)
 
 
 def _error_names(errors) -> tuple[str, ...]:
@@ -619,6 +622,7 @@ def _error_names(errors) -> tuple[str, ...]:
 # The hand ----------------------------------------------------------------------------------------
 
 _ANY_WIDTH_M = 0.08  # grasp's outer tolerance: the hand's whole stroke
+_STOP_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -679,6 +683,12 @@ class FrankaGripper:
     def close(self) -> None:
         grasp = 0.0, self.settings.speed_m_s, self.settings.force_n, 0.01, _ANY_WIDTH_M
         self._call(lambda connection: connection.client.grasp(*grasp), "close")
+
+    def stop(self) -> None:
+        def stop(connection: Connection) -> None:
+            call_within(_STOP_TIMEOUT_S, connection.client.stop, "stopping the gripper")
+
+        self._call(stop, "stop")
 
     def width_m(self) -> float:
         return float(self._call(lambda connection: connection.client.width, "read its width"))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from spear_bringup.drivers.protocol import Gripper, RobotError
 
+_LAST_CHANCE_S = 0.3  # for a stopped command to return
+
 
 @dataclass(frozen=True)
 class GripperReport:
@@ -57,17 +59,23 @@ class GripperWorker:
         self._report = GripperReport()
         self._closing = False
         self._threads: list[threading.Thread] = []
+        self._generation = 0  # of the threads; one that was replaced leaves everything alone
 
     def start(self) -> None:
         """Read the width once, then serve. Raises RobotError when the gripper does not answer."""
         self._closing = False
         self._read()
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        self._generation += 1
+        generation = self._generation
         # A gripper that can be read during a command gets a thread for it, so that the reported
         # width follows the fingers; others are read between commands.
-        reads_while_moving = getattr(self._gripper, "reads_while_moving", False)
-        loops = [lambda: self._work(reads=not reads_while_moving)]
-        if reads_while_moving:
-            loops.append(self._keep_reading)
+        reads_apart = self._gripper.reads_while_moving
+        loops = [lambda: self._work(generation, reads=not reads_apart)]
+        if reads_apart:
+            loops.append(lambda: self._keep_reading(generation))
         self._threads = [
             threading.Thread(target=loop, name="gripper", daemon=True) for loop in loops
         ]
@@ -93,18 +101,28 @@ class GripperWorker:
                 self._condition.notify_all()
 
     def recover(self) -> None:
-        """Reconnect if need be, forget a fault and try the request again: a person has fixed it.
+        """Stop the fingers, reconnect if need be, try the request again: a person has fixed it.
 
+        A command that does not return even then is left behind with its thread, for a new one.
         Raises RobotError when the gripper still does not answer.
         """
+        stuck = self.report.busy_s > self._stuck_after_s
         try:
+            if stuck:
+                self._gripper.stop()
             self._gripper.width_m()
         except RobotError:
             self._gripper.connect()
         with self._condition:
+            if stuck and not self._condition.wait_for(self._idle, timeout=_LAST_CHANCE_S):
+                self._began_s = self._reached = None
+                self._start_threads()
             self._refused = None
             self._report = replace(self._report, fault=None)
             self._condition.notify_all()
+
+    def _idle(self) -> bool:
+        return self._began_s is None
 
     @property
     def report(self) -> GripperReport:
@@ -119,12 +137,12 @@ class GripperWorker:
             return replace(report, busy_s=busy_s, fault=f"{text}, then call ~/recover")
         return replace(report, busy_s=busy_s)
 
-    def _work(self, reads: bool) -> None:
+    def _work(self, generation: int, reads: bool) -> None:
         while True:
             with self._condition:
                 if not self._closing and not self._due():
                     self._condition.wait(self._read_period_s)
-                if self._closing:
+                if self._closing or generation != self._generation:
                     return
                 requested = self._requested if self._due() else None
                 if requested is not None:
@@ -132,7 +150,7 @@ class GripperWorker:
                     self._next_s = self._began_s + self._min_dwell_s
                     self._reached = None
             if requested is not None:
-                self._command(requested)
+                self._command(requested, generation)
             elif reads:
                 self._try_read()
 
@@ -142,21 +160,24 @@ class GripperWorker:
             return False
         return time.monotonic() >= self._next_s
 
-    def _command(self, requested: bool) -> None:
+    def _command(self, requested: bool, generation: int) -> None:
         fault = None
         try:
             (self._gripper.open if requested else self._gripper.close)()
         except RobotError as error:
             fault = str(error)
         with self._condition:
+            if generation != self._generation:
+                return  # it came back after a recovery had given it up
             self._began_s = None
+            self._condition.notify_all()
             self._reached = requested if fault is None else None
             self._refused = requested if fault is not None else None
             self._report = replace(self._report, fault=fault)
         self._try_read()
 
-    def _keep_reading(self) -> None:
-        while not self._closing:
+    def _keep_reading(self, generation: int) -> None:
+        while not self._closing and generation == self._generation:
             self._try_read()
             time.sleep(self._read_period_s)
 

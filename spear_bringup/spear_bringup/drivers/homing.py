@@ -84,11 +84,13 @@ def go_home(
     """Take the arm of `session` home and wait until it is there; chunks are held meanwhile.
 
     Raises:
-        HomingError: the way is not allowed, or the arm did not arrive.
+        HomingError: the driver is not active, the way is not allowed, or the arm did not arrive.
         RobotError: the robot refused.
     """
     _raise_if_latched(session)
-    session.arm.check()
+    if not session.active:
+        raise HomingError("the driver is not active, so it does not move; activate it first")
+    session.check()
     session.rest(HOMING)
     try:
         if open_gripper and session.gripper is not None:

@@ -15,7 +15,8 @@ class FaultKind(Enum):
 
     NETWORK = "network"  # no contact: a new connection after ~/recover
     REFLEX = "reflex"  # the robot stopped itself: look at it, then ~/recover
-    PLANNER = "planner"  # the robot's planner refused this motion; the next one may be fine
+    PLANNER = "planner"  # the robot's planner failed; the arm comes to rest
+    PATH = "path"  # this path cannot be done, nothing was sent: the one before goes on
     MODE = "mode"  # not in a mode that moves (user stop, guiding, other control)
 
 
@@ -35,7 +36,8 @@ class RobotState:
         robot_time_s: the robot's own clock [s].
         joint_positions_rad, joint_velocities_rad_s, joint_torques_nm: (n,).
         measured, commanded: end-effector poses, base frame. `measured` follows from the measured
-            joints, `commanded` is what the robot tries to reach right now.
+            joints, `commanded` is what the robot tries to reach right now; an adapter computes it
+            from what it has sent when the robot does not tell.
         mode: the robot's own word for its mode.
         errors: names of the errors that are set; empty when it may move.
     """
@@ -51,9 +53,16 @@ class RobotState:
 
 
 class Arm(Protocol):
-    """An arm that runs Cartesian paths. Every call but `read_state` returns within milliseconds."""
+    """An arm that runs Cartesian paths. Every call but `read_state` returns within milliseconds.
+
+    Attributes:
+        joint_names: in the order of all joint vectors.
+        still_speed_rad_s: joint speed below which the arm counts as at rest; above the noise of
+            its measured speeds.
+    """
 
     joint_names: tuple[str, ...]
+    still_speed_rad_s: float
 
     def connect(self) -> None:
         """Open a new connection. Raises RobotError(NETWORK), naming address and fix."""
@@ -68,7 +77,10 @@ class Arm(Protocol):
         """
 
     def send(self, path: Path) -> None:
-        """Replace whatever runs by `path`, starting now. Raises RobotError."""
+        """Replace whatever runs by `path`, starting now.
+
+        Raises RobotError; of kind PATH when the arm cannot do this path and goes on as before.
+        """
 
     def stop(self) -> None:
         """Come to rest as fast as the robot's dynamics allow. Raises RobotError when it cannot."""
@@ -87,9 +99,15 @@ class Arm(Protocol):
 
 
 class Gripper(Protocol):
-    """A gripper. Calls may block for seconds: one worker thread makes them."""
+    """A gripper. Calls may block for seconds: one worker thread makes them.
+
+    Attributes:
+        max_width_m: distance between the fingers when it is fully open.
+        reads_while_moving: whether `width_m` may be called during `open` and `close`.
+    """
 
     max_width_m: float
+    reads_while_moving: bool
 
     def connect(self) -> None:
         """Open a connection. Raises RobotError(NETWORK)."""
@@ -102,6 +120,9 @@ class Gripper(Protocol):
 
     def close(self) -> None:
         """Close with limited force on whatever is between the fingers."""
+
+    def stop(self) -> None:
+        """Stop the fingers; callable during `open` and `close`, and bounded in time."""
 
     def width_m(self) -> float:
         """Distance between the fingers now [m]."""

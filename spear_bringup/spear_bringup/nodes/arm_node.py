@@ -15,6 +15,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Empty
 from std_srvs.srv import Trigger
 
 from spear_bringup.control.command_core import CommandCore, Decision, GripperLogic
@@ -22,6 +23,7 @@ from spear_bringup.control.gate import GateDecision, Reason
 from spear_bringup.control.limits import Limits, Timing
 from spear_bringup.control.path import Reference
 from spear_bringup.drivers.arm_session import ArmSample, ArmSession
+from spear_bringup.drivers.clocks import Heartbeat
 from spear_bringup.drivers.gripper_worker import GripperReport, GripperWorker
 from spear_bringup.drivers.homing import HomingError, go_home
 from spear_bringup.drivers.protocol import Arm, Gripper, RobotError
@@ -40,28 +42,29 @@ from spear_policy.nodes.messages import (
 )
 from spear_policy.nodes.parameters import Parameters
 
-# Services that take seconds: states and chunks go on meanwhile ----------------------------------
+# Services beside the data plane: states and chunks go on, and nothing is before a stop ------------
 
 
-class WaitingServices:
-    """Trigger services `<node>/<name>`, one at a time.
+class ServiceThread:
+    """Trigger services `<node>/<name>` on a thread of their own, one at a time.
 
     Args:
         node: the node that they belong to.
+        suffix: of the ROS node that carries them.
         handlers: for each name a function that returns the answer's sentence, or raises RobotError
             or HomingError with the sentence of a failure.
     """
 
-    def __init__(self, node: SpearNode, handlers: dict[str, Callable[[], str]]):
+    def __init__(self, node: SpearNode, suffix: str, handlers: dict[str, Callable[[], str]]):
         self._node = Node(
-            f"{node.get_name()}_services",
+            f"{node.get_name()}_{suffix}",
             namespace=node.get_namespace(),
             use_global_arguments=False,
             enable_rosout=False,
             start_parameter_services=False,
         )
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._spin, name="waiting_services", daemon=True)
+        self._thread = threading.Thread(target=self._spin, name=suffix, daemon=True)
         for name, handler in handlers.items():
             service = f"{node.get_fully_qualified_name()}/{name}"
             self._node.create_service(Trigger, service, self._callback(handler))
@@ -82,7 +85,7 @@ class WaitingServices:
             try:
                 response.message, response.success = handler(), True
             except (RobotError, HomingError) as failure:
-                response.message = str(failure)
+                response.message = text_to_msg(str(failure))
             return response
 
         return callback
@@ -211,6 +214,7 @@ class ArmNode(SpearNode, ABC):
         self.params = Parameters(self, "spear_bringup", name)
         self._now_s = partial(clock_s, self.io.get_clock())
         self.session: ArmSession | None = None
+        self._manager: Heartbeat | None = None
         self.gripper: GripperWorker | None = None
         self._published: tuple | None = None
         self._judged_s = self._next_state_s = 0.0
@@ -223,8 +227,13 @@ class ArmNode(SpearNode, ABC):
         # Silence must mean unknown, so this timer does not follow /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.io.create_timer(1.0, self._repeat_gate_status, clock=steady)
-        self.io.create_service(Trigger, f"{self.get_name()}/stop", self._stop)
-        self._waiting = WaitingServices(self, {"home": self._home, "recover": self._recover})
+        self.io.create_subscription(
+            Empty, "lifecycle_manager/heartbeat", self._on_heartbeat, qos.NEWEST
+        )
+        self._service_threads = (
+            ServiceThread(self, "services", {"home": self._home, "recover": self._recover}),
+            ServiceThread(self, "stop", {"stop": self._stop}),
+        )
 
     @abstractmethod
     def make_arm(self) -> Arm:
@@ -238,11 +247,13 @@ class ArmNode(SpearNode, ABC):
 
     def start_threads(self) -> None:
         super().start_threads()
-        self._waiting.start()
+        for services in self._service_threads:
+            services.start()
 
     def close(self) -> None:
         super().close()
-        self._waiting.close()
+        for services in self._service_threads:
+            services.close()
 
     def configure(self) -> None:
         self.params.check()
@@ -250,6 +261,7 @@ class ArmNode(SpearNode, ABC):
         self._frames = p["base_frame"], p["ee_frame"]
         self._publish_period_s = 1.0 / p["publish_rate_hz"]
         self._published, self._next_state_s = None, 0.0
+        self._manager = Heartbeat(p["manager_timeout_s"])
         try:
             limits = Limits(**{field.name: p[field.name] for field in fields(Limits)})
             timing = Timing(**{field.name: p[field.name] for field in fields(Timing)})
@@ -274,6 +286,7 @@ class ArmNode(SpearNode, ABC):
                 now_s=self._now_s,
                 simulated_time=self.simulated_time,
                 gripper=self.gripper,
+                manager=self._manager,
                 robot_timeout_s=p["robot_timeout_s"],
                 clock_stall_timeout_s=p["clock_stall_timeout_s"],
                 state_period_s=1.0 / p["state_rate_hz"],
@@ -305,8 +318,12 @@ class ArmNode(SpearNode, ABC):
 
     # In ----------------------------------------------------------------------------------
 
-    def _on_chunk(self, message: ActionChunk, info: dict) -> None:
-        session = self.session
+    def _on_heartbeat(self, _: Empty) -> None:
+        if self._manager is not None:
+            self._manager.beat()
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        received_s, session = time.monotonic(), self.session
         if session is None or session.sample is None:
             return
         hold = message.kind == ActionChunk.KIND_HOLD
@@ -318,17 +335,12 @@ class ArmNode(SpearNode, ABC):
         if problem is not None:
             session.refuse(message.source_id, message.chunk_id, problem)
             return
-        waited_s = (time.time_ns() - info["received_timestamp"]) * 1e-9
-        session.on_chunk(chunk, hold, received_age_s=max(waited_s, 0.0))
+        session.on_chunk(chunk, hold, received_s)
 
-    def _stop(self, request, response: Trigger.Response) -> Trigger.Response:
-        session = self.session
-        if session is None:
-            response.message = "the driver is not configured; nothing moves"
-            return response
+    def _stop(self) -> str:
+        session = self._configured_session()
         session.stop("a person called ~/stop")
-        response.success, response.message = True, session.gate.text
-        return response
+        return text_to_msg(session.gate.text)
 
     def _recover(self) -> str:
         self._configured_session().recover()
@@ -378,7 +390,7 @@ class ArmNode(SpearNode, ABC):
         self._gate.publish(gate_status_msg(gate, core, now_s))
         if gate.reason is Reason.NONE and gate.text:
             self.get_logger().info(gate.text)
-        elif not gate.moves:
+        elif not gate.moves or gate.reason is Reason.OSCILLATION:
             text = f"{gate.verdict.name} {gate.reason.name}: {gate.text}"
             self.get_logger().warning(text)
 

@@ -159,6 +159,8 @@ def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
 SENSOR = _profile(reliable=False, depth=5)
 # action_chunk: every one must arrive, only the last counts
 COMMAND = _profile(reliable=True, depth=1)
+# heartbeats: only the newest counts
+NEWEST = _profile(reliable=False, depth=1)
 # command: every one counts
 EVENT = _profile(reliable=True, depth=10)
 # instruction, status: late joiners see it
