@@ -1,7 +1,9 @@
 """The Franka driver as a node: chunks, services and faults over the wire; a simulated robot."""
 
 import gc
+import struct
 import threading
+import time
 import weakref
 from functools import partial
 
@@ -13,6 +15,7 @@ from rcl_interfaces.msg import Log
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import JointState
 from simulated_franka import SimulatedFranka
 from std_srvs.srv import Trigger
@@ -241,7 +244,7 @@ def test_a_chunk_enters_at_most_nine_files_on_its_way_to_the_robot(ready, lab, m
         # The arm thread would not be followed, nor what it does beside the chunk.
         with monkeypatch.context() as patch, walk() as followed, followed.on():
             patch.setattr(session, "_enqueue", partial(session._decide, about_chunk=True))
-            ready._on_chunk(chunk)
+            ready._on_chunk(serialize_message(chunk))
     followed.show("chunk to robot", most=9)
     if until(lambda: lab._answer(chunk)).gate.verdict in (PASS, CLAMPED):
         assert "spear_bringup/spear_bringup/drivers/franka.py" in followed.files
@@ -334,6 +337,48 @@ def test_a_stop_is_latched_told_to_late_joiners_and_released_by_recover(ready, l
     assert not lab.call("home").success
     assert lab.call("recover").success
     assert lab.move((0.02, 0.0, 0.0)).gate.verdict in (PASS, CLAMPED)
+
+
+def oversized(message, count):
+    """The bytes of a chunk with `count` times its first step; rclpy itself would refuse to."""
+    step = message.steps[0]
+    message.steps = [step] * 63
+    one_less = serialize_message(message)
+    message.steps = [step] * 64
+    raw = serialize_message(message)
+    at = next(
+        k
+        for k in range(0, len(one_less), 4)
+        if (one_less[k : k + 4], raw[k : k + 4]) == (struct.pack("<I", 63), struct.pack("<I", 64))
+    )
+    period = raw[at + 4 : at + 4 + 64 * (len(raw) - len(one_less))]
+    tail = raw[at + 4 + len(period) :]
+    return raw[:at] + struct.pack("<I", 64 * (count // 64)) + period * (count // 64) + tail
+
+
+def test_a_stop_is_not_behind_a_flood_of_enormous_chunks(ready, lab):
+    enormous = oversized(lab.chunk((0.05, 0.0, 0.0)), 50_000)
+    assert len(enormous) > 9_000_000
+    flooding = threading.Event()
+
+    def flood():
+        while not flooding.wait(0.05):
+            lab._chunks.publish(enormous)
+
+    sender = threading.Thread(target=flood)
+    sender.start()
+    try:
+        until(lambda: lab.gates[-1].reason == GateStatus.REASON_MALFORMED)
+        began_s = time.monotonic()
+        assert lab.call("stop").success
+        assert time.monotonic() - began_s < 2.0  # 0.02 s when idle; before, 28 s
+    finally:
+        flooding.set()
+        sender.join()
+    assert "64 kB" in next(
+        gate.text for gate in lab.gates if gate.reason == GateStatus.REASON_MALFORMED
+    )
+    until(lambda: lab.gates[-1].verdict == STOPPED)
 
 
 def test_a_reflex_latches_and_diagnostics_say_so(robot, ready, lab):

@@ -14,6 +14,7 @@ import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Empty
 from std_srvs.srv import Trigger
@@ -200,6 +201,7 @@ def chunk_problem(message: ActionChunk, base_frame: str, ee_frame: str) -> str |
 # The node ---------------------------------------------------------------------------------------
 
 _CLOCK_WAIT_S = 10.0
+_MAX_CHUNK_BYTES = 64_000  # more than 64 steps with the longest texts that the message allows
 
 
 class ArmNode(SpearNode, ABC):
@@ -223,7 +225,9 @@ class ArmNode(SpearNode, ABC):
         self._joints = create(JointState, "joint_states", qos.SENSOR)
         self._commands = create(EndEffectorCommand, "command", qos.EVENT)
         self._gate = create(GateStatus, "gate_status", qos.LATCHED)
-        self.io.create_subscription(ActionChunk, "action_chunk", self._on_chunk, qos.COMMAND)
+        self.io.create_subscription(
+            ActionChunk, "action_chunk", self._on_chunk, qos.COMMAND, raw=True
+        )
         # Silence must mean unknown, so this timer does not follow /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.io.create_timer(1.0, self._repeat_gate_status, clock=steady)
@@ -322,10 +326,19 @@ class ArmNode(SpearNode, ABC):
         if self._manager is not None:
             self._manager.beat()
 
-    def _on_chunk(self, message: ActionChunk) -> None:
+    def _on_chunk(self, raw: bytes) -> None:
         received_s, session = time.monotonic(), self.session
         if session is None or session.sample is None:
             return
+        if len(raw) > _MAX_CHUNK_BYTES:
+            # DDS does not hold a sender to the bounds of a message, and to make Python objects of
+            # 50,000 steps would stop every thread for seconds.
+            text = (
+                f"a chunk of {len(raw) / 1e3:.0f} kB; {_MAX_CHUNK_BYTES / 1e3:.0f} kB is the most"
+            )
+            session.refuse("", 0, f"{text}, for 64 steps with all their texts")
+            return
+        message = deserialize_message(raw, ActionChunk)
         hold = message.kind == ActionChunk.KIND_HOLD
         try:
             problem = None if hold else chunk_problem(message, *self._frames)
