@@ -229,29 +229,16 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     Raises:
         StageError: names the file and what is wrong with it.
     """
-    return read_stored_picture(path)[0]
-
-
-def read_stored_picture(path: Path) -> tuple[NDArray[np.uint8], Turn]:
-    """Read a picture as `read_picture` does; also return how its stored pixels were turned.
-
-    Pictures in HEIF come upright from its library, so what is upright is what is stored.
-
-    Raises:
-        StageError: names the file and what is wrong with it.
-    """
     _register_heif()
     try:
         with Image.open(path) as stored:
             if stored.mode[0] in "IF":
                 raise StageError(f"{path.name} has no colour ({stored.mode}): is it a depth map?")
-            # Before Pillow loads it: some of its decoders turn the picture, and the tag is gone.
-            turn = Turn.of(stored.getexif().get(_ORIENTATION, 1))
             upright = ImageOps.exif_transpose(stored)
             if upright.has_transparency_data:
                 white = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(white, upright.convert("RGBA"))
-            return np.asarray(upright.convert("RGB")), turn
+            return np.asarray(upright.convert("RGB"))
     except UnidentifiedImageError:
         suffix = path.suffix.lower()
         if suffix in _READ_BY and suffix not in Image.registered_extensions():
@@ -262,6 +249,15 @@ def read_stored_picture(path: Path) -> tuple[NDArray[np.uint8], Turn]:
     except (OSError, SyntaxError, ValueError) as error:  # as Pillow's decoders raise them
         said = getattr(error, "strerror", None) or error
         raise StageError(f"{path.name} cannot be read: {said}") from None
+
+
+def read_turn(path: Path) -> Turn:
+    """How `read_picture` turns a picture that it can read.
+
+    Pictures in HEIF come upright from its library, so what is upright is what is stored.
+    """
+    with Image.open(path) as stored:  # not loaded: some decoders turn it then, and the tag is gone
+        return Turn.of(stored.getexif().get(_ORIENTATION, 1))
 
 
 _READ_BY = {".heic": "pi-heif", ".heif": "pi-heif", ".avif": "Pillow 11.3 or newer"}
@@ -292,10 +288,9 @@ def read_frame(item: Item, root: Path) -> Frame:
         StageError: the file is missing, is no whole picture, or has a size that none has or that
             is not the list's.
     """
-    image, turn = read_stored_picture(root / item.image)
-    if item.upright:
-        turn = Turn()
-    elif turn.exchange and item.native_aspect:
+    image = read_picture(root / item.image)
+    turn = Turn() if item.upright else read_turn(root / item.image)
+    if turn.exchange and item.native_aspect:
         item = replace(item, native_aspect=1 / item.native_aspect)
     try:
         fit = plan_fit(

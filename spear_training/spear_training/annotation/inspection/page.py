@@ -215,7 +215,10 @@ def in_space(image: Image, annotation: Annotation) -> Image:
 def _read(annotation: Annotation, images: Path | None, notes: list[str]) -> Image | None:
     if images is None:
         return None
-    item = Item(annotation.id, annotation.image, native_aspect=annotation.native_aspect)
+    # The aspect on record is that of the upright picture.
+    item = Item(
+        annotation.id, annotation.image, native_aspect=annotation.native_aspect, upright=True
+    )
     try:
         return read_frame(item, images).image
     except StageError as error:
