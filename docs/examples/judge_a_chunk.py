@@ -4,6 +4,7 @@ python3 docs/examples/judge_a_chunk.py [METRES]      # how far the chunk goes al
 """
 
 import sys
+from dataclasses import replace
 
 from spear_bringup.control.command_core import CommandCore
 from spear_bringup.control.limits import Limits, Timing
@@ -15,9 +16,10 @@ def main(metres=0.05):
     start = Pose([0.5, 0.0, 0.3], down)
     targets = [Pose([0.5 + metres * k / 5, 0.0, 0.3], down) for k in range(1, 6)]
     chunk = chunk_from_poses(now_s, 0.2, start, start, targets, [1.0] * 5)
+    chunk = replace(chunk, source_id="example", chunk_id=1)
     history = PoseHistory()
     history.add(now_s, start, start)
-    core = CommandCore(Limits(max_linear_speed_m_s=0.1), Timing())
+    core = CommandCore(Limits(max_linear_speed_m_s=0.15), Timing())
     decision = core.on_chunk(
         chunk,
         hold=False,

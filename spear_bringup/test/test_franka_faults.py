@@ -13,7 +13,8 @@ from point_arm import until
 
 from spear_bringup.control.path import path_through
 from spear_bringup.drivers import franka as franka_module
-from spear_bringup.drivers.franka import FrankaArm, FrankaSettings, fault_of, fault_of_state
+from spear_bringup.drivers.franka import FrankaArm, FrankaSettings
+from spear_bringup.drivers.franka_faults import fault_of, fault_of_state
 from spear_bringup.drivers.protocol import FaultKind
 
 
