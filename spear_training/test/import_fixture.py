@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from store_fixture import MadeUp
 
-from spear_training.data import import_episodes
+from spear_training.data import import_episodes, import_run
+from spear_training.data.sources import EpisodeSource
 from spear_training.data.store_import import ImportProgress, import_to_store
 
 
@@ -36,8 +37,8 @@ class Trying(MadeUp):
 
 
 @dataclass(frozen=True)
-class TryingSource:
-    """See Source; `deadly`, `odd` and `unreadable` are numbers of episodes."""
+class TryingSource(EpisodeSource):
+    """See EpisodeSource; `deadly`, `odd` and `unreadable` are numbers of episodes."""
 
     folder: Path = Path("nowhere")
     episodes: int = 40
@@ -63,12 +64,13 @@ class TryingSource:
         return f"{self.episodes} tried"
 
 
-def import_quietly(source, root, episodes="all", workers=1, lines=None):
+def import_quietly(source, root, episodes="all", workers=1, lines=None, retry_rejected=False):
     """Import to a store; what is said goes to a list."""
     progress = ImportProgress(Console(quiet=True))
     progress.print = (lines if lines is not None else []).append
     with progress:
-        return import_to_store(source, Path(root), episodes, workers, progress)
+        given = source, Path(root), episodes, workers, progress
+        return import_to_store(*given, retry_rejected=retry_rejected)
 
 
 def start_import(root, workers, seconds):
@@ -100,6 +102,6 @@ def content(root):
 
 
 if __name__ == "__main__":  # ROOT WORKERS SECONDS: the program, but with a slow source
-    import_episodes.make_source = lambda options: TryingSource(seconds=float(sys.argv[3]))
+    import_run.make_source = lambda options: TryingSource(seconds=float(sys.argv[3]))
     given = ["--to", "store", "--format", "bag", "--input", "nowhere", "--output", sys.argv[1]]
     sys.exit(import_episodes.main([*given, "--workers", sys.argv[2]]))

@@ -214,7 +214,7 @@ def test_topics_that_say_nothing_are_refused(tmp_path, values, text):
 
 def test_the_command_imports_bags_of_another_recorder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "spear_training.data.import_episodes.write_report", lambda root: root / "report.html"
+        "spear_training.data.import_run.write_report", lambda root: root / "report.html"
     )
     recorded().write(tmp_path / "lab" / "bag", words=None)
     (tmp_path / "topics.yaml").write_text(json.dumps(TOPICS))

@@ -37,7 +37,7 @@ gripper_command: from_measured
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch):
     """Leave the page out, which takes longer than these stores; test_store_report.py is for it."""
-    where = "spear_training.data.import_episodes.write_report"
+    where = "spear_training.data.import_run.write_report"
     monkeypatch.setattr(where, lambda root: root / "report.html")
 
 

@@ -21,6 +21,7 @@ from import_fixture import (
     wait_for_groups,
 )
 
+from spear_policy.inference.episode import EpisodeError
 from spear_training.data.import_episodes import main
 from spear_training.data.oxe.reader import BridgeReader
 from spear_training.data.oxe.table import load_table
@@ -198,6 +199,58 @@ def test_an_error_that_no_reader_expects_costs_one_episode(tmp_path, caplog):
     reason = (tmp_path / "store/meta/rejects.jsonl").read_text()
     assert "please report it (ZeroDivisionError: nobody thought of this)" in reason
     assert "Traceback" in caplog.text
+
+
+def test_a_fault_of_the_whole_source_is_said_at_once(tmp_path):
+    reads = []
+
+    class Upside(TryingSource):
+        def open(self):
+            reader = super().open()
+            reader.read = self.read
+            return reader
+
+        def read(self, index):
+            reads.append(index)
+            raise EpisodeError(
+                f"/data/{index}.parquet: pose[{index}] has a quaternion of length 0.5"
+            )
+
+    with pytest.raises(DataFileError, match="all 8 of 40 episodes looked at first cannot be used"):
+        import_quietly(Upside(), tmp_path / "store")
+    assert len(reads) == 8
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_source_that_was_mended_is_read_again(tmp_path):
+    root, lines = tmp_path / "store", []
+    import_quietly(TryingSource(episodes=5, odd=2), root)
+    import_quietly(TryingSource(episodes=5), root, lines=lines)
+    assert "finished already; --retry-rejected reads the 1 rejected episodes" in lines[0]
+    held = content(root)
+    import_quietly(TryingSource(episodes=5, odd=2), root, lines=lines, retry_rejected=True)
+    assert "of the 1 rejected episodes none can be used yet" in lines[1]
+    assert content(root) == held
+    metadata = import_quietly(TryingSource(episodes=5), root, lines=lines, retry_rejected=True)
+    assert "episode 2 can be used now: the store is made anew" in lines
+    assert (metadata.episodes, metadata.rejected) == (5, 0)
+    import_quietly(TryingSource(episodes=5), tmp_path / "fresh")
+    assert content(root) == content(tmp_path / "fresh")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "store"]
+
+
+def test_a_dry_run_shows_some_episodes(bridge_rlds_dir, tmp_path, capsys):
+    arguments = ["--to", "store", "--format", "bridge_rlds", "--input", str(bridge_rlds_dir)]
+    output = ["--output", str(tmp_path / "bridge"), "--workers", "1", "--dry-run"]
+    assert main([*arguments, *output]) == 0
+    said = capsys.readouterr().out
+    numbers = re.findall(r"^episode (\d+): 10 frames, 1.8 s, '.+'; measured x 0.", said, re.M)
+    assert numbers == ["0", "6", "12", "18", "24"]
+    assert (tmp_path / "bridge.dry_run/report.html").exists()
+    assert not (tmp_path / "bridge").exists()
+    # Again, with other rules perhaps: the last one does not stand in the way.
+    assert main([*arguments, *output, "--episodes", "3"]) == 0
+    assert "1 episodes, 10 frames" in capsys.readouterr().out
 
 
 def test_a_robot_that_the_store_is_not_of_is_rejected(tmp_path):

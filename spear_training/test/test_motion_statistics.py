@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.inference.statistics import normalise
@@ -72,6 +73,51 @@ def test_parts_merge_to_the_whole_in_any_order():
     assert again.to_dict() == whole.to_dict()
     with pytest.raises(ValueError, match="no statistics"):
         MotionStatistics.from_dict({"translation": []})
+
+
+def mistaken(mistake):
+    """Return the statistics of an episode of 40 frames, written with a user's mistake."""
+    steps = np.arange(40)
+    poses = np.zeros((40, 7))
+    poses[:, :3] = np.outer(steps, [0.01, 0.004, -0.003]) + [0.3, 0.1, 0.2]
+    # A hand that points down and turns a little.
+    poses[:, 3:] = Rotation.from_euler("xyz", [[3.1, 0.02 * s, 0.01 * s] for s in steps]).as_quat()
+    commanded = poses + [0.005, 0, 0, 0, 0, 0, 0]
+    commands = (steps < 20).astype(float)
+    openings = np.interp(steps, [20, 26], [1.0, 0.3])
+    if mistake == "mm":
+        commanded[:, :3] *= 1000
+    elif mistake == "wxyz":
+        poses[:, 3:] = np.roll(poses[:, 3:], 1, axis=1)
+    elif mistake == "inverted":
+        commands = 1 - commands
+    stamps = steps / 10.0
+    found = MotionStatistics()
+    motion = TimedPoses(stamps, poses), TimedPoses(stamps, commanded)
+    found.add("one", *motion, commands, openings=openings)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("mistake", "text"),
+    [
+        ("none", None),
+        ("mm", "commanded positions are 553 m from the measured ones (median): one of them is in"),
+        (
+            "wxyz",
+            "rad from the measured ones (median): check the order of quaternions",
+        ),
+        (
+            "inverted",
+            "the measured gripper moves against its command 1 times of 1: closed and",
+        ),
+    ],
+)
+def test_command_and_measurement_are_compared(mistake, text):
+    motions = {"lab": mistaken(mistake)}
+    pooled = normalisation(motions, {"lab": 1.0}).pooled
+    texts = [oddity.text for oddity in oddities(motions, pooled)]
+    assert any(text in each for each in texts) if text else not texts, texts
 
 
 def test_global_quantiles_count_each_dataset_by_its_share():

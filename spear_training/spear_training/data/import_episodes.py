@@ -12,116 +12,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-
-from rich.console import Console
-
-from spear_policy.inference.episode import Episode, EpisodeError, save_episode, split_episode
-from spear_training.data.reader import DataFileError, EpisodeReader
-from spear_training.data.report import share_words, time_words, write_report
-from spear_training.data.sources import (
-    ALL,
-    FORMATS,
-    add_options,
-    make_source,
-    option_problem,
-    parse_selection,
-)
-from spear_training.data.store.format import REJECTS_PATH, StoreMetadata
-from spear_training.data.store_import import ImportProgress, WorkerError, import_to_store
-
-# Episodes as files of their own ----------------------------------------------------------------
-
-
-@dataclass
-class ImportSummary:
-    """What an import came to."""
-
-    written: list[Path] = field(default_factory=list)
-    kept: list[Path] = field(default_factory=list)
-    rejected: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        kept = f", {len(self.kept)} were there already (--overwrite writes them again)"
-        return (
-            f"{len(self.written)} episodes written{kept if self.kept else ''}, "
-            f"{len(self.rejected)} rejected"
-        )
-
-
-def write_episode_files(
-    reader: EpisodeReader,
-    output: Path,
-    episodes: Iterable[int],
-    summary: ImportSummary,
-    overwrite: bool = False,
-    print_line: Callable[[str], object] = print,
-) -> None:
-    """Write `episodes` of `reader` as `output`/<name>-<index>.npz, noting each in `summary`.
-
-    Each file is written whole or not at all. One that is there already is kept, so that a run
-    that was interrupted goes on where it was.
-
-    Raises:
-        OSError: `output` cannot be written (disk full, no permission). What is there is whole.
-    """
-    episodes = list(episodes)
-    output.mkdir(parents=True, exist_ok=True)
-    for count, index in enumerate(episodes, 1):
-        path = output / f"{reader.name}-{index:06d}.npz"
-        begin = f"[{count}/{len(episodes)}] {path.name}"
-        if path.exists() and not overwrite:
-            summary.kept.append(path)
-            print_line(f"{begin}: kept")
-            continue
-        try:
-            # The first piece takes the episode's name, and is written last: all are there then.
-            pieces = split_episode(reader.read(index))
-            paths = [path.with_stem(f"{path.stem}-{part}") for part in range(1, len(pieces))]
-            for piece, place in reversed([*zip(pieces, [path, *paths], strict=True)]):
-                # Pictures that are still encoded show here whether they are sound.
-                save_episode(piece, place)
-        except (DataFileError, EpisodeError) as error:
-            summary.rejected.append(f"episode {index}: {error}")
-            print_line(f"{begin}: REJECTED, {error}")
-            continue
-        summary.written += [path, *paths]
-        print_line(f"{begin}: {'; '.join(map(describe, pieces))}")
-
-
-def describe(episode: Episode) -> str:
-    """An episode in one line."""
-    cameras = ", ".join(
-        f"{name} {video.shape[2]}x{video.shape[1]}" for name, video in episode.images.items()
-    )
-    return (
-        f"{len(episode)} steps, {episode.motion.duration_s:.1f} s, {cameras or 'no pictures'}, "
-        f'"{episode.instruction}"'
-    )
-
-
-# What an import to a store came to, in a few lines ---------------------------------------------
-
-
-def summary_lines(root: Path, metadata: StoreMetadata, page: Path) -> Iterator[str]:
-    """The lines for a terminal."""
-    words = time_words(metadata.frames / metadata.control_hz)
-    yield f"{root}: {metadata.episodes} episodes, {metadata.frames} frames, {words}"
-    if metadata.rejected:
-        yield f"rejected: {metadata.rejected}, see {root / REJECTS_PATH}"
-    if metadata.not_selected:
-        yield f"not selected: {metadata.not_selected} sound episodes; {share_words(metadata)}"
-    if metadata.black_wrist:
-        yield (
-            f"without wrist camera: {metadata.black_wrist} episodes; their pictures of it are black"
-        )
-    yield f"{page}"
-
-
-# Turn recorded data of any known format into what trainings and robots read --------------------
-
 
 EXAMPLE = """\
 examples:
@@ -131,6 +22,8 @@ examples:
       --output stores/our_lab
   import_episodes --to store --format lerobot --keys droid --input droid_1.0.1 \\
       --output stores/droid --workers 16
+  import_episodes --to store --format bag --topics their_robot.yaml --instruction "pick the cup" \\
+      --input their_bags --output stores/theirs --dry-run
   import_episodes --format bridge_rlds --input ../shared/data/bridge_rlds --output out/episodes \\
       --episodes 0,3,7
 """
@@ -145,18 +38,26 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    if problem := option_problem(options):
+    if problem := _option_problem(options):
         parser.error(problem)
     if options.to is None and options.format != "bridge_rlds":
         parser.error(f"--to is missing: {STORE} to train from, {EPISODES} to replay on a robot")
     if options.overwrite and options.to == STORE:
         parser.error("--overwrite is for --to episodes; a store is deleted by you")
+    for name in ("dry_run", "retry_rejected"):
+        if getattr(options, name) and options.to != STORE:
+            parser.error(f"--{name.replace('_', '-')} is for --to {STORE}")
     if options.workers < 1:
         parser.error(f"--workers is {options.workers}: it must be at least 1")
     # A job that a script starts in the background ignores SIGINT by default.
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGALRM, _interrupt)
-    return (_to_store if options.to == STORE else _to_episodes)(options)
+    try:
+        # Readers and their libraries take seconds to import, which --help does without.
+        from spear_training.data import import_run
+    except KeyboardInterrupt:
+        return 130
+    return (import_run.to_store if options.to == STORE else import_run.to_episodes)(options)
 
 
 def _interrupt(number, frame):
@@ -169,51 +70,48 @@ def _interrupt(number, frame):
     raise KeyboardInterrupt
 
 
-def _to_store(options: argparse.Namespace) -> int:
-    console, root = Console(), options.output
-    try:
-        with ImportProgress(console) as progress:
-            source = make_source(options)
-            metadata = import_to_store(source, root, options.episodes, options.workers, progress)
-        page = write_report(root)
-    except KeyboardInterrupt:
-        print("\nimport_episodes: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (DataFileError, ValueError, WorkerError) as error:
-        print(f"import_episodes: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"import_episodes: {where}{error.strerror or error}; what is written stays, the same "
-            "command goes on from here",
-            file=sys.stderr,
-        )
-        return 2
-    for line in summary_lines(root, metadata, page):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 1 if metadata.rejected else 0
+# Command-line options of a source --------------------------------------------------------------
 
 
-def _to_episodes(options: argparse.Namespace) -> int:
-    summary = ImportSummary()
-    try:
-        reader = make_source(options).open()
-        chosen = parse_selection(options.episodes, len(reader))
-        write_episode_files(reader, options.output, chosen, summary, options.overwrite)
-    except ValueError as error:
-        print(f"import_episodes: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"import_episodes: {options.output}: {error}; {summary}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nimport_episodes: interrupted; {summary}", file=sys.stderr)
-        return 130
-    print(f"{summary}, in {options.output}")
-    for reason in summary.rejected:
-        print(f"  rejected {reason}", file=sys.stderr)
-    return 1 if summary.rejected else 0
+# Which options each format has; the first is needed where it is in _NEEDED.
+_OPTIONS = {
+    "bag": ("outcomes", "namespace", "topics", "instruction"),
+    "bridge_rlds": ("split", "partial"),
+    "lerobot": ("keys",),
+    "oxe": ("row", "table", "subset", "split", "partial"),
+}
+_NEEDED = {"oxe": "row"}
+FORMATS = tuple(_OPTIONS)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Describe the options."""
+    add = parser.add_argument_group("oxe: Open X-Embodiment in RLDS form").add_argument
+    add("--row", help="of the mixture table, such as bridge")
+    add("--table", type=Path, metavar="MINE.yaml", help="what you confirmed or changed in it")
+    add("--subset", metavar="NAME", help="a part that the row names, such as single_kitchen_sink")
+    add("--split", help="of the dataset (default: train)")
+    add("--partial", action="store_true", default=None, help="take the files that are there")
+    add = parser.add_argument_group("bag: trials of SPEAR, or bags of other recorders").add_argument
+    add("--outcomes", help='of the trials: "any", or like SUCCESS,UNKNOWN (default: SUCCESS)')
+    add("--namespace", help="of the robot, if bags hold two")
+    add("--topics", type=Path, metavar="MINE.yaml", help="what is where in bags of others")
+    add("--instruction", metavar="TEXT", help="the sentence of bags that have none")
+    add = parser.add_argument_group("lerobot: LeRobotDataset v2.0, v2.1, v3.0").add_argument
+    add("--keys", help="which columns hold what: a YAML file, or droid; none for our stores")
+
+
+def _option_problem(options: argparse.Namespace) -> str | None:
+    """What is missing, or does not belong to the format, in a sentence; None if all is well."""
+    own = _OPTIONS[options.format]
+    for name in dict.fromkeys(name for names in _OPTIONS.values() for name in names):
+        if getattr(options, name) is not None and name not in own:
+            homes = [format_ for format_, names in _OPTIONS.items() if name in names]
+            return f"--{name} is for --format {' and '.join(homes)}, not for {options.format}"
+    needed = _NEEDED.get(options.format)
+    if needed and getattr(options, needed) is None:
+        return f"--format {options.format} needs --{needed}"
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -228,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", required=True, type=Path, help="folder of the dataset")
     add("--to", choices=(EPISODES, STORE), help="see above; of bridge_rlds by itself: episodes")
     add("--output", required=True, type=Path, help="folder of the store, or for the .npz files")
-    add("--episodes", default=ALL, help='"all" (default), or like 0,3,7-9')
+    add("--episodes", default="all", help='"all" (default), or like 0,3,7-9')
     add(
         "--workers",
         type=int,
@@ -236,7 +134,17 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that write a store (default: one a core, %(default)s)",
     )
     add("--overwrite", action="store_true", help="write .npz files again that exist")
-    add_options(parser)
+    add(
+        "--dry-run",
+        action="store_true",
+        help="import some episodes to OUTPUT.dry_run, and show them",
+    )
+    add(
+        "--retry-rejected",
+        action="store_true",
+        help="read the rejected episodes of a finished store again, after their source was mended",
+    )
+    _add_options(parser)
     return parser
 
 

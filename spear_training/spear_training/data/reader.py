@@ -1,5 +1,6 @@
 """What every reader of recorded data is, and how it says that a file cannot be used."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +47,11 @@ def spread(chosen: Sequence[int], most: int) -> list[int]:
     if count < 2:
         return list(chosen[:count])
     return [chosen[i * (len(chosen) - 1) // (count - 1)] for i in range(count)]
+
+
+def outline(reason: str) -> str:
+    """A reason without what differs from one episode to the next: paths, quotations, numbers."""
+    return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"'[^']*'|\S*/\S*", "...", reason))
 
 
 # Files that cannot be read --------------------------------------------------------------------

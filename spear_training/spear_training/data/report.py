@@ -6,7 +6,6 @@ page itself; then the page of a mixture's statistics, which shares the columns o
 
 import argparse
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from spear_policy.shared.pages import (
     svg_address,
     thin,
 )
-from spear_training.data.reader import DataFileError, spread
+from spear_training.data.reader import DataFileError, outline, spread
 from spear_training.data.statistics.motion import (
     MotionSample,
     MotionStatistics,
@@ -183,17 +182,12 @@ def reject_groups(rejects: Sequence[Reject]) -> list[RejectGroup]:
     """Rejects by what is wrong with them, the most frequent first."""
     alike: dict[str, list[Reject]] = {}
     for reject in rejects:
-        alike.setdefault(_outline(reject.reason), []).append(reject)
+        alike.setdefault(outline(reject.reason), []).append(reject)
     groups = [
         RejectGroup(len(same), same[0].reason, tuple(r.source_index for r in same[:MOST_EXAMPLES]))
         for same in alike.values()
     ]
     return sorted(groups, key=lambda group: -group.count)
-
-
-def _outline(reason: str) -> str:
-    """A reason without what differs from one episode to the next."""
-    return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"'[^']*'|\S*/\S*", "...", reason))
 
 
 # Motions of some episodes ----------------------------------------------------------------------
@@ -235,9 +229,17 @@ def _share_rows(sample: MotionSample) -> list[tuple[str, str]]:
         ("moments at which nothing moves", f"{100 * motion.idle_share:.1f} %"),
         ("steps that command an open gripper", f"{100 * motion.open_share:.1f} %"),
         ("times the gripper opens or closes", f"{changes:.2f} an episode"),
+        *_lead_rows(motion),
         ("median time between frames", f"{sample.interval_s:.4f} s"),
         ("longest time between frames", f"{sample.longest_gap_s:.3f} s"),
     ]
+
+
+def _lead_rows(motion: MotionStatistics) -> list[tuple[str, str]]:
+    if not motion.lead.count:
+        return []
+    apart = f"{1e3 * motion.lead.quantile(0.5):.1f} mm, {motion.lead_turn.quantile(0.5):.3f} rad"
+    return [("commanded pose from the measured one (median)", apart)]
 
 
 # Picture sheet: frames as the model sees them --------------------------------------------------

@@ -17,7 +17,7 @@ from spear_training.data.bags.folder import find_bags
 from spear_training.data.bags.motion import load_topics
 from spear_training.data.bags.reader import SUCCESS, BagReader, BagRules
 from spear_training.data.lerobot import reader as lerobot_reader
-from spear_training.data.lerobot.reader import PRESETS, LeRobotKeys, LeRobotReader, load_keys
+from spear_training.data.lerobot.reader import LeRobotKeys, LeRobotReader, load_keys
 from spear_training.data.oxe import reader as oxe_reader
 from spear_training.data.oxe.reader import OxeReader
 from spear_training.data.oxe.table import Row, find_row, load_table
@@ -43,6 +43,10 @@ class EpisodeSource(Protocol):
     def settled(self, reader: EpisodeReader) -> "EpisodeSource":
         """The same with what a reader has found out, so that others need not find it again."""
         return self
+
+    def remarks(self, reader: EpisodeReader) -> list[str]:
+        """What of the folder is left out, in sentences."""
+        return []
 
     def identity(self, reader: EpisodeReader) -> str:
         """Words that change when an episode's number may mean another episode."""
@@ -73,6 +77,10 @@ class OxeSource(EpisodeSource):
     def metadata(self, reader: OxeReader) -> StoreMetadata:
         return oxe_reader.store_metadata(reader)
 
+    def remarks(self, reader: OxeReader) -> list[str]:
+        left_out = reader.dataset_version.get("files_left_out")
+        return [f"{left_out} files of the split are not there and left out"] if left_out else []
+
     def settled(self, reader: OxeReader) -> "OxeSource":
         """With the orders of rotations that were found in the data."""
         return replace(self, row=reader.row)
@@ -90,6 +98,11 @@ class BagSource(EpisodeSource):
 
     def metadata(self, reader: BagReader) -> StoreMetadata:
         return bag_reader.store_metadata(self.folder, self.rules)
+
+    def remarks(self, reader: BagReader) -> list[str]:
+        names = reader.left_out
+        more = ", ..." if len(names) > 3 else ""
+        return [f"{len(names)} files are not read: {', '.join(names[:3])}{more}"] if names else []
 
     def identity(self, reader: BagReader) -> str:
         """The bags are numbered by their names, so a new one shifts those after it."""
@@ -112,50 +125,10 @@ class LeRobotSource(EpisodeSource):
         return lerobot_reader.store_metadata(reader)
 
 
-# Command-line options of a source --------------------------------------------------------------
+# What the command line describes ---------------------------------------------------------------
 
 
 ANY = "any"
-# Which options each format has; the first is needed where it is in _NEEDED.
-_OPTIONS = {
-    "bag": ("outcomes", "namespace", "topics", "instruction"),
-    "bridge_rlds": ("split", "partial"),
-    "lerobot": ("keys",),
-    "oxe": ("row", "table", "subset", "split", "partial"),
-}
-_NEEDED = {"oxe": "row"}
-FORMATS = tuple(_OPTIONS)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Describe the options."""
-    add = parser.add_argument_group("oxe: Open X-Embodiment in RLDS form").add_argument
-    add("--row", help="of the mixture table, such as bridge")
-    add("--table", type=Path, metavar="MINE.yaml", help="what you confirmed or changed in it")
-    add("--subset", metavar="NAME", help="a part that the row names, such as single_kitchen_sink")
-    add("--split", help="of the dataset (default: train)")
-    add("--partial", action="store_true", default=None, help="take the files that are there")
-    add = parser.add_argument_group("bag: trials of SPEAR, or bags of other recorders").add_argument
-    add("--outcomes", help=f'of the trials: "{ANY}", or like SUCCESS,UNKNOWN (default: {SUCCESS})')
-    add("--namespace", help="of the robot, if bags hold two")
-    add("--topics", type=Path, metavar="MINE.yaml", help="what is where in bags of others")
-    add("--instruction", metavar="TEXT", help="the sentence of bags that have none")
-    add = parser.add_argument_group("lerobot: LeRobotDataset v2.0, v2.1, v3.0").add_argument
-    presets = ", ".join(PRESETS)
-    add("--keys", help=f"which columns hold what: a YAML file, or {presets}; none for our stores")
-
-
-def option_problem(options: argparse.Namespace) -> str | None:
-    """What is missing, or does not belong to the format, in a sentence; None if all is well."""
-    own = _OPTIONS[options.format]
-    for name in dict.fromkeys(name for names in _OPTIONS.values() for name in names):
-        if getattr(options, name) is not None and name not in own:
-            homes = [format_ for format_, names in _OPTIONS.items() if name in names]
-            return f"--{name} is for --format {' and '.join(homes)}, not for {options.format}"
-    needed = _NEEDED.get(options.format)
-    if needed and getattr(options, needed) is None:
-        return f"--format {options.format} needs --{needed}"
-    return None
 
 
 def make_source(options: argparse.Namespace) -> EpisodeSource:

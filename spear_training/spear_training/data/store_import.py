@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,7 +27,13 @@ from spear_policy.shared.config import read_dataclass
 from spear_policy.shared.files import disk_space_warning, write_atomically
 from spear_policy.shared.progress import ProgressDisplay
 from spear_policy.shared.workers import process_pool
-from spear_training.data.reader import DataFileError, EpisodeReader, NotSelectedError, spread
+from spear_training.data.reader import (
+    DataFileError,
+    EpisodeReader,
+    NotSelectedError,
+    outline,
+    spread,
+)
 from spear_training.data.sources import EpisodeSource, parse_selection, selection_words
 from spear_training.data.store.format import (
     BUILDING,
@@ -56,7 +63,12 @@ class WorkerError(RuntimeError):
 
 
 def import_to_store(
-    source: EpisodeSource, root: Path, episodes: str, workers: int, progress: "ImportProgress"
+    source: EpisodeSource,
+    root: Path,
+    episodes: str,
+    workers: int,
+    progress: "ImportProgress",
+    retry_rejected: bool = False,
 ) -> StoreMetadata:
     """Make a store of the chosen episodes, or go on where an earlier call was stopped.
 
@@ -66,6 +78,8 @@ def import_to_store(
         episodes: which, in the words of `sources.parse_selection`.
         workers: processes that read and encode; the store is the same for any number.
         progress: shows how far it is.
+        retry_rejected: read the rejected episodes of a finished store again; where one of them can
+            be used now, the store is made anew and takes the place of the old one at the end.
 
     Returns:
         What the store says about itself.
@@ -81,12 +95,26 @@ def import_to_store(
     if not chosen:
         raise DataFileError(f"{source.folder}: holds no episode")
     metadata = source.metadata(reader)
+    checked = CheckedReader(reader, metadata.robot)
+    anew = _beside(root, "anew")
+    if not root.exists() and is_finished(anew):  # a retry that was killed at its very end
+        anew.rename(root)
     if is_finished(root) and _is_same_import(root, metadata, chosen):
-        progress.print(f"{root} is finished already")
-        return read_store_metadata(root / METADATA_PATH)
+        held = read_store_metadata(root / METADATA_PATH)
+        if not retry_rejected:
+            again = f"; --retry-rejected reads the {held.rejected} rejected episodes again"
+            progress.print(f"{root} is finished already{again if held.rejected else ''}")
+        elif _some_usable_now(root, checked, metadata, progress):
+            held = import_to_store(source, anew, episodes, workers, progress)
+            _replace_store(root, anew)
+        return held
+    for remark in source.remarks(reader):
+        progress.print(remark)
+    seen = None if is_finished(root) else forecast(checked, metadata, chosen)
+    if seen and seen.fault:
+        raise DataFileError(seen.fault)
     begin_store(root, metadata)
     with only_process(root):
-        seen = forecast(CheckedReader(reader, metadata.robot), metadata, chosen)
         if seen.reason:
             progress.print(f"of those looked at first, {seen.reason}")
         size = seen.group_episodes(len(chosen))
@@ -102,6 +130,37 @@ def import_to_store(
         progress.end()
         progress.print(f"finishing {root}")
         return writer.finish(len(groups))
+
+
+def _some_usable_now(
+    root: Path, reader: "CheckedReader", metadata: StoreMetadata, progress: "ImportProgress"
+) -> bool:
+    """Whether an episode that a finished store lacks can be used now; says so."""
+    reasons = []
+    for reject in read_rejects(root):
+        if not reject.selected:
+            continue
+        (first, *_) = encode_episode(reader, reject.source_index, metadata)
+        if not isinstance(first, Reject):
+            progress.print(f"episode {reject.source_index} can be used now: the store is made anew")
+            return True
+        reasons.append(first)
+    still = f"; of the {len(reasons)} rejected episodes none can be used yet" if reasons else ""
+    progress.print(f"{root} is finished already{still}")
+    progress.rejected(reasons)
+    return False
+
+
+def _beside(root: Path, word: str) -> Path:
+    return root.with_name(f"{root.name}.{word}")
+
+
+def _replace_store(root: Path, anew: Path) -> None:
+    """Put a finished store in the place of another; at every moment one of them is whole."""
+    old = _beside(root, "old")
+    root.rename(old)
+    anew.rename(root)
+    shutil.rmtree(old)
 
 
 def _check_written(root: Path, writer: StoreWriter, groups: list[list[int]]) -> int:
@@ -287,10 +346,12 @@ class Forecast:
         episode_bytes: mean of the episodes read for it, usable or not; None where not one
             was usable.
         reason: why the first one that is of no use is that, unless it is only not selected.
+        fault: a sentence where all of them fail alike: a fault of the whole source.
     """
 
     episode_bytes: float | None
     reason: str = ""
+    fault: str = ""
 
     def group_episodes(self, episodes: int) -> int:
         """How many of `episodes` go into one data file: below 100 MB, as LeRobot has it."""
@@ -313,15 +374,23 @@ def forecast(reader: EpisodeReader, metadata: StoreMetadata, chosen: Sequence[in
     Raises:
         OSError: a file cannot be read.
     """
-    sizes, reason = [], ""
-    for index in spread(chosen, FORECAST_EPISODES):
+    sizes, reasons = [], []
+    looked_at = spread(chosen, FORECAST_EPISODES)
+    for index in looked_at:
         try:
             sizes.append(_episode_bytes(reader.read(index), metadata))
         except (DataFileError, EpisodeError) as error:
             sizes.append(0.0)
             if not isinstance(error, NotSelectedError):
-                reason = reason or f"episode {index}: {error}"
-    return Forecast(float(np.mean(sizes)) if any(sizes) else None, reason)
+                reasons.append(f"episode {index}: {error}")
+    fault = ""
+    alike = len(set(map(outline, reasons))) == 1 and 2 * len(reasons) > len(looked_at)
+    if not any(sizes) and (alike or len(reasons) == len(chosen)):
+        count = f"all {len(reasons)}" if len(reasons) > 1 else "the one"
+        fault = f"nothing is imported, for {count} of {len(chosen)} episodes looked at first "
+        fault += f"cannot be used: {reasons[0]}"
+    reason = reasons[0] if reasons else ""
+    return Forecast(float(np.mean(sizes)) if any(sizes) else None, reason, fault)
 
 
 def _episode_bytes(episode: Episode, metadata: StoreMetadata) -> float:

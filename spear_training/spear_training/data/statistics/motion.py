@@ -22,13 +22,15 @@ from spear_policy.shared.files import write_atomically
 from spear_policy.shared.workers import process_pool
 from spear_training.data.reader import spread
 from spear_training.data.statistics.sketch import Sketch
-from spear_training.data.store.reader import FrameStore, episode_motion
+from spear_training.data.store.reader import EpisodeMotion, FrameStore, episode_motion
 from spear_training.data.targets import DT_S, STEPS, ChunkTargets, chunk_targets, moments
 
 # A moment is idle when its whole chunk stays within these and the gripper does nothing.
 IDLE_M, IDLE_RAD = 0.002, 0.01
 # Faster than any of these arms can be commanded to move: a unit or a frame is wrong.
 IMPLAUSIBLE_SPEED_M_S, IMPLAUSIBLE_SPEED_RAD_S = 2.0, 4.0
+# A gripper moves this much of its way within so many seconds of a command.
+GRIPPER_MOVES, GRIPPER_S = 0.1, 1.0
 _MOST_OUTLIERS = 50
 
 
@@ -46,11 +48,15 @@ class MotionStatistics:
             not say where the robot stood.
         distance: of the last step of each chunk [m].
         turn: angle of the last step of each chunk [rad].
+        lead: how far the commanded position is from the measured one of the same frame [m], and
+        lead_turn: their angle [rad]; nothing where commands are not recorded.
         episodes, moments: how many there are.
         idle_moments: whose chunk does not move, although the episode goes on.
         held_steps: steps of chunks after the end of their episode.
         open_steps: steps of chunks that command an open gripper.
         gripper_changes: how often the gripper is commanded to open or close.
+        gripper_followed, gripper_opposed: how often it was measured to move the same way within a
+            second, and the other way.
         implausible_episodes: with a speed that no arm has.
         outliers: some of these episodes, and their speed.
     """
@@ -59,12 +65,16 @@ class MotionStatistics:
     position: tuple[Sketch, Sketch, Sketch] = field(default_factory=_three)
     distance: Sketch = field(default_factory=Sketch)
     turn: Sketch = field(default_factory=Sketch)
+    lead: Sketch = field(default_factory=Sketch)
+    lead_turn: Sketch = field(default_factory=Sketch)
     episodes: int = 0
     moments: int = 0
     idle_moments: int = 0
     held_steps: int = 0
     open_steps: int = 0
     gripper_changes: int = 0
+    gripper_followed: int = 0
+    gripper_opposed: int = 0
     implausible_episodes: int = 0
     outliers: dict[str, str] = field(default_factory=dict)
 
@@ -76,6 +86,7 @@ class MotionStatistics:
         gripper_commands: ArrayLike,
         state_known: bool = True,
         continues: bool = False,
+        openings: NDArray | None = None,
     ) -> None:
         """Count an episode by its moments, see `targets.moments`. The name is for `outliers`.
 
@@ -84,6 +95,7 @@ class MotionStatistics:
             measured, commanded, gripper_commands: see `chunk_targets`.
             state_known: whether positions are more than sums of deltas.
             continues: whether the motion went on after the last stamp.
+            openings: (T,) measured, where commands are to be compared with them.
 
         Raises:
             ValueError: stamps that do not belong together.
@@ -105,18 +117,37 @@ class MotionStatistics:
         self.idle_moments += int(_idle(found, distances, turns, grip_commands[:known]).sum())
         self.held_steps += int((~found.recorded).sum())
         self.open_steps += int(found.grippers.sum())
-        self.gripper_changes += int((np.diff(grip_commands) != 0).sum())
+        if commanded is not measured:
+            apart = commanded.poses[:, :3] - measured.poses[:, :3]
+            self.lead.add(np.linalg.norm(apart, axis=1))
+            self.lead_turn.add(quat.angle(measured.poses[:, 3:], commanded.poses[:, 3:]))
+        changes = np.flatnonzero(np.diff(grip_commands)) + 1
+        self.gripper_changes += len(changes)
+        if openings is not None:
+            self._compare_gripper(measured.stamps_s, grip_commands, changes, openings)
         if why := _implausible(commanded):
             self.implausible_episodes += 1
             self._note(name, why)
+
+    def _compare_gripper(
+        self, stamps_s: NDArray, commands: NDArray, changes: NDArray, openings: NDArray
+    ) -> None:
+        """Count whether the measured gripper moves as it is commanded, within a second."""
+        until = np.searchsorted(stamps_s, stamps_s[changes] + GRIPPER_S)
+        until = np.minimum(until, np.append(changes[1:], len(stamps_s) - 1)[: len(changes)])
+        moved = openings[until] - openings[changes - 1]
+        wanted = commands[changes] - commands[changes - 1]
+        clear = np.abs(moved) > GRIPPER_MOVES
+        self.gripper_followed += int((clear & (moved * wanted > 0)).sum())
+        self.gripper_opposed += int((clear & (moved * wanted < 0)).sum())
 
     def merge(self, other: "MotionStatistics") -> None:
         """Take in another part of the same dataset."""
         for name in ("translation", "position"):
             for mine, its in zip(getattr(self, name), getattr(other, name), strict=True):
                 mine.merge(its)
-        self.distance.merge(other.distance)
-        self.turn.merge(other.turn)
+        for name in _SKETCHES:
+            getattr(self, name).merge(getattr(other, name))
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name, why in other.outliers.items():
@@ -137,8 +168,7 @@ class MotionStatistics:
         return {
             "translation": [sketch.to_dict() for sketch in self.translation],
             "position": [sketch.to_dict() for sketch in self.position],
-            "distance": self.distance.to_dict(),
-            "turn": self.turn.to_dict(),
+            **{name: getattr(self, name).to_dict() for name in _SKETCHES},
             **{name: getattr(self, name) for name in _COUNTS},
             "outliers": dict(sorted(self.outliers.items())),
         }
@@ -154,8 +184,7 @@ class MotionStatistics:
             return cls(
                 translation=tuple(Sketch.from_dict(part) for part in values["translation"]),
                 position=tuple(Sketch.from_dict(part) for part in values["position"]),
-                distance=Sketch.from_dict(values["distance"]),
-                turn=Sketch.from_dict(values["turn"]),
+                **{name: Sketch.from_dict(values[name]) for name in _SKETCHES},
                 outliers={str(key): str(why) for key, why in values["outliers"].items()},
                 **{name: int(values[name]) for name in _COUNTS},
             )
@@ -169,6 +198,7 @@ class MotionStatistics:
             del self.outliers[last]
 
 
+_SKETCHES = ("distance", "turn", "lead", "lead_turn")
 _COUNTS = [each.name for each in fields(MotionStatistics) if each.type in (int, "int")]
 
 
@@ -205,6 +235,7 @@ class OddityLimits:
         turn_rad: that 1 % of its chunks exceed.
         open_share: of steps with the gripper open, or closed: it hardly ever moves.
         idle_share: of moments at which nothing moves.
+        lead_m, lead_rad: between the commanded and the measured pose of a frame, in the median.
     """
 
     outside_share: float = 0.15
@@ -213,6 +244,8 @@ class OddityLimits:
     turn_rad: float = 2.0
     open_share: float = 0.98
     idle_share: float = 0.3
+    lead_m: float = 0.15
+    lead_rad: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -245,6 +278,7 @@ def oddities(
             *_size(medians[name], typical, limits, alone=len(motions) == 1),
             *_reach(motion, limits),
             *_gripper(motion, limits),
+            *_lead(motion, limits),
         ]
         turn = motion.turn.quantile(0.99)
         if turn > limits.turn_rad:
@@ -307,14 +341,40 @@ def _reach(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
 
 
 def _gripper(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
+    texts = []
     share = motion.open_share
     state = "open" if share >= 0.5 else "closed"
-    if max(share, 1 - share) <= limits.open_share:
+    if max(share, 1 - share) > limits.open_share:
+        texts.append(
+            f"the gripper is commanded to be {state} in {100 * max(share, 1 - share):.1f} % of the "
+            "steps: check which end of its numbers is open"
+        )
+    if motion.gripper_opposed > motion.gripper_followed:
+        both = motion.gripper_opposed + motion.gripper_followed
+        texts.append(
+            f"the measured gripper moves against its command {motion.gripper_opposed} times of "
+            f"{both}: closed and open are exchanged in one of the two"
+        )
+    return texts
+
+
+def _lead(motion: MotionStatistics, limits: OddityLimits) -> list[str]:
+    if not motion.lead.count:
         return []
-    return [
-        f"the gripper is commanded to be {state} in {100 * max(share, 1 - share):.1f} % of the "
-        "steps: check which end of its numbers is open"
-    ]
+    apart_m, apart_rad = motion.lead.quantile(0.5), motion.lead_turn.quantile(0.5)
+    texts = []
+    if apart_m > limits.lead_m:
+        unit = ": one of them is in mm" if apart_m > 10 else ": check their units and frames"
+        texts.append(
+            f"commanded positions are {apart_m:.3g} m from the measured ones (median){unit}"
+        )
+    if apart_rad > limits.lead_rad:
+        texts.append(
+            f"commanded orientations are {apart_rad:.2f} rad from the measured ones (median): "
+            "check the order of quaternions (xyzw, wxyz), the unit and order of angles, and that "
+            "both are of the same frame of the hand"
+        )
+    return texts
 
 
 # Counting a whole store ------------------------------------------------------------------------
@@ -380,8 +440,20 @@ def _count(root: Path, episodes: range, store: FrameStore | None = None) -> Moti
     for episode in episodes:
         motion = episode_motion(store, episode)
         name = f"{store.metadata.name} episode {episode}"
-        found.add(name, motion.measured, motion.commanded, motion.commands, known, motion.continues)
+        _add(found, name, motion, known)
     return found
+
+
+def _add(statistics: MotionStatistics, name: str, motion: EpisodeMotion, known: bool) -> None:
+    statistics.add(
+        name,
+        motion.measured,
+        motion.commanded,
+        motion.commands,
+        known,
+        motion.continues,
+        motion.openings,
+    )
 
 
 def _made_for(store: FrameStore) -> dict:
@@ -433,8 +505,7 @@ def sample_motion(store: FrameStore, most_frames: int = MOST_FRAMES) -> MotionSa
         intervals_s.append(np.diff(found.measured.stamps_s))
         if kept is None:
             name = f"{store.metadata.name} episode {episode}"
-            parts = found.measured, found.commanded, found.commands
-            motion.add(name, *parts, continues=found.continues)
+            _add(motion, name, found, store.metadata.state_known)
     intervals = np.concatenate(intervals_s)
     return MotionSample(
         motion,
