@@ -10,6 +10,7 @@ from import_fixture import import_quietly
 from rich.console import Console
 from store_fixture import made_store
 
+from spear_policy.inference.episode import EpisodeError
 from spear_training.data.bags.reader import BagRules, store_metadata
 from spear_training.data.import_episodes import main
 from spear_training.data.reader import DataFileError, spread
@@ -109,6 +110,21 @@ def test_the_robot_of_a_namespace_and_bags_of_two_robots(trials, tmp_path):
         bench.write(tmp_path / "mixed" / name)
     with pytest.raises(DataFileError, match="bags of fr3 and wx250s: a store is of one robot"):
         store_metadata(tmp_path / "mixed")
+
+
+def test_bags_that_all_fail_alike_are_not_all_read(tmp_path, monkeypatch):
+    reads = []
+
+    def read(reader, index):
+        reads.append(index)
+        raise EpisodeError(f"/bags/{index}: no ee_state")
+
+    for number in range(20):
+        (tmp_path / f"{number}.mcap").touch()
+    monkeypatch.setattr("spear_training.data.bags.reader.BagReader.read", read)
+    with pytest.raises(DataFileError, match="none of 8 bags looked at can be used; /bags/.*no ee_"):
+        store_metadata(tmp_path)
+    assert len(reads) == 8
 
 
 def test_a_store_is_a_lerobot_folder_and_can_be_imported_again(tmp_path):

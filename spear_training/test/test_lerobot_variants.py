@@ -176,6 +176,12 @@ def test_a_data_file_elsewhere_is_found_and_a_lost_one_is_named(tmp_path):
     assert "copy it again" not in str(caught.value)
 
 
+def test_an_mp4_elsewhere_is_found(tmp_path):
+    root = write_v2(tmp_path / "moved", [recording(0)], codec="libx264")
+    (root / "videos/chunk-000").rename(root / "videos/chunk-001")
+    assert open_folder(root).read(0).images["wrist"][0].shape == (48, 64, 3)
+
+
 def test_rows_out_of_order_are_sorted(tmp_path):
     root = write_v2(tmp_path / "odd", [recording(0)])
     table = pq.read_table(data_file(root, 0))

@@ -39,7 +39,7 @@ from spear_training.data.bags.motion import (
     trial_motion,
 )
 from spear_training.data.oxe.table import plain
-from spear_training.data.reader import DataFileError, EncodedVideo
+from spear_training.data.reader import DataFileError, EncodedVideo, outline
 from spear_training.data.store.format import EXTERNAL, WRIST, CameraMetadata, StoreMetadata
 
 # Episodes -------------------------------------------------------------------------------------
@@ -255,6 +255,8 @@ def _video(messages: list, camera: str) -> EncodedVideo:
 
 # The rate and the robot are those of some bags, spread over all of them.
 PROBED_BAGS = 5
+# So many that fail for the same reason speak for all.
+MOST_ALIKE = 8
 # A rate nearer to a whole number than this is that number.
 WHOLE_HZ = 0.02
 
@@ -314,16 +316,18 @@ def control_hz(episodes: Sequence[Episode]) -> float:
 def _probed(reader: BagReader, root: str | Path) -> list[Episode]:
     """A few sound episodes, from all over the folder."""
     found: list[Episode] = []
-    first_reason = ""
+    reasons: list[str] = []
     for index in np.random.default_rng(0).permutation(len(reader)).tolist():
         try:
             found.append(reader.read(index))
         except (DataFileError, EpisodeError) as error:
-            first_reason = first_reason or str(error)
-        if len(found) == PROBED_BAGS:
+            reasons.append(str(error))
+        alike = len(reasons) >= MOST_ALIKE and len(set(map(outline, reasons))) == 1
+        if len(found) == PROBED_BAGS or (alike and not found):
             break
     if not found:
-        raise DataFileError(f"{root}: none of {len(reader)} bags can be used; {first_reason}")
+        looked_at = f"none of {len(reasons)} bags" + " looked at" * (len(reasons) < len(reader))
+        raise DataFileError(f"{root}: {looked_at} can be used; {reasons[0]}")
     return found
 
 

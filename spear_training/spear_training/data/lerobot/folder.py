@@ -103,6 +103,11 @@ class LeRobotFolder:
         names = ("is_depth_map", "video.is_depth_map")
         return any(place.get(name) is True for place in places for name in names)
 
+    def find_video(self, feature: str, path: Path) -> Path:
+        """Where an mp4 lies that is not where info.json says: by its name, if there is one only."""
+        found = [p for p in self.root.rglob(path.name) if feature in p.parts]
+        return found[0] if len(found) == 1 else path
+
 
 def _load_v2(root: Path, info: dict, video_keys: tuple[str, ...]):
     tasks_path = root / layout.V2_TASKS

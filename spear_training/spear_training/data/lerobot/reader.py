@@ -314,7 +314,10 @@ class LeRobotReader:
             if key in entry.videos:
                 place = entry.videos[key]
                 times_s = place.from_s + np.asarray(timestamps_s, float)
-                videos[name] = Mp4Video(place.path, times_s, self.folder.fps)
+                path = (
+                    place.path if place.path.exists() else self.folder.find_video(key, place.path)
+                )
+                videos[name] = Mp4Video(path, times_s, self.folder.fps)
                 continue
             try:
                 videos[name] = EncodedVideo(picture_bytes(table, key, where))
