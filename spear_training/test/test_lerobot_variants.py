@@ -212,6 +212,16 @@ def test_a_fault_names_its_file_once(tmp_path):
     assert str(caught.value).count("episode_000000.parquet") == 1
 
 
+def test_fewer_episodes_in_the_list_than_said_are_remarked(tmp_path):
+    root = write_v2(tmp_path / "fewer", [recording(0), recording(1)])
+    (line, _) = (root / "meta/episodes.jsonl").read_text().splitlines()
+    (root / "meta/episodes.jsonl").write_text(line + "\n")
+    lines = []
+    source = LeRobotSource(root, read_dataclass(LeRobotKeys, KEYS, "keys"))
+    import_quietly(source, tmp_path / "store", lines=lines)
+    assert lines[0] == "info.json says 2 episodes, the list of episodes has 1: those are read"
+
+
 # Pictures and columns ----------------------------------------------------------------------------
 
 

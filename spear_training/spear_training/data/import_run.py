@@ -202,7 +202,8 @@ def to_episodes(options: argparse.Namespace) -> int:
         print(f"import_episodes: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"import_episodes: {options.output}: {error}; {summary}", file=sys.stderr)
+        why = error.strerror or error
+        print(f"import_episodes: {options.output}: {why}; {summary}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nimport_episodes: interrupted; {summary}", file=sys.stderr)

@@ -121,6 +121,15 @@ class LeRobotSource(EpisodeSource):
     def open(self) -> LeRobotReader:
         return LeRobotReader(self.folder, self.keys)
 
+    def remarks(self, reader: LeRobotReader) -> list[str]:
+        entries = reader.folder.episodes
+        listed = {"episodes": len(entries), "frames": sum(entry.length for entry in entries)}
+        return [
+            f"info.json says {said} {name}, the list of episodes has {listed[name]}: those are read"
+            for name, said in reader.folder.said.items()
+            if said != listed[name]
+        ]
+
     def metadata(self, reader: LeRobotReader) -> StoreMetadata:
         return lerobot_reader.store_metadata(reader)
 

@@ -33,6 +33,7 @@ from spear_training.data.reader import (
     NotSelectedError,
     outline,
     spread,
+    unreadable,
 )
 from spear_training.data.sources import EpisodeSource, parse_selection, selection_words
 from spear_training.data.store.format import (
@@ -456,7 +457,8 @@ def agree_on_plan(
     try:
         held = read_dataclass(ImportPlan, json.loads(path.read_text()), "plan")
     except (OSError, ValueError) as error:
-        raise DataFileError(f"{path}: {error}; delete {root} and import again") from None
+        fix = "delete the store's folder and import again"
+        raise DataFileError(unreadable(path, error, fix)) from None
     if held.version != PLAN_VERSION:
         raise DataFileError(
             f"{root}: holds an import that another version of SPEAR has begun; finish it with that "

@@ -59,6 +59,7 @@ class LeRobotFolder:
         features: name -> {"dtype", "shape", ...}.
         tasks: number -> sentence.
         episodes: an entry each, in order.
+        said: how many episodes and frames info.json says there are, where it does.
         data_folder: below which all data files are.
 
     Raises:
@@ -94,6 +95,11 @@ class LeRobotFolder:
             raise DataFileError(f"{self.root}: a meta file lacks a part ({error!r})") from None
         template = str(info.get("data_path") or layout.V3_DATA)
         self.data_folder = self.root / Path(template).parts[0]
+        self.said = {
+            name: int(info[f"total_{name}"])
+            for name in ("episodes", "frames")
+            if str(info.get(f"total_{name}", "")).isdigit()
+        }
         self.episodes = sorted(episodes, key=lambda entry: entry.index)
 
     def is_depth(self, feature: str) -> bool:
@@ -104,7 +110,9 @@ class LeRobotFolder:
         return any(place.get(name) is True for place in places for name in names)
 
     def find_video(self, feature: str, path: Path) -> Path:
-        """Where an mp4 lies that is not where info.json says: by its name, if there is one only."""
+        """Where an mp4 lies: by its name, where it is not where info.json says and only once."""
+        if path.exists():
+            return path
         found = [p for p in self.root.rglob(path.name) if feature in p.parts]
         return found[0] if len(found) == 1 else path
 

@@ -314,9 +314,7 @@ class LeRobotReader:
             if key in entry.videos:
                 place = entry.videos[key]
                 times_s = place.from_s + np.asarray(timestamps_s, float)
-                path = (
-                    place.path if place.path.exists() else self.folder.find_video(key, place.path)
-                )
+                path = self.folder.find_video(key, place.path)
                 videos[name] = Mp4Video(path, times_s, self.folder.fps)
                 continue
             try:

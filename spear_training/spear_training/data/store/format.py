@@ -24,7 +24,7 @@ from spear_policy.inference.episode import Episode, EpisodeError
 from spear_policy.inference.image_geometry import Fit, FitMode, check_aspect
 from spear_policy.shared.config import ConfigError, read_dataclass
 from spear_policy.shared.files import write_atomically
-from spear_training.data.reader import DataFileError
+from spear_training.data.reader import DataFileError, unreadable
 
 # Names and places in a LeRobotDataset folder ---------------------------------------------------
 
@@ -423,7 +423,7 @@ def read_group(root: Path, group: int) -> GroupRecord:
     try:
         return read_dataclass(GroupRecord, json.loads(path.read_text()), "group")
     except (OSError, ValueError) as error:
-        raise DataFileError(f"{path}: {error}; run the import again") from None
+        raise DataFileError(unreadable(path, error, "run the import again")) from None
 
 
 def write_record(record: GroupRecord, root: Path, group: int) -> None:
@@ -447,4 +447,4 @@ def read_rejects(root: str | Path) -> list[Reject]:
         lines = path.read_text(encoding="utf-8").split("\n")
         return [read_dataclass(Reject, json.loads(line), "reject") for line in lines if line]
     except (OSError, ValueError) as error:
-        raise DataFileError(f"{path}: cannot be read ({error}); copy the store again") from None
+        raise DataFileError(unreadable(path, error, "copy the store again")) from None

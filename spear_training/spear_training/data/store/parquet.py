@@ -308,9 +308,8 @@ def scan_file(path: Path, cameras: tuple[str, ...]) -> FileRows:
             path.stat().st_size,
         )
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-        raise DataFileError(
-            f"{path}: cannot be read ({error}); copy it again or import the data again"
-        ) from None
+        fix = "copy it again or import the data again"
+        raise DataFileError(unreadable(path, error, fix)) from None
     return rows
 
 

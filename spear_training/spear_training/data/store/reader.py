@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from spear_policy.geometry.tracking import TimedPoses
 from spear_policy.shared.config import read_dataclass
 from spear_policy.shared.files import atomic_write, write_atomically
-from spear_training.data.reader import DataFileError
+from spear_training.data.reader import DataFileError, unreadable
 from spear_training.data.store.format import (
     BUILDING,
     INFO_PATH,
@@ -149,14 +149,14 @@ def open_lookup(root: Path, cameras: tuple[str, ...], frames: int) -> Lookup:
     try:
         held = read_dataclass(FileList, json.loads((root / FILES_PATH).read_text()), "files")
     except (OSError, ValueError) as error:
-        raise DataFileError(f"{root / FILES_PATH}: {error}; {fix}") from None
+        raise DataFileError(unreadable(root / FILES_PATH, error, fix)) from None
     arrays = {}
     for name, (dtype, tail) in kinds(cameras).items():
         path = _array_path(root, name)
         try:
             array = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
-            raise DataFileError(f"{path}: cannot be read ({error}); {fix}") from None
+            raise DataFileError(unreadable(path, error, fix)) from None
         if array.shape != (frames, *tail) or array.dtype != dtype or held.frames != frames:
             raise DataFileError(
                 f"{path}: is {array.dtype} {array.shape}, the store has {frames} frames; {fix}"

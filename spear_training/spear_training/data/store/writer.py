@@ -33,7 +33,12 @@ from numpy.typing import NDArray
 from spear_policy.inference.episode import Episode, EpisodeError, Video, split_episode
 from spear_policy.inference.image_geometry import Fit, plan_fit
 from spear_policy.shared.files import atomic_write, remove_temporary_files, write_atomically
-from spear_training.data.reader import DataFileError, EpisodeReader, NotSelectedError
+from spear_training.data.reader import (
+    DataFileError,
+    EpisodeReader,
+    NotSelectedError,
+    unreadable,
+)
 from spear_training.data.store.format import (
     ACTION,
     BUILDING,
@@ -581,9 +586,8 @@ def _arrays(root: Path, group: int) -> dict[str, NDArray]:
         with np.load(path) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError) as error:
-        raise DataFileError(
-            f"{path}: cannot be read ({error}); delete the store and import the data again"
-        ) from None
+        fix = "delete the store and import the data again"
+        raise DataFileError(unreadable(path, error, fix)) from None
 
 
 def _episode_tables(root: Path, records: list[GroupRecord]) -> Iterator[pa.Table]:
