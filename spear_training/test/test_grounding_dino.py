@@ -121,7 +121,7 @@ def test_tokens_are_brought_back_to_whole_phrases(detect):
 def test_a_part_of_a_phrase_is_another_thing(detect):
     frame = detect((LEFT, {RED: 0.1, BOWL: 0.6}), (RIGHT, {MUG: 0.5}))
     assert labels(frame.candidates) == ["mug"]
-    assert reasons(frame) == {"bowl": "only a part of 'red bowl'"}
+    assert reasons(frame) == {"red bowl": "only a part of the phrase fits"}
     frame = detect((LEFT, {RED: 0.1, BOWL: 0.6}), text_threshold=0.05)
     assert labels(frame.candidates) == ["red bowl"]
 

@@ -45,12 +45,12 @@ class PhraseText:
             JobError: the phrases are more than the network reads.
         """
         self.phrases = phrases
-        self._text = "".join(f"{phrase}. " for phrase in phrases).rstrip()
-        cut = tokenizer(self._text, return_offsets_mapping=True, return_tensors="pt")
-        self._places = cut.pop("offset_mapping")[0].tolist()
-        if len(self._places) > most_tokens:
+        text = "".join(f"{phrase}. " for phrase in phrases).rstrip()
+        cut = tokenizer(text, return_offsets_mapping=True, return_tensors="pt")
+        places = cut.pop("offset_mapping")[0].tolist()
+        if len(places) > most_tokens:
             raise JobError(
-                f"{len(phrases)} phrases are {len(self._places)} tokens, and the network reads "
+                f"{len(phrases)} phrases are {len(places)} tokens, and the network reads "
                 f"{most_tokens}: leave some out, or annotate twice"
             )
         self.inputs = dict(cut)
@@ -58,9 +58,7 @@ class PhraseText:
         begin = 0
         for phrase in phrases:
             end = begin + len(phrase)
-            self.tokens_of.append(
-                [i for i, (a, b) in enumerate(self._places) if begin <= a < b <= end]
-            )
+            self.tokens_of.append([i for i, (a, b) in enumerate(places) if begin <= a < b <= end])
             # transformers makes an empty tokenizer where the files of one are missing, and says
             # nothing; to it every word is unknown.
             read = {int(cut["input_ids"][0, token]) for token in self.tokens_of[-1]}
@@ -71,10 +69,6 @@ class PhraseText:
                 )
             begin = end + len(". ")
 
-    def words(self, tokens: list[int]) -> str:
-        """The pieces of the text that tokens were cut from, in one line."""
-        return " ".join(self._text[slice(*self._places[token])] for token in tokens)
-
 
 @dataclass(frozen=True)
 class Match:
@@ -84,14 +78,12 @@ class Match:
         query: number of the box.
         phrase: of those that are there as a whole, or else of all, the one with the token that
             the network is most sure of.
-        words: its pieces that the network is sure of.
         score: of its best token.
         whole: whether every token of the phrase is above the text threshold.
     """
 
     query: int
     phrase: str
-    words: str
     score: float
     whole: bool
 
@@ -111,11 +103,8 @@ def match_phrases(
         of_phrase = sureness[:, tokens]
         for query in np.flatnonzero(of_phrase.max(axis=1) > box_threshold).tolist():
             sure = of_phrase[query] > text_threshold
-            words = text.words(
-                [token for token, is_sure in zip(tokens, sure, strict=True) if is_sure]
-            )
             score = float(of_phrase[query].max())
-            matches.append(Match(query, phrase, words, score, bool(sure.all())))
+            matches.append(Match(query, phrase, score, bool(sure.all())))
     best: dict[int, Match] = {}
     for match in sorted(matches, key=lambda match: (match.whole, match.score)):
         best[match.query] = match
@@ -216,7 +205,7 @@ class GroundingDinoDetector:
             if match.whole:
                 kept.append(Detection(match.phrase, box.tolist(), match.score))
             else:
-                partly.append(Dropped(match.words, f"only a part of {match.phrase!r}"))
+                partly.append(Dropped(match.phrase, "only a part of the phrase fits"))
         return kept, partly
 
     def _load(self) -> tuple[Any, Any, PhraseText]:

@@ -19,7 +19,14 @@ from spear_policy.model.coordinate_bins import CoordinateBins
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
 from spear_training.vqa.dataset import text_grammar
 
-_KIND_OF_COUNT = {count: kind for kind, count in NUMBERS.items()}
+_VERTICES = [str(number) for number in range(BOX_VERTICES)]
+_ROW_NAMES = {
+    NUMBERS["length"]: ["length"],
+    NUMBERS["point"]: ["x, y, z"],
+    NUMBERS["distance"]: ["distance", "its x, y, z"],
+    NUMBERS["box"]: _VERTICES,
+    NUMBERS["box_vectors"]: [*(f"vector {name}" for name in _VERTICES), "vector of the centres"],
+}
 
 
 @dataclass(frozen=True)
@@ -111,18 +118,16 @@ class TokenReader:
         if self._grammar is None:
             return ()
         numbers = self._grammar.bins.decode(bins).tolist()
-        kind = _KIND_OF_COUNT.get(len(numbers))
-        if kind == "box":
-            corners = range(0, len(numbers), 3)
-            return tuple((str(i // 3), tuple(numbers[i : i + 3])) for i in corners)
-        if kind == "box_vectors":
-            names = [*(f"vector {i}" for i in range(BOX_VERTICES)), "vector of the centres"]
-            return tuple((name, tuple(numbers[3 * i : 3 * i + 3])) for i, name in enumerate(names))
-        if kind == "distance":
-            return ("distance", (numbers[0],)), ("its x, y, z", tuple(numbers[1:]))
-        if kind is None:
+        names = _ROW_NAMES.get(len(numbers))
+        if names is None:
             return (("numbers", tuple(numbers)),)
-        return ((kind if kind == "length" else "x, y, z", tuple(numbers)),)
+        # A length alone comes first, then points and vectors.
+        starts = [0, *range(len(numbers) % 3 or 3, len(numbers), 3)]
+        ends = [*starts[1:], len(numbers)]
+        return tuple(
+            (name, tuple(numbers[start:end]))
+            for name, start, end in zip(names, starts, ends, strict=True)
+        )
 
     def _problem(self, answer: str, kind) -> str:
         if self._grammar is None:
