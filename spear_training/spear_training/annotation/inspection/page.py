@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from spear_policy.shared.files import write_atomically
 from spear_policy.shared.pages import jpeg_address, render
@@ -30,19 +31,15 @@ from spear_training.annotation.inspection.counts import (
     summarise,
 )
 from spear_training.annotation.inspection.overlays import (
-    Colour,
     Image,
-    Tag,
     colour_of,
+    draw_box_2d,
     draw_box_3d,
-    draw_boxes_2d,
     draw_mark,
-    draw_mask,
-    draw_tags,
-    is_shown,
-    label_tag,
+    draw_names,
+    drawn_on,
     project,
-    web_colour,
+    tinted,
 )
 from spear_training.annotation.inspection.token_text import AskedPair, TokenReader
 from spear_training.annotation.records import (
@@ -129,7 +126,7 @@ def shares(there: Counter[str], total: int) -> dict[str, int]:
 
 
 JPEG_QUALITY = 80
-_MARK: Colour = (255, 255, 255)
+_MARK = "#ffffff"
 _SAME_PLACE_PX = 8.0
 
 
@@ -179,37 +176,27 @@ def make_entry(
     )
 
 
-def in_flat(image: Image, annotation: Annotation, notes: list[str]) -> Image:
-    """Draw masks, 2D boxes and labels; what is wrong with a mask goes to `notes`."""
-    colours = [colour_of(number) for number in range(len(annotation.objects))]
-    drawn = image
-    for found, colour in zip(annotation.objects, colours, strict=True):
-        try:
-            drawn = draw_mask(drawn, decode_mask(found.mask), colour)
-        except (RecordError, ValueError) as error:
-            notes.append(f"{found.label}: {error}")
-    boxes = [found.box_xyxy_px for found in annotation.objects]
-    tags = [
-        label_tag(f"{number} {found.label}", found.box_xyxy_px, colour)
-        for number, (found, colour) in enumerate(zip(annotation.objects, colours, strict=True), 1)
-    ]
-    return draw_tags(draw_boxes_2d(drawn, boxes, colours), tags)
+def _draw_flat(axes, annotation: Annotation, pairs: Sequence[AskedPair]) -> None:
+    names = []
+    for number, found in enumerate(annotation.objects):
+        draw_box_2d(axes, found.box_xyxy_px, colour_of(number))
+        names.append((f"{number + 1} {found.label}", found.box_xyxy_px, colour_of(number)))
+    for number, (u, v) in _places(pairs, annotation.intrinsics):
+        draw_mark(axes, (u, v), _MARK, "ring")
+        names.append((f"Q{number}", (u + 8, v + 8, u + 8, v + 8), _MARK))
+    draw_names(axes, names)
 
 
-def in_space(image: Image, annotation: Annotation) -> Image:
-    """Draw the oriented boxes and the keypoints; needs the intrinsics."""
-    camera, drawn = annotation.intrinsics, image
+def _draw_space(axes, annotation: Annotation) -> None:
+    """Oriented boxes and keypoints; needs the intrinsics."""
     numbered = list(enumerate(annotation.objects))
     # The furthest first, so that near boxes lie over it.
     numbered.sort(key=lambda each: -np.linalg.norm(each[1].centre_m))
     for number, found in numbered:
-        colour = colour_of(number)
-        drawn = draw_box_3d(drawn, found.vertices, camera, colour)
-        for point, mark in (
-            (found.closest_m, "disc"), (found.furthest_m, "ring"), (found.centre_m, "cross"),
-        ):  # fmt: skip
-            drawn = draw_mark(drawn, project(point, camera), colour, mark)
-    return drawn
+        draw_box_3d(axes, found.vertices, annotation.intrinsics, colour_of(number))
+        points = {"disc": found.closest_m, "ring": found.furthest_m, "cross": found.centre_m}
+        for mark, point in points.items():
+            draw_mark(axes, project(point, annotation.intrinsics), colour_of(number), mark)
 
 
 def _read(annotation: Annotation, images: Path | None, notes: list[str]) -> Image | None:
@@ -231,33 +218,35 @@ def _pictures(
 ) -> tuple[tuple[str, str], ...]:
     if not annotation.objects:
         return (_page_picture("The picture", image),)
-    flat = _with_marks(in_flat(image, annotation, notes), pairs, annotation.intrinsics)
+    masked = image
+    for number, found in enumerate(annotation.objects):
+        try:
+            masked = tinted(masked, decode_mask(found.mask), colour_of(number))
+        except (RecordError, ValueError) as error:
+            notes.append(f"{found.label}: {error}")
+    flat = drawn_on(masked, lambda axes: _draw_flat(axes, annotation, pairs))
     shown = [_page_picture("Masks, 2D boxes", flat)]
     if annotation.intrinsics is None:
         notes.append("The record has no intrinsics, so its 3D boxes cannot be drawn.")
     else:
-        shown.append(_page_picture("Oriented 3D boxes, keypoints", in_space(image, annotation)))
+        space = drawn_on(image, lambda axes: _draw_space(axes, annotation))
+        shown.append(_page_picture("Oriented 3D boxes, keypoints", space))
     return tuple(shown)
 
 
-def _with_marks(image: Image, pairs: Sequence[AskedPair], camera: Intrinsics | None) -> Image:
-    """Mark the places that questions and answers speak of with the question's number."""
-    tags = []
-    height, width = image.shape[:2]
+def _places(pairs: Sequence[AskedPair], camera: Intrinsics | None) -> Iterator[tuple[int, NDArray]]:
+    """Numbers of questions, and the pixels (u, v) that they or their answers speak of."""
     for number, pair in enumerate(pairs, 1):
-        marked: list[np.ndarray] = []
         places = [np.array(pixel) for pixel in pair.pixels_px()]
         if camera:
             places += [project(point, camera) for point in pair.points_m()]
+        shown: list[NDArray] = []
         for place in places:
             # A question may say in space what its answer says in the picture.
-            known = any(np.abs(place - other).max() < _SAME_PLACE_PX for other in marked)
-            if is_shown(place, width, height) and not known:
-                marked.append(place)
-                image = draw_mark(image, place, _MARK, "ring")
-                u, v = place.tolist()
-                tags.append(Tag(f"Q{number}", ((u + 8, v - 8), (u + 8, v + 4)), _MARK))
-    return draw_tags(image, tags)
+            known = any(np.abs(place - other).max() < _SAME_PLACE_PX for other in shown)
+            if np.isfinite(place).all() and not known:
+                shown.append(place)
+                yield number, place
 
 
 def _page_picture(title: str, image: Image) -> tuple[str, str]:
@@ -273,7 +262,7 @@ def _rows(annotation: Annotation, unusual: dict[str, str]):
         yield {
             "found": found,
             "number": number + 1,
-            "colour": web_colour(number),
+            "colour": colour_of(number),
             "sides": sides.tolist(),
             "distance": float(np.linalg.norm(found.centre_m)),
             "unusual": unusual.get(found.label, ""),

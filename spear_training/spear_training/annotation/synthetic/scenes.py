@@ -317,15 +317,20 @@ def some_sky(rng: np.random.Generator) -> tuple[Colour, Colour]:
     return tuple(high), tuple(low)
 
 
-def some_lamps(rng: np.random.Generator) -> tuple[Lamp, ...]:
-    """One to three suns or lamps above the origin, from warm to cool."""
+def some_lamps(rng: np.random.Generator, suns: float, lift: float = 1.0) -> tuple[Lamp, ...]:
+    """One to three lights above the origin, from warm to cool, a share of them suns.
+
+    Args:
+        suns: that share.
+        lift: how much higher they are than above a table.
+    """
     count = int(rng.integers(1, 4))
     bright = rng.dirichlet(np.full(count, 4.0)) * rng.uniform(0.65, 1.0)
     lamps = []
     for number in range(count):
-        azimuth, height = rng.uniform(-np.pi, np.pi), rng.uniform(0.7, 1.4)
+        azimuth, height = rng.uniform(-np.pi, np.pi), lift * rng.uniform(0.7, 1.4)
         towards = np.array([np.cos(azimuth), np.sin(azimuth), height])
-        position = None if rng.random() < 0.5 else 1.5 * towards
+        position = None if rng.random() < suns else 1.5 * towards
         warmth = rng.uniform(-0.12, 0.12)
         rgb = tuple(bright[number] * np.array([1 + warmth, 1.0, 1 - warmth]))
         # The first one throws the shadows; each further shadow costs as much again.
@@ -350,7 +355,7 @@ def table_top(rng: np.random.Generator) -> SyntheticScene:
         family="table",
         objects=tuple(placed),
         backdrop=(*_table(rng, half), *_around(rng)),
-        lamps=some_lamps(rng),
+        lamps=some_lamps(rng, suns=0.5),
         ambient=rng.uniform(0.22, 0.45),
         sky=some_sky(rng),
         reach_m=1.6,
@@ -410,7 +415,8 @@ def room(rng: np.random.Generator) -> SyntheticScene:
         family="room",
         objects=tuple(placed),
         backdrop=(*_shell(rng, half, tall), *_openings(rng, half, tall)),
-        lamps=some_lamps(rng),
+        # In a room the shadows of a lamp are too coarse, and those of a low sun speckled.
+        lamps=some_lamps(rng, suns=1.0, lift=2.5),
         ambient=rng.uniform(0.32, 0.5),
         sky=some_sky(rng),
         reach_m=4.5,
