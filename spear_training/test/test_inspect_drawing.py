@@ -153,6 +153,18 @@ def test_a_box_around_or_behind_the_camera_is_no_trouble():
     assert (box_drawn(cuboid((0.0, 0.0, 2.0), (1.0, 1.0, 0.0))) != 127).any()
 
 
+def test_corners_of_large_boxes_are_numbered():
+    for size_m, wanted in ((0.4, "01234567"), (0.02, "")):
+        texts = []
+
+        def draw(axes, size_m=size_m, texts=texts):
+            draw_box_3d(axes, cuboid((0.0, 0.0, 2.0), (size_m,) * 3), CAMERA, YELLOW)
+            texts += [text.get_text() for text in axes.texts]
+
+        drawn_on(GREY, draw)
+        assert "".join(texts) == wanted
+
+
 def test_masks_are_tinted_and_the_picture_given_stays_as_it_is():
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[100:200, 300:500] = True

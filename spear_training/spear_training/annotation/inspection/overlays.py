@@ -45,6 +45,7 @@ EDGES = tuple(
 _NEAREST = 1e-3
 _PX_PER_IN = 100
 _PT_PER_PX = 72 / _PX_PER_IN
+_LEAST_NUMBERED_PX = 60.0
 _LETTER_PX, _LINE_PX = 7.0, 15.0  # of a name, roughly
 _LONGEST_NAME = 40  # letters
 
@@ -98,9 +99,9 @@ def draw_box_2d(axes, box_xyxy_px: Sequence[float], colour: str) -> None:
 
 
 def draw_box_3d(axes, vertices_m: NDArray, intrinsics: Intrinsics, colour: str) -> None:
-    """Draw the edges of an oriented box; hidden ones thin and dashed.
+    """Draw the edges of an oriented box, hidden ones thin and dashed, and number its corners.
 
-    The edges that leave corner 0 are coloured as axes: x red, y green, z blue.
+    Small boxes have no numbers. The edges that leave corner 0 are coloured as axes: x red, y green, z blue.
 
     Args:
         axes: of the picture.
@@ -120,6 +121,13 @@ def draw_box_3d(axes, vertices_m: NDArray, intrinsics: Intrinsics, colour: str) 
             _line(axes, u, v, ink, 3 if start == 0 else 2)
         else:
             axes.plot(u, v, linestyle=(0, (5, 5)), color=ink, linewidth=_PT_PER_PX, zorder=1.5)
+    corners = project(vertices_m, intrinsics)
+    if not np.ptp(corners, axis=0).max() > _LEAST_NUMBERED_PX:
+        return
+    for number, (u, v) in enumerate(corners.tolist()):
+        plate = {"facecolor": _DARK, "edgecolor": "none", "pad": 0.5}
+        axes.text(u, v, str(number), size=6, color=colour, ha="center", va="center", bbox=plate,
+                  clip_on=True)  # fmt: skip
 
 
 def draw_mark(
