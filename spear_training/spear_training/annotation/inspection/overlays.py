@@ -101,7 +101,8 @@ def draw_box_2d(axes, box_xyxy_px: Sequence[float], colour: str) -> None:
 def draw_box_3d(axes, vertices_m: NDArray, intrinsics: Intrinsics, colour: str) -> None:
     """Draw the edges of an oriented box, hidden ones thin and dashed, and number its corners.
 
-    Small boxes have no numbers. The edges that leave corner 0 are coloured as axes: x red, y green, z blue.
+    Small boxes have no numbers. The edges that leave corner 0 are coloured as axes: x red, y
+    green, z blue.
 
     Args:
         axes: of the picture.
