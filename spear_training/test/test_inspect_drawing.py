@@ -196,7 +196,7 @@ def test_names_do_not_cover_each_other_and_stay_in_the_picture():
     assert plates.sum() == pytest.approx(2 * one, rel=0.1)
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.filterwarnings("error")
 @settings(max_examples=30)
 @given(st.text(max_size=60), st.tuples(st.floats(-900, 900), st.floats(-900, 900)))
 def test_any_name_can_be_written_anywhere(text, place):

@@ -131,7 +131,6 @@ def load_pretrained(
     """
     import torch
 
-    check_dtype(dtype)
     device = pick_device(device)
     model_class = from_transformers(class_name)
     config, _ = loading(name, lambda: model_class.config_class.get_config_dict(name))

@@ -6,6 +6,7 @@ top left one; 2D boxes run from edge to edge. Boxes have their corners in the or
 positive side of that axis.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -68,7 +69,9 @@ def drawn_on(image: Image, draw: Callable) -> Image:
     axes.imshow(image, interpolation="none", aspect="auto")
     axes.autoscale(False)
     draw(axes)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
