@@ -7,7 +7,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from scene_samples import bare_scene, block, object_of, view_from
 
 from spear_training.annotation.accuracy.compare import SceneTruth
@@ -79,13 +78,12 @@ def outer(mask):
 
 
 @contextmanager
-def composed_by_hand(renderer, objects, folder):
-    """Yield a bare scene with its rendering, and an item whose picture is written."""
+def composed_by_hand(renderer, objects):
+    """Yield a bare scene with its rendering, and its item."""
     view = view_from([0.4, -1.8, 1.1], [0, 0, 0.1], (720, 540))
     scene = bare_scene(objects, view, ground_half_m=4.0)
     item = Item(id="by hand", image="picture.png")
     with renderer.load(scene) as rendering:
-        Image.fromarray(rendering.colours(view)).save(folder / item.image)
         yield ComposedScene(scene, rendering, view, render_view(rendering, objects, view)), item
 
 
@@ -105,10 +103,10 @@ def test_the_points_of_a_mask_lie_in_the_true_box(folder):
     assert checked > 20_000
 
 
-def test_exact_points_of_a_box_lie_on_its_faces(renderer, tmp_path):
+def test_exact_points_of_a_box_lie_on_its_faces(renderer):
     crate = block([0.3, 0.2, 0.25], "crate", (0.1, 0.2), 0.6)
-    with composed_by_hand(renderer, [crate], tmp_path) as (made, item):
-        truth = truth_of(made, item, tmp_path)
+    with composed_by_hand(renderer, [crate]) as (made, item):
+        truth = truth_of(made, item)
         points = made.rendered.points.points_m[made.rendered.objects == 0].astype(float)
     (found,) = truth.annotation.objects
     local, half = own_frame(found.vertices, points)
@@ -122,9 +120,9 @@ def test_exact_points_of_a_box_lie_on_its_faces(renderer, tmp_path):
     assert truth.axes_of_symmetry == {"crate": None}
 
 
-def test_the_stored_depth_of_a_box_lies_on_its_faces_to_its_last_digit(renderer, tmp_path):
+def test_the_stored_depth_of_a_box_lies_on_its_faces_to_its_last_digit(renderer):
     crate = block([0.3, 0.2, 0.25], "crate", (0.1, 0.2), 0.6)
-    with composed_by_hand(renderer, [crate], tmp_path) as (made, _):
+    with composed_by_hand(renderer, [crate]) as (made, _):
         objects, depth_m = made.rendering.objects_and_depth(made.view)
         view = made.view
     rows, columns = np.nonzero(objects == 0)
@@ -167,12 +165,12 @@ def test_masks_and_depth_reach_the_stages_as_they_are(folder):
             assert xyz == pytest.approx(xyz[2] * np.array(ray), abs=1e-4)
 
 
-def test_a_shared_label_is_given_to_the_pipeline_and_left_out_of_the_truth(renderer, tmp_path):
+def test_a_shared_label_is_given_to_the_pipeline_and_left_out_of_the_truth(renderer):
     twins = [block([0.1, 0.1, 0.1], "mug", (-0.3, 0)), block([0.1, 0.1, 0.2], "mug", (0.3, 0))]
     objects = [*twins, block([0.1, 0.1, 0.1], "book")]
-    with composed_by_hand(renderer, objects, tmp_path) as (made, item):
+    with composed_by_hand(renderer, objects) as (made, item):
         assert len(made.rendered.visible) == 3
-        truth = truth_of(made, item, tmp_path)
+        truth = truth_of(made, item)
     assert [found.label for found in truth.annotation.objects] == ["book"]
     assert list(truth.visible_fraction) == ["book"]
 
@@ -186,12 +184,12 @@ def test_what_is_hardly_seen_counts_as_not_seen(renderer):
     assert MIN_VISIBLE < seen.visible[1] <= 1
 
 
-def test_axes_of_symmetry_point_along_round_objects(renderer, tmp_path):
+def test_axes_of_symmetry_point_along_round_objects(renderer):
     can = replace(object_of(cylinder(0.1, 0, 0.3), "can"), symmetry="axis")
     toy = replace(object_of(ball(0.1), "ball"), symmetry="ball")
     objects = [stand(can, np.array([0.3, 0]), 0.3, 0.0), stand(toy, np.array([-0.3, 0]), 0, 0)]
-    with composed_by_hand(renderer, objects, tmp_path) as (made, item):
-        truth = truth_of(made, item, tmp_path)
+    with composed_by_hand(renderer, objects) as (made, item):
+        truth = truth_of(made, item)
         up = made.view.axes.T @ [0, 0, 1]
     assert truth.axes_of_symmetry["can"] == pytest.approx(up)
     assert truth.axes_of_symmetry["ball"] == (0.0, 0.0, 0.0)

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -37,11 +37,11 @@ from spear_policy.shared.workers import process_pool
 from spear_training.annotation.accuracy.compare import SceneTruth
 from spear_training.annotation.accuracy.measure import ITEMS, TRUTH
 from spear_training.annotation.boxes import OrientedBox, cloud_facts, ordered_vertices
-from spear_training.annotation.frame import Candidate, Frame
 from spear_training.annotation.given import box_of_mask
-from spear_training.annotation.pipeline import Pipeline
+from spear_training.annotation.pipeline import PIXEL_POINTS, random_pixel_points
 from spear_training.annotation.records import (
     AnnotatedObject,
+    Annotation,
     GivenDepth,
     GivenObject,
     Item,
@@ -131,57 +131,40 @@ def unique_objects(objects: Sequence[PlacedObject], visible: Collection[int]) ->
 # The truth of a picture ------------------------------------------------------------------------
 
 
-class TruthStage:
-    """Adds what is true in place of what other stages find: points and whole boxes."""
-
-    name = "truth"
-    parallel = 1
-
-    def __init__(self, objects: dict[str, PlacedObject], masks: dict[str, NDArray], view, points):
-        """Take, by label, objects and their masks; the camera, and the point of each pixel."""
-        self._objects, self._masks, self._view, self._points = objects, masks, view, points
-
-    @property
-    def settings(self) -> dict:
-        return {}
-
-    def __call__(self, frame: Frame) -> Frame:
-        candidates = tuple(map(self._candidate, self._objects))
-        return replace(frame, points=self._points, candidates=candidates)
-
-    def _candidate(self, label: str) -> Candidate:
-        mask = self._masks[label]
-        cloud = self._points.points_m[mask].astype(float)
-        box = box_of_mask(mask)
-        vertices = ordered_vertices(box_in_camera(self._objects[label], self._view))
-        annotated = AnnotatedObject(
-            label=label,
-            box_xyxy_px=box,
-            mask=encode_mask(mask),
-            score=None,
-            vertices_m=tuple(map(_triple, vertices)),
-            **cloud_facts(cloud),
-        )
-        return Candidate(label, box, mask=mask, cloud_m=cloud, annotated=annotated)
-
-
-def truth_of(made: ComposedScene, item: Item, root: Path) -> SceneTruth:
-    """The truth of a picture that is written already.
-
-    Raises:
-        JobError: its file cannot be read back.
-    """
+def truth_of(made: ComposedScene, item: Item) -> SceneTruth:
+    """The truth of a picture: its record, with the boxes of whole objects."""
     rendered = made.rendered
     unique = unique_objects(made.scene.objects, rendered.visible)
     objects = {label: made.scene.objects[index] for label, index in unique.items()}
-    masks = {label: rendered.objects == index for label, index in unique.items()}
-    stage = TruthStage(objects, masks, rendered.view, rendered.points)
-    annotation = replace(Pipeline(root, [stage]).annotate(item), seconds={})
-    if annotation.status != "ok":
-        raise JobError(f"{item.id}: {annotation.reason}")
+    annotation = Annotation(
+        item.id,
+        item.image,
+        "ok",
+        metric=True,
+        intrinsics=rendered.points.intrinsics,
+        objects=tuple(
+            _true_object(objects[label], rendered.objects == index, rendered)
+            for label, index in unique.items()
+        ),
+        pixel_points=random_pixel_points(rendered.points, item.id, PIXEL_POINTS),
+    )
     axes = {label: _axis_of_symmetry(placed, rendered.view) for label, placed in objects.items()}
     shares = {label: round(rendered.visible[index], 4) for label, index in unique.items()}
     return SceneTruth(annotation, axes, shares)
+
+
+def _true_object(
+    placed: PlacedObject, mask: NDArray[np.bool_], rendered: RenderedView
+) -> AnnotatedObject:
+    vertices = ordered_vertices(box_in_camera(placed, rendered.view))
+    return AnnotatedObject(
+        label=placed.object.label,
+        box_xyxy_px=box_of_mask(mask),
+        mask=encode_mask(mask),
+        score=None,
+        vertices_m=tuple(map(_triple, vertices)),
+        **cloud_facts(rendered.points.points_m[mask].astype(float)),
+    )
 
 
 def _axis_of_symmetry(placed: PlacedObject, view: SyntheticCamera) -> Triple | None:
@@ -245,7 +228,7 @@ def write_scene(renderer: OffscreenRenderer, recipe: Recipe, number: int, out: P
             depth=GivenDepth(f"depth/{name}.png", UNITS_PER_M),
             intrinsics=made.view.intrinsics,
         )
-        truth = truth_of(made, item, out)
+        truth = truth_of(made, item)
     # The last one: where it is, the scene is complete.
     lines = json.dumps({"item": item.to_json(), "truth": truth.to_json()})
     write_atomically(part_file(out, number), lines)
