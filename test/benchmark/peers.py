@@ -1,37 +1,51 @@
-"""Compare one inference with pi-zero-pytorch and with a hand-written lower bound, on a CPU.
+"""Compare one inference with the public models of its kind and a hand-written bound, on a CPU.
 
-Example (in an environment of its own that also has pi-zero-pytorch 0.5.17):
-    python3 test/benchmark/peers.py --repeats 20 --json out/peers.json
+Example: python3 test/benchmark/peers.py --repeats 20 --json out/peers.json
 
-facts/model.md 8's reduced shapes: two 224 px images, no depth encoder, 20 words, 5 actions, 10
-steps, one thread, fp32. The contestants take turns in one process and are timed by its CPU time,
-because wall time on a shared machine says more about the neighbours.
+The reduced shapes of docs/performance.md: two 224 px images, no depth encoder, 20 words, 5
+actions, 10 steps, one thread, fp32. The contestants take turns in one process and are timed by its
+CPU time, because wall time on a shared machine says more about the neighbours. Who cannot be
+imported is named and left out; docs/performance.md says how to make an environment for each.
+
+transformers', openpi's and lerobot's models compute pi0. Our loaders read their values, and ours
+must make the same chunk before anybody is timed. pi-zero-pytorch computes something else.
 """
 
 import argparse
 import json
 import statistics
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType, SimpleNamespace
 
 import torch
 from lower_bound import LowerBound
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from safetensors.torch import save_file
 
+from spear_policy.model.checkpoint import WEIGHTS
 from spear_policy.model.config import (
     CameraConfig,
     ExpertConfig,
+    FlowConfig,
     LanguageConfig,
     ModelConfig,
     SiglipConfig,
     VocabularyConfig,
 )
+from spear_policy.model.public_weights import load_paligemma, load_pi0_expert
 from spear_policy.model.sampling import Sampler
 from spear_policy.model.spear import ModelInputs, build
 
 WORDS, STEPS = 20, 10
+STRAIGHT = FlowConfig(  # as pi0's actions flow
+    rotation="r4", rotation_velocity_loss="mse", rotation_geometric_loss="none"
+)
 REDUCED = ModelConfig(
     name="reduced",
     patch_size=14,
@@ -49,16 +63,159 @@ def ours(images, ids, state, noise):
     sampler = Sampler(model, STEPS)
     inputs = ModelInputs(tuple(images[:, None]), ids[None], state=state[None])
     bound = LowerBound(model, STEPS)
-    difference = (sampler(inputs, noise=noise[None])[0] - bound(images, ids, state, noise)).abs()
-    if difference.max() > 1e-4:
-        raise SystemExit(f"the lower bound computes something else: {float(difference.max())}")
+    chunk = sampler(inputs, noise=noise[None])[0]
+    _check_same("lower bound", chunk, bound(images, ids, state, noise))
     return {
         "spear": lambda: sampler(inputs, noise=noise[None]),
         "lower bound": lambda: bound(images, ids, state, noise),
     }
 
 
-def pi_zero(images, ids, state):
+def _check_same(name, chunk, theirs):
+    difference = float((chunk - theirs).abs().max() / theirs.abs().max())
+    print(f"{name}: its chunk is ours within {difference:.1e} of the largest number")
+    if not difference < 1e-4:
+        raise SystemExit(f"{name} computes something else than SPEAR")
+
+
+def _pi0(name, model, run, images, ids, state, noise):
+    """A contestant that computes pi0, once our model has made the same chunk with its values."""
+    with TemporaryDirectory() as folder:
+        if hasattr(model, "save_pretrained"):
+            model.save_pretrained(folder)
+        else:
+            tensors = {key: values.clone() for key, values in model.state_dict().items()}
+            save_file(tensors, Path(folder) / WEIGHTS)
+        mine = build(replace(REDUCED, flow=STRAIGHT))
+        load_paligemma(mine, folder)
+        load_pi0_expert(mine, folder)
+    inputs = ModelInputs(tuple(images[:, None]), ids[None], state=state[None])
+    _check_same(name, Sampler(mine, STEPS)(inputs, noise=noise[None]), run())
+    return {name: run}
+
+
+def transformers_pi0(images, ids, state, noise):
+    """PI0ForConditionalGeneration of transformers."""
+    import transformers
+
+    sys.path.insert(0, str(Path(__file__).parents[2] / "spear_policy/test"))
+    from checkpoint_checks import public_pi0
+
+    model = public_pi0(REDUCED)
+    for parameter in model.parameters():
+        parameter.data.mul_(0.2)  # as drawn for the tests, so wide a model magnifies rounding
+    pictures = torch.full((2 * 256,), REDUCED.vocabulary.image_id)
+    given = {
+        "state": state[None],
+        "input_ids": torch.cat([pictures, ids])[None],
+        "pixel_values": 2 * images[None] - 1,
+        "pixel_attention_mask": torch.ones(1, 2, dtype=torch.bool),
+        "attention_mask": torch.ones(1, 2 * 256 + len(ids), dtype=torch.long),
+        "noise": noise[None],
+    }
+
+    def run():
+        return model.sample_actions(num_steps=STEPS, **given)
+
+    name = f"transformers {transformers.__version__}"
+    return _pi0(name, model, run, images, ids, state, noise)
+
+
+def lerobot_pi0(images, ids, state, noise):
+    """The model behind lerobot's PI0Policy."""
+    from importlib.metadata import version
+
+    from lerobot.policies.pi0 import modeling_pi0
+    from lerobot.policies.pi0.configuration_pi0 import PI0Config
+
+    _shrink(modeling_pi0, "PaliGemmaForConditionalGenerationWithPiGemma", modeling_pi0)
+    config = PI0Config(
+        dtype="float32", chunk_size=5, n_action_steps=5, max_action_dim=8, max_state_dim=8
+    )
+    model = modeling_pi0.PI0Pytorch(config).eval()
+    pictures = [2 * image[None] - 1 for image in images]
+    valid = torch.ones(1, dtype=torch.bool)
+    given = pictures, [valid] * 2, ids[None], valid.expand(1, len(ids)), state[None]
+
+    def run():
+        return model.sample_actions(*given, noise=noise[None], num_steps=STEPS)
+
+    name = f"lerobot {version('lerobot')}"
+    return _pi0(name, model, run, images, ids, state, noise)
+
+
+def openpi_pi0(images, ids, state, noise):
+    """openpi's torch port; what else it imports (jax, its resizing) is put out of its way."""
+    import openpi
+
+    openpi.models, gemma, resizing = map(ModuleType, ("models", "gemma", "preprocessing"))
+    openpi.models.gemma = gemma
+    resizing.preprocess_observation_pytorch = lambda observation, train: observation
+    sys.modules |= {
+        "openpi.models": openpi.models,
+        "openpi.models.gemma": gemma,
+        "openpi.models_pytorch.preprocessing_pytorch": resizing,
+    }
+    from openpi.models_pytorch import gemma_pytorch, pi0_pytorch
+
+    _shrink(gemma_pytorch, "PaliGemmaForConditionalGeneration", gemma)
+    model = pi0_pytorch.PI0Pytorch(
+        SimpleNamespace(
+            pi05=False,
+            paligemma_variant="gemma_2b",
+            action_expert_variant="gemma_300m",
+            dtype="float32",
+            action_dim=8,
+            action_horizon=5,
+            pytorch_compile_mode=None,
+        )
+    ).eval()
+    valid = torch.ones(1, dtype=torch.bool)
+    observation = SimpleNamespace(
+        images={i: 2 * image[None] - 1 for i, image in enumerate(images)},
+        image_masks=dict.fromkeys(range(len(images)), valid),
+        tokenized_prompt=ids[None],
+        tokenized_prompt_mask=valid.expand(1, len(ids)),
+        state=state[None],
+    )
+
+    def run():
+        return model.sample_actions("cpu", observation, noise=noise[None], num_steps=STEPS)
+
+    return _pi0("openpi's torch port", model, run, images, ids, state, noise)
+
+
+def _shrink(model_module, class_name, gemma_module):
+    """Give a port of openpi REDUCED's sizes: it takes the Gemmas by name, the rest is fixed."""
+    language, vision, expert = REDUCED.language, REDUCED.siglip, REDUCED.expert
+    whole = getattr(model_module, class_name)
+
+    def sizes(variant):
+        part = language if variant == "gemma_2b" else expert
+        return SimpleNamespace(
+            width=part.width,
+            depth=language.layers,
+            mlp_dim=part.mlp_width,
+            num_heads=language.heads,
+            num_kv_heads=1,
+            head_dim=language.head_dim,
+        )
+
+    def paligemma(config, **options):
+        config.text_config.vocab_size = REDUCED.vocabulary.size
+        config.image_token_id = config.image_token_index = REDUCED.vocabulary.size
+        config.projection_dim = config.vision_config.projection_dim = language.width
+        config.vision_config.hidden_size = vision.width
+        config.vision_config.num_hidden_layers = vision.layers
+        config.vision_config.num_attention_heads = vision.heads
+        config.vision_config.intermediate_size = vision.mlp_width
+        return whole(config, **options)
+
+    setattr(model_module, class_name, paligemma)
+    gemma_module.get_config = gemma_module.get_gemma_config = sizes
+
+
+def pi_zero(images, ids, state, noise):
     """pi-zero-pytorch at the same widths: Euler, keys and values cached.
 
     Its gated MLP takes two thirds of the given factor; 6 makes it as wide as pi0's, 4 is what its
@@ -119,10 +276,11 @@ def main():
     noise = torch.randn(5, 8, generator=generator)
     noise[:, 3:7] = torch.nn.functional.normalize(noise[:, 3:7].abs(), dim=-1)
     contestants = ours(images, ids, state, noise)
-    try:
-        contestants |= pi_zero(images, ids, state)
-    except ImportError as error:
-        print(f"without pi-zero-pytorch: {error}")
+    for peer in (transformers_pi0, lerobot_pi0, openpi_pi0, pi_zero):
+        try:
+            contestants |= peer(images, ids, state, noise)
+        except ImportError as error:
+            print(f"without {peer.__name__}: {error}")
     seconds = {name: [] for name in contestants}
     for _ in track(range(arguments.repeats + 2), "measuring"):
         for name, run in contestants.items():
