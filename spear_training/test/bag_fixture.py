@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from rosbags.convert.converter import convert
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -116,6 +117,14 @@ class BagBench:
         if inner[0].name == "BASE" and inner[1][0] != "string":
             return np.zeros(length, inner[1][0])
         return [self._zero(inner) for _ in range(length)]
+
+
+def copy_bag(source, target, compression=None, mode="file"):
+    """Copy a bag, compressed if wanted, or as one of ROS 1 where the target ends with .bag."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ros1 = get_typestore(Stores.ROS1_NOETIC) if target.suffix == ".bag" else None
+    everything = [(), (), (), ()]
+    convert([source], target, "mcap", 9, compression, mode, None, ros1, *everything)
 
 
 def trial(seconds=2.0, state_hz=50, camera_hz=15, start_s=100.0):

@@ -7,7 +7,7 @@ import lz4.frame
 import numpy as np
 import pytest
 import zstandard
-from bag_fixture import OUTCOME, trial
+from bag_fixture import OUTCOME, copy_bag, trial
 from rosbags.rosbag2 import StoragePlugin
 
 from spear_policy.inference.episode import EpisodeError, split_episode
@@ -203,6 +203,13 @@ def test_bags_that_users_compressed_are_read(tmp_path, plugin, kind):
     assert len(read(tmp_path)) == 7
 
 
+@pytest.mark.parametrize("mode", ["file", "message"])
+def test_bags_that_their_recorder_compressed_are_read(tmp_path, mode):
+    trial(0.5).write(tmp_path / "plain")
+    copy_bag(tmp_path / "plain", tmp_path / "packed" / "one", "zstd", mode)
+    assert len(read(tmp_path / "packed", outcomes=None, instruction="wipe")) == 7
+
+
 def test_renamed_files_and_an_empty_storage_identifier_are_no_hindrance(tmp_path):
     folder = trial(0.5).write(tmp_path / "one")
     (folder / "one.mcap").rename(folder / "monday.mcap")
@@ -227,11 +234,12 @@ def test_data_files_without_metadata_are_bags_of_their_own(tmp_path):
 
 
 def test_what_is_not_read_is_named(tmp_path):
-    (tmp_path / "monday.bag").write_text("of ROS 1")
-    with pytest.raises(DataFileError, match="no bag there .there are monday.bag, which are not"):
-        BagReader(tmp_path)
+    (tmp_path / "monday.zip").touch()
+    for root in (tmp_path, tmp_path / "monday.zip"):
+        with pytest.raises(DataFileError, match="no bag there .there are monday.zip, which are"):
+            BagReader(root)
     trial(0.5).write(tmp_path / "one")
-    assert BagReader(tmp_path).left_out == ["monday.bag"]
+    assert BagReader(tmp_path).left_out == ["monday.zip"]
 
 
 def test_a_pointer_of_git_lfs_is_called_that(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from bag_fixture import BagBench
+from bag_fixture import BagBench, copy_bag
 from scipy.spatial.transform import Rotation
 
 from spear_policy.inference.episode import EpisodeError
@@ -113,6 +113,21 @@ def test_pose_gripper_and_pictures_are_read_from_the_topics_named(tmp_path):
     assert episode.images["external"][7][0, 0].tolist() == [35, 0, 0]
     assert episode.images["wrist"][7].mean() == pytest.approx(35, abs=2)
     assert (episode.robot, episode.instruction) == ("UR5e", "sort the parts")
+
+
+def test_a_bag_of_ros_1_is_read(tmp_path):
+    bench = recorded()
+    expected = read(bench, tmp_path / "ros2")
+    copy_bag(tmp_path / "ros2" / "bag", tmp_path / "ros1" / "monday.bag")
+    topics = read_dataclass(BagTopics, TOPICS, "topics")
+    rules = BagRules(outcomes=None, topics=topics, instruction="sort the parts")
+    episode = BagReader(tmp_path / "ros1", rules).read(0)
+    assert np.array_equal(episode.stamps_s, expected.stamps_s)
+    assert np.array_equal(episode.poses, expected.poses)
+    assert episode.images["wrist"][7].mean() == expected.images["wrist"][7].mean()
+    (tmp_path / "ros1" / "monday.bag").write_bytes(b"#ROSBAG V2.0 and no more")
+    with pytest.raises(DataFileError, match="ros1: .*; copy the bag again"):
+        BagReader(tmp_path / "ros1", rules).read(0)
 
 
 def test_what_is_not_recorded_is_not_made_up(tmp_path):

@@ -1,4 +1,4 @@
-"""Recordings of ROS (rosbag2, MCAP or sqlite3), found and opened, whoever wrote or moved them.
+"""Recordings of ROS 2 (MCAP or sqlite3) and ROS 1, found and opened, whoever wrote or moved them.
 
 A recording is a folder with metadata.yaml, or a data file that no metadata.yaml names. Files that
 were compressed by hand, renamed, or whose metadata.yaml is wrong are read by themselves.
@@ -20,7 +20,7 @@ from rosbags.highlevel import AnyReader
 from spear_training.data.reader import DataFileError, is_lfs_pointer, unreadable
 
 METADATA = "metadata.yaml"
-STORAGE_SUFFIXES = (".mcap", ".db3")
+STORAGE_SUFFIXES = (".mcap", ".db3", ".bag")
 # What a user may have compressed a data file with, and what opens that.
 COMPRESSIONS: dict[str, Callable[..., Any]] = {
     ".zstd": zstandard.open,
@@ -29,7 +29,7 @@ COMPRESSIONS: dict[str, Callable[..., Any]] = {
     ".lz4": lz4.frame.open,
 }
 # What may hold recordings too, but is not read.
-_OTHERS = (".bag", ".active", ".tar", ".tgz", ".zip", ".7z", ".xz", ".bz2", ".hdf5", ".h5", ".svo")
+_OTHERS = (".active", ".tar", ".tgz", ".zip", ".7z", ".xz", ".bz2", ".hdf5", ".h5", ".svo")
 
 # Finding recordings ---------------------------------------------------------------------------
 
@@ -58,12 +58,12 @@ def find_bags(root: Path) -> list[Path]:
 
 def left_out(root: Path) -> list[str]:
     """Names of files at `root` or below it that may be recordings, but are not read."""
-    names = [str(path.relative_to(root)) for path in _files(root) if path.suffix in _OTHERS]
-    return sorted(names)
+    top = root if root.is_dir() else root.parent
+    return sorted(str(path.relative_to(top)) for path in _files(root) if path.suffix in _OTHERS)
 
 
 def storage_suffix(path: Path) -> str:
-    """ ".mcap" or ".db3" of a data file, compressed or not; "" for other files."""
+    """One of STORAGE_SUFFIXES for a data file, compressed or not; "" for other files."""
     suffix = Path(_plain_name(path)).suffix
     return suffix if suffix in STORAGE_SUFFIXES else ""
 
@@ -189,7 +189,7 @@ def _reader(path: Path, stack: ExitStack) -> AnyReader:
     except Exception as error:
         for file in filter(is_lfs_pointer, files):
             raise DataFileError(unreadable(file)) from None
-        if as_listed is None and path.is_dir():
+        if as_listed is None and path.is_dir() and storage_suffix(files[0]) != ".bag":
             raise DataFileError(
                 f"{path} was never closed; fix it with: "
                 f"python3 -m spear_bringup.trials.bag_repair {path}"
