@@ -19,7 +19,7 @@ SOURCE := . install/setup.bash
 
 # What makes a build necessary: other Python files are linked, not copied.
 PARTS := package.xml setup.py setup.cfg colcon.pkg
-DATA := launch config env rviz foxglove resource
+DATA := launch config params env rviz foxglove resource
 INPUTS := colcon.meta $(shell find spear_msgs -type f) \
 	$(wildcard $(foreach part,$(PARTS),spear_*/$(part) test/$(part)))
 LINKED := $(shell find $(wildcard $(addprefix spear_*/,$(DATA))) -type f -not -path '*/__pycache__/*' | sort)

@@ -13,7 +13,7 @@ def shared_files():
         ("share/ament_index/resource_index/packages", ["resource/" + NAME]),
         ("share/" + NAME, ["package.xml"]),
     ]
-    for folder in ("launch", "config", "env", "rviz", "foxglove"):
+    for folder in ("launch", "config", "params", "env", "rviz", "foxglove"):
         found = sorted(str(path) for path in Path(folder).glob("*.*") if path.is_file())
         if found:
             files.append(("share/" + NAME + "/" + folder, found))

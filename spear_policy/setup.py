@@ -13,7 +13,7 @@ def shared_files():
         ("share/ament_index/resource_index/packages", ["resource/" + NAME]),
         ("share/" + NAME, ["package.xml"]),
     ]
-    for folder in ("config",):
+    for folder in ("config", "params"):
         found = sorted(str(path) for path in Path(folder).glob("*.*") if path.is_file())
         if found:
             files.append(("share/" + NAME + "/" + folder, found))

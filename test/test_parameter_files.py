@@ -15,9 +15,11 @@ from spear_bringup.nodes.franka_driver import FrankaDriver
 from spear_bringup.nodes.lifecycle_manager import LifecycleManager
 from spear_bringup.nodes.sim_world import SimWorld
 from spear_bringup.nodes.trial_recorder import TrialRecorder
-from spear_policy.nodes.parameters import definition_file, read_specs
+from spear_policy.nodes.parameters import definition_file, parameter_file, read_specs
 from spear_policy.nodes.policy_node import PolicyNode
+from spear_policy.shared.config import params_file_problem
 
+ROOT = Path(__file__).resolve().parents[1]
 NODES = {
     ("spear_policy", "policy_node"): PolicyNode,
     ("spear_bringup", "franka_driver"): FrankaDriver,
@@ -38,6 +40,13 @@ def declared(node):
     """Return the values of a node's own parameters by name."""
     names = set(node._parameters) - {"use_sim_time", "start_type_description_service"}
     return {name: plain(node.get_parameter(name).value) for name in names}
+
+
+def start(package, executable, *arguments):
+    """Run a node's program until it ends."""
+    program = f"import sys; from {package}.nodes.{executable} import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def plain(value):
@@ -73,6 +82,31 @@ def test_the_lifecycle_manager_declares_what_its_file_defines():
         manager.node.destroy_node()
 
 
+@pytest.mark.parametrize(("package", "executable"), EXECUTABLES)
+def test_the_example_file_has_every_parameter_and_help_prints_it(package, executable):
+    example = ROOT / package / "params" / f"{executable}.yaml"
+    assert example.read_text() == parameter_file(package, executable), (
+        f"{example} is old: write parameter_file() of spear_policy.nodes.parameters there"
+    )
+    done = start(package, executable, "--help")
+    assert done.returncode == 0 and done.stdout.rstrip().endswith(example.read_text().rstrip())
+    assert f"ros2 run {package} {executable} --ros-args" in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize(("package", "executable"), NODES)
+def test_a_node_takes_its_example_file_and_gets_the_defaults(package, executable):
+    example = ROOT / package / "params" / f"{executable}.yaml"
+    assert params_file_problem(example) == ""
+    arguments = ["--log-level", "fatal", "--params-file", str(example), "-r", "__ns:=/left"]
+    node = NODES[package, executable](["--ros-args", *arguments])
+    try:
+        specs = read_specs(definition_file(package, executable))
+        assert set(specs) <= set(node._parameter_overrides)
+        assert declared(node) == {name: spec.default for name, spec in specs.items()}
+    finally:
+        node.close()
+
+
 @pytest.mark.parametrize("key", ["/**", "{name}", "/**/{name}"])
 @pytest.mark.parametrize(("package", "executable"), NODES)
 def test_a_node_takes_an_ordinary_parameter_file(package, executable, key, tmp_path):
@@ -94,14 +128,7 @@ def test_a_node_takes_an_ordinary_parameter_file(package, executable, key, tmp_p
 @pytest.mark.parametrize(("package", "executable"), EXECUTABLES)
 def test_a_definition_file_in_the_place_of_a_parameter_file_is_refused(package, executable):
     path = definition_file(package, executable)
-    program = f"import sys; from {package}.nodes.{executable} import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "--ros-args", "--params-file", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = start(package, executable, "--ros-args", "--params-file", str(path))
     assert done.returncode == 2 and not done.stdout
     assert f"params_file {path} defines parameters under '{executable}'" in done.stderr
     assert "ros__parameters:" in done.stderr and len(done.stderr.splitlines()) == 1

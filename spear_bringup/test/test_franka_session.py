@@ -1,7 +1,5 @@
 """A driver's session on a simulated Franka: silence, the hand, and the numbers of its YAML."""
 
-import subprocess
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -155,13 +153,3 @@ def test_the_planner_of_the_robot_can_do_what_the_gate_lets_through(session):
         assert 1.1 * gate < planner < limits.monitor_factor * gate
     acceleration = settings.acceleration_factor * robot.translation_acceleration_limit.get()
     assert acceleration > limits.max_linear_acceleration_m_s2
-
-
-def test_help_shows_an_example():
-    done = subprocess.run(
-        [sys.executable, "-m", "spear_bringup.nodes.franka_driver", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "robot_host:=" in done.stdout

@@ -1,10 +1,8 @@
 """The recorder as a process: trials, wrong calls, signals, a full disk, a killed recorder."""
 
-import os
 import resource
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -16,7 +14,7 @@ import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition
 from rclpy.executors import SingleThreadedExecutor
-from recorder_fixture import EXECUTABLE, counts_in, gradient, raw_image, recorder, wait_for
+from recorder_fixture import counts_in, gradient, raw_image, recorder, wait_for
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -288,12 +286,6 @@ def test_under_simulated_time_a_trial_needs_a_clock_and_is_timed_by_it(node, tmp
     with AnyReader([Path(started.bag)]) as reader:
         connections = [c for c in reader.connections if c.topic == "/command"]
         assert {time_ns for _, time_ns, _ in reader.messages(connections)} == {130 * 10**9}
-
-
-def test_help_shows_an_example():
-    environment = {**os.environ, "ROS_DOMAIN_ID": "0"}
-    done = subprocess.run([EXECUTABLE, "--help"], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0 and "ros2 service call /start_trial" in done.stdout
 
 
 def test_the_command_is_recorded_once():

@@ -50,9 +50,7 @@ def test_the_process_follows_an_instruction_and_holds_when_it_is_interrupted(wor
     assert "deactivated" in future.result().result.message
 
 
-def test_help_shows_an_example():
+def test_help_names_the_engines():
     command = [sys.executable, "-m", "spear_policy.nodes.policy_node", "--help"]
     out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert "Example: ros2 run spear_policy policy_node" in out
-    assert "inference_period_s" in out
     assert all(f"  {name}: {entry.summary}" in out for name, entry in ENGINES.items())

@@ -1,7 +1,9 @@
 """Drive a Franka from action chunks.
 
-franka_driver --ros-args -p robot_host:=172.16.0.2
-franka_driver --ros-args -p robot_host:=127.0.0.1 -p realtime:=ignore   # simulated robot
+Example:
+    ros2 run spear_bringup franka_driver --ros-args -p robot_host:=172.16.0.2
+    # a simulated robot:
+    ros2 run spear_bringup franka_driver --ros-args -p robot_host:=127.0.0.1 -p realtime:=ignore
 """
 
 import sys
@@ -14,6 +16,7 @@ from spear_bringup.drivers.franka import (
 )
 from spear_bringup.nodes.arm_node import ArmNode
 from spear_policy.nodes.lifecycle import run
+from spear_policy.nodes.parameters import node_help
 
 
 class FrankaDriver(ArmNode):
@@ -56,7 +59,7 @@ class FrankaDriver(ArmNode):
 def main() -> None:
     """Run the node; `--help` shows how."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
+        print(node_help("spear_bringup", "franka_driver", __doc__))
         return
     sys.exit(run(FrankaDriver))
 

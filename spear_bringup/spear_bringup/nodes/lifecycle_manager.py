@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from spear_policy.nodes.lifecycle import RefusedError, keep_clock, params_files_problem
-from spear_policy.nodes.parameters import Parameters
+from spear_policy.nodes.parameters import Parameters, node_help
 
 # One node -----------------------------------------------------------------------------------------
 
@@ -315,13 +315,14 @@ class ManagedNodes:
 
 # The manager --------------------------------------------------------------------------------------
 
-HELP = """usage: lifecycle_manager --ros-args -p node_names:="[franka_driver, policy]" ...
+HELP = """\
+Bring lifecycle nodes up in the given order and watch them.
 
-Brings lifecycle nodes up in the given order and watches them. Parameters are described in
-config/lifecycle_manager.yaml. Services: ~/activate_all and ~/deactivate_all (std_srvs/Trigger).
+Services: ~/activate_all and ~/deactivate_all (std_srvs/srv/Trigger).
 
-example:
-  lifecycle_manager --ros-args -p node_names:="[sim_world, franka_driver, policy]"
+Example:
+  ros2 run spear_bringup lifecycle_manager --ros-args \\
+      -p node_names:="[sim_world, franka_driver, policy]"
 """
 
 
@@ -473,8 +474,8 @@ class LifecycleManager:
 
 def main() -> int:
     """Run the lifecycle manager until SIGINT or SIGTERM. Returns the exit status."""
-    if "-h" in sys.argv[1:] or "--help" in sys.argv[1:]:
-        print(HELP)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(node_help("spear_bringup", "lifecycle_manager", HELP))
         return 0
     if problem := params_files_problem():
         print(problem, file=sys.stderr)

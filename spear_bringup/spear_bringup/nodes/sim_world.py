@@ -1,7 +1,7 @@
 """Simulated Franka at a table: physics behind the robot's own protocol, two cameras, /clock.
 
 Example:
-    sim_world --ros-args -p host:=127.0.0.1 -p seed:=3
+    ros2 run spear_bringup sim_world --ros-args -p host:=127.0.0.1 -p seed:=3
     ros2 param set /sim_world seed 4 && ros2 service call /sim_world/reset std_srvs/srv/Trigger
 """
 
@@ -29,7 +29,7 @@ from spear_policy.nodes.messages import (
     s_to_stamp,
     vector_to_msg,
 )
-from spear_policy.nodes.parameters import Parameters
+from spear_policy.nodes.parameters import Parameters, node_help
 
 # The fields of WorldSettings that are parameters of the same name.
 _SETTINGS = (
@@ -213,8 +213,8 @@ def _camera_info(view: View) -> CameraInfo:
 
 def main() -> None:
     """Run the node; `--help` shows how."""
-    if "--help" in sys.argv or "-h" in sys.argv:
-        print(__doc__)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(node_help("spear_bringup", "sim_world", __doc__))
         return
     sys.exit(run(SimWorld))
 

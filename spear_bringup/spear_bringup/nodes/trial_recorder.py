@@ -52,7 +52,7 @@ from spear_msgs.msg import PolicyStatus, TrialInfo
 from spear_msgs.srv import EndTrial, StartTrial
 from spear_policy.nodes.lifecycle import ERROR, OK, WARN, RefusedError, SpearNode, run
 from spear_policy.nodes.messages import LATCHED, s_to_duration, s_to_stamp, text_to_msg
-from spear_policy.nodes.parameters import Parameters
+from spear_policy.nodes.parameters import Parameters, node_help
 from spear_policy.nodes.policy_topics import choose_bridge
 
 # Compression of images ----------------------------------------------------------------------------
@@ -306,7 +306,8 @@ def policy_words(raw: bytes | None) -> dict[str, str]:
 HELP = """\
 Record trials: one bag and one score row each.
 
-  trial_recorder --ros-args -p directory:=out/trials
+Example:
+  ros2 run spear_bringup trial_recorder --ros-args -p directory:=out/trials
   ros2 service call /start_trial spear_msgs/srv/StartTrial "{instruction: 'lift the red cube'}"
   ros2 service call /end_trial spear_msgs/srv/EndTrial "{outcome: 1, score: .nan}"
 """
@@ -548,6 +549,6 @@ class TrialRecorder(SpearNode):
 def main() -> int:
     """Run the recorder until SIGINT or SIGTERM. Returns the exit status."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(HELP)
+        print(node_help("spear_bringup", "trial_recorder", HELP))
         return 0
     return run(TrialRecorder)

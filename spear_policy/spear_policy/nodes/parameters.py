@@ -23,6 +23,7 @@ sentence, not the start with a traceback.
 import difflib
 import math
 import re
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,13 +174,35 @@ def definition_file(package: str, executable: str) -> Path:
     return Path(get_package_share_directory(package)) / "config" / f"{executable}.yaml"
 
 
-def parameter_table(package: str, executable: str) -> str:
-    """The parameters of a node for its `--help`: name, default, meaning and constraints."""
-    lines = []
+def parameter_file(package: str, executable: str) -> str:
+    """A ROS parameter file with every parameter of a node at its default, each explained above it.
+
+    It is what `--help` shows and what `params/EXECUTABLE.yaml` holds; the key at its top matches
+    the node in any namespace.
+    """
+    node_name = {"policy_node": "policy"}.get(executable, executable)
+    lines = [f"/**/{node_name}:", "  ros__parameters:"]
     for spec in read_specs(definition_file(package, executable)).values():
         constraints = f" ({spec.constraints})" if spec.constraints else ""
-        lines.append(f"  {spec.name} = {spec.default!r}\n      {spec.description}{constraints}")
-    return "\n".join(lines)
+        lines += textwrap.wrap(
+            spec.description + constraints, 96, initial_indent="    # ", subsequent_indent="    # "
+        )
+        value = yaml.safe_dump([spec.default], default_flow_style=True, width=math.inf).strip()
+        lines.append(f"    {spec.name}: {value[1:-1]}")
+    return "\n".join(lines) + "\n"
+
+
+def node_help(package: str, executable: str, text: str) -> str:
+    """What a node's `--help` prints: its own words with an example, then its parameters."""
+    return (
+        f"{text.strip()}\n\nParameters, as a file for --params-file; one like it, to copy, is\n"
+        f"{example_file(package, executable)}\n\n{parameter_file(package, executable)}"
+    )
+
+
+def example_file(package: str, executable: str) -> Path:
+    """Where the example parameter file of an installed node is."""
+    return Path(get_package_share_directory(package)) / "params" / f"{executable}.yaml"
 
 
 class Parameters:

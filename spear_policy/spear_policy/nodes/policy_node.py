@@ -16,7 +16,7 @@ from spear_policy.inference.engine import ENGINES, Engine, EngineCard, Observati
 from spear_policy.inference.instruction_session import Ending, Outcome, Pace, Session, State
 from spear_policy.inference.observation import InputError, SyncedInputs
 from spear_policy.nodes.lifecycle import OK, WARN, RefusedError, SpearNode, run
-from spear_policy.nodes.parameters import Parameters, parameter_table
+from spear_policy.nodes.parameters import Parameters, node_help
 from spear_policy.nodes.policy_topics import (
     IMAGE_TOPICS,
     InstructionTopic,
@@ -505,8 +505,7 @@ def main() -> None:
     """Run until SIGINT or SIGTERM; `--help` shows how."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         engines = "\n".join(f"  {name}: {entry.summary}" for name, entry in ENGINES.items())
-        parameters = parameter_table("spear_policy", "policy_node")
-        print(f"{__doc__}\nEngines:\n{engines}\n\nParameters:\n{parameters}")
+        print(node_help("spear_policy", "policy_node", f"{__doc__}\nEngines:\n{engines}"))
         return
     sys.exit(run(PolicyNode))
 
