@@ -10,6 +10,7 @@ from import_fixture import import_quietly
 from rich.console import Console
 from store_fixture import made_store
 
+from spear_bringup.trials.bag_repair import repair
 from spear_policy.inference.episode import EpisodeError
 from spear_training.data.bags.reader import BagRules, store_metadata
 from spear_training.data.import_episodes import main
@@ -75,6 +76,19 @@ def test_bags_of_successes_become_a_store(trials, tmp_path, capsys):
     assert "outcome is FAILURE" in reasons[0]
     assert "never closed; fix it with" in reasons[1]
     assert "rejected: 2, see" in capsys.readouterr().out
+
+
+def test_a_repaired_bag_is_taken_by_the_same_store(tmp_path, capsys):
+    for name in "ab":
+        trial(seconds=1.0).write(tmp_path / "lab" / name)
+    mcap = tmp_path / "lab/b/b.mcap"
+    mcap.write_bytes(mcap.read_bytes()[:-2000])
+    given = ("--format", "bag", "--input", tmp_path / "lab", "--output", tmp_path / "store")
+    assert run(*given) == 1
+    assert len(FrameStore(tmp_path / "store").episodes) == 1
+    repair(tmp_path / "lab/b")
+    assert run(*given, "--retry-rejected") == 0, capsys.readouterr()
+    assert FrameStore(tmp_path / "store").episodes.source_index.tolist() == [0, 1]
 
 
 def test_all_outcomes_can_be_asked_for(trials, tmp_path):

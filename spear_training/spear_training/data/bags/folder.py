@@ -5,8 +5,9 @@ were compressed by hand, renamed, or whose metadata.yaml is wrong are read by th
 """
 
 import gzip
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,7 +46,8 @@ def find_bags(root: Path) -> list[Path]:
     found = [] if root.is_dir() else files
     for folder in {path.parent for path in files} if root.is_dir() else ():
         together = _files_of(folder)
-        alone = [path for path in files if path.parent == folder and path not in together]
+        beside = [path for path in files if path.parent == folder and path not in together]
+        alone = [path for path in beside if not _is_repaired(path, together)]
         found += [folder, *alone] if together else alone
     if not found:
         others = left_out(root)
@@ -62,6 +64,12 @@ def left_out(root: Path) -> list[str]:
     return sorted(str(path.relative_to(top)) for path in _files(root) if path.suffix in _OTHERS)
 
 
+def _is_repaired(path: Path, together: Sequence[Path]) -> bool:
+    """Whether a file is a torn one that bag_repair left beside its copy."""
+    copy = re.compile(re.escape(path.stem) + r"_repaired\d*")
+    return any(copy.fullmatch(other.stem) for other in together)
+
+
 def storage_suffix(path: Path) -> str:
     """One of STORAGE_SUFFIXES for a data file, compressed or not; "" for other files."""
     suffix = Path(_plain_name(path)).suffix
@@ -71,7 +79,8 @@ def storage_suffix(path: Path) -> str:
 def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
-    return [path for path in root.rglob("*") if path.is_file()] if root.is_dir() else []
+    found = root.rglob("*") if root.is_dir() else ()
+    return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
 def _plain_name(path: Path) -> str:
@@ -189,10 +198,11 @@ def _reader(path: Path, stack: ExitStack) -> AnyReader:
     except Exception as error:
         for file in filter(is_lfs_pointer, files):
             raise DataFileError(unreadable(file)) from None
-        if as_listed is None and path.is_dir() and storage_suffix(files[0]) != ".bag":
+        if as_listed is None and storage_suffix(files[0]) != ".bag":
+            folder = path if path.is_dir() else path.parent
             raise DataFileError(
                 f"{path} was never closed; fix it with: "
-                f"python3 -m spear_bringup.trials.bag_repair {path}"
+                f"python3 -m spear_bringup.trials.bag_repair {folder}"
             ) from None
         said = str(as_listed or error).replace(str(path), "it")
         raise DataFileError(f"{path}: {said}; copy the bag again") from None
