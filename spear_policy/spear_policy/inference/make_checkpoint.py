@@ -10,6 +10,7 @@ card says `untrained` and its statistics are a guess: a table-top in front of th
 
 import argparse
 import sys
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -57,10 +58,21 @@ def untrained_card(config: ModelConfig, checkpoint_id: str) -> ModelCard:
     )
 
 
-def untrained_policy(config: ModelConfig, seed: int = 0) -> Policy:
-    """A model with random weights and a tokenizer of its own, for small presets."""
+def untrained_policy(
+    config: ModelConfig,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    tokenizer: Path | None = None,
+) -> Policy:
+    """A model with random weights, and the given tokenizer.json or, for small presets, its own.
+
+    Raises:
+        ValueError: the tokenizer's file cannot be used.
+    """
+    words = config.vocabulary
+    found = TextTokenizer.from_file(tokenizer, words) if tokenizer else train_tokenizer(words)
     card = untrained_card(config, f"{config.name}-untrained-{seed}")
-    return Policy(build(config, seed=seed), train_tokenizer(config.vocabulary), card)
+    return Policy(build(config, seed=seed, dtype=dtype), found, card)
 
 
 def main() -> None:
@@ -106,29 +118,24 @@ def _make(arguments):
         raise ValueError(f"{config.name} has PaliGemma's words: give --paligemma or --tokenizer")
     if arguments.moge:
         config = with_layers_of_moge(config, arguments.moge)
-    model = build(config, seed=arguments.seed, dtype=getattr(torch, arguments.dtype))
+    dtype = getattr(torch, arguments.dtype)
+    policy = untrained_policy(config, arguments.seed, dtype, tokenizer)
     loaders = {
         "paligemma": (load_paligemma,),
         "moge": (load_moge,),
         "pi0": (load_paligemma, load_pi0_expert),
         "pi0_expert": (load_pi0_expert,),
     }
-    names = list(model.state_dict())
+    names = list(policy.model.state_dict())
     random = set(names)
     for name, path in sources.items():
-        filled = [load(model, path) for load in loaders[name]]
+        filled = [load(policy.model, path) for load in loaders[name]]
         random.difference_update(*(each.taken for each in filled))
         print(f"{path}: {sum(len(each.taken) for each in filled)} tensors")
     if sources:
         print(f"random: {', '.join(_parts(random, names)) or 'nothing'}")
-    words = (
-        TextTokenizer.from_file(tokenizer, config.vocabulary)
-        if tokenizer
-        else train_tokenizer(config.vocabulary)
-    )
-    kind = "-".join(sources) or f"untrained-{arguments.seed}"
-    card = untrained_card(config, f"{config.name}-{kind}")
-    return save(arguments.output, Policy(model, words, card))
+        policy = replace(policy, card=untrained_card(config, f"{config.name}-{'-'.join(sources)}"))
+    return save(arguments.output, policy)
 
 
 def _parts(random: set[str], names: list[str]) -> list[str]:
