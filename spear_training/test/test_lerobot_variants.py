@@ -153,6 +153,22 @@ def test_an_episode_that_another_data_file_holds_is_found(tmp_path):
     )
 
 
+@pytest.mark.parametrize("episodes", [3, 4])
+def test_an_episode_that_begins_the_next_mp4_is_found(tmp_path, episodes):
+    recordings = [recording(number, steps=4 + number) for number in range(episodes)]
+    root = write_v3(tmp_path / "stale", recordings, codec="libx264")
+    changes = {"data/file_index": lambda files: [0, 0, 0, 1][:episodes]}
+    for key in (EXTERNAL, WRIST):
+        changes[f"videos/{key}/file_index"] = lambda files: [0, 0, 0, 1][:episodes]
+        changes[f"videos/{key}/from_timestamp"] = lambda begins: [0.0, 0.4, 0.9, 0.6][:episodes]
+    changed(root / "meta/episodes/chunk-000/file-000.parquet", **changes)
+    reader = open_folder(root)
+    for number, one in enumerate(recordings):
+        video = reader.read(number).images["external"]
+        greens = [int(np.median(picture[..., 1])) for picture in video]
+        assert greens == pytest.approx(one.pictures[EXTERNAL][:, 0, 0, 1], abs=5)
+
+
 def test_an_episode_over_two_data_files_is_put_together(tmp_path):
     root = write_v3(tmp_path / "over", [recording(0), recording(1)], per_file=1)
     first, second = (root / f"data/chunk-000/file-{number:03d}.parquet" for number in range(2))

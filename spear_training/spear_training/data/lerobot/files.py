@@ -172,6 +172,7 @@ class Mp4Video:
     Attributes:
         shape: (T, H, W, 3).
         dtype: uint8.
+        ends_s: when the file ends, as far as it says [s].
     """
 
     dtype = np.dtype(np.uint8)
@@ -207,6 +208,8 @@ class Mp4Video:
         except (av.FFmpegError, OSError) as error:
             raise DataFileError(unreadable(path, error)) from None
         self.shape = (len(self._times_s), height, width, 3)
+        length = self._container.duration
+        self.ends_s = float("inf") if length is None else length / av.time_base
         self._frames = None
         self._next_step = -1
 

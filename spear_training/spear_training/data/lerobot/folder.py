@@ -116,6 +116,22 @@ class LeRobotFolder:
         found = [p for p in self.root.rglob(path.name) if feature in p.parts]
         return found[0] if len(found) == 1 else path
 
+    def next_video(self, entry: EpisodeEntry, feature: str) -> Path | None:
+        """The mp4 that an episode begins, where the list of episodes says the one before.
+
+        None unless the next episode lies in another file and begins where this one would end, if
+        it were the first there; after the last episode, unless there is one file of no episode.
+        """
+        after = next((each for each in self.episodes if each.index > entry.index), None)
+        if after is None:
+            listed = {each.videos[feature].path for each in self.episodes}
+            found = [p for p in self.root.rglob("*.mp4") if feature in p.parts and p not in listed]
+            return found[0] if len(found) == 1 else None
+        if after.videos[feature].path == entry.videos[feature].path:
+            return None
+        off_s = after.videos[feature].from_s - entry.length / self.fps
+        return after.videos[feature].path if abs(off_s) < 0.5 / self.fps else None
+
 
 def _load_v2(root: Path, info: dict, video_keys: tuple[str, ...]):
     tasks_path = root / layout.V2_TASKS

@@ -316,6 +316,10 @@ class LeRobotReader:
                 times_s = place.from_s + np.asarray(timestamps_s, float)
                 path = self.folder.find_video(key, place.path)
                 videos[name] = Mp4Video(path, times_s, self.folder.fps)
+                # See EpisodeRows.read: that converter did the same to videos.
+                beyond = videos[name].ends_s < times_s[0] + 0.5 / self.folder.fps
+                if beyond and (path := self.folder.next_video(entry, key)):
+                    videos[name] = Mp4Video(path, timestamps_s, self.folder.fps)
                 continue
             try:
                 videos[name] = EncodedVideo(picture_bytes(table, key, where))
