@@ -6,6 +6,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 POLICY ?= scripted
 TRIALS ?= 5
 OUT ?= out/demo
+# make faults: how often each row runs, and which rows: all, those of a bench, or with this word in the name
+N ?= 5
+ROWS ?=
 # One test file or folder, and further pytest options: make test TESTS=test/test_lint.py PYTEST_ARGS=-x
 TESTS ?=
 PYTEST_ARGS ?=
@@ -25,12 +28,13 @@ INPUTS := colcon.meta $(shell find spear_msgs -type f) \
 LINKED := $(shell find $(wildcard $(addprefix spear_*/,$(DATA))) -type f -not -path '*/__pycache__/*' | sort)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-slow lint shell clean always
+.PHONY: help setup build demo faults test test-slow lint shell clean always
 
 help:
 	@echo 'make setup      Debian packages, Python environment in .venv'
 	@echo 'make build      colcon build; then ". install/setup.bash" is all a shell needs'
 	@echo 'make demo       simulated trials and their report (POLICY=$(POLICY) TRIALS=$(TRIALS) OUT=$(OUT))'
+	@echo 'make faults     every fault N=$(N) times into docs/reliability.md; goes on where it was ended (ROWS=word)'
 	@echo 'make test       all quick tests (TESTS=path PYTEST_ARGS=...);  make test-slow: the others'
 	@echo 'make lint       ruff and the ament linters'
 	@echo 'make shell      a shell with everything sourced'
@@ -57,6 +61,10 @@ build/.ready: .venv/.ready build/.linked $(INPUTS)
 demo: build
 	@$(SOURCE) && POLICY='$(POLICY)' TRIALS='$(TRIALS)' OUT='$(OUT)' \
 		install/spear_bringup/lib/spear_bringup/demo
+
+faults: build
+	@$(SOURCE) && PYTHONPATH="$$PYTHONPATH:test:spear_bringup/test" \
+		python3 test/fault_matrix.py --repeats '$(N)' --rows '$(ROWS)'
 
 test: build
 	@$(SOURCE) && .ci/test $(PYTEST_ARGS) $(TESTS)

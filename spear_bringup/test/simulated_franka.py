@@ -1,7 +1,8 @@
 """A Franka that speaks the robot's own protocol, in a process of its own, with faults on demand.
 
 The robot is the simulated world's, on an empty floor; what is added are orders: a reflex, a mode
-that does not move, a gripper that does not answer, a clock that stands still.
+that does not move, a gripper that does not answer, a clock that stands still or jumps, and a record
+of what the robot itself commands.
 """
 
 import contextlib
@@ -18,10 +19,13 @@ class SimulatedFranka:
     Args:
         host: address whose ports the robot listens on.
         clock: publish the robot's time as /clock, 100 times a second.
+
+    Attributes:
+        clock_start_s: what /clock says when the robot is switched on; add `inject`'s robot time.
     """
 
     def __init__(self, host: str, clock: bool = False):
-        self.host, self._clock = host, clock
+        self.host, self._clock, self.clock_start_s = host, clock, 100.0
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> "SimulatedFranka":
@@ -41,7 +45,12 @@ class SimulatedFranka:
     def start(self) -> None:
         """Switch the robot on and wait until it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), self.host, *(["clock"] if self._clock else [])],
+            [
+                sys.executable,
+                str(Path(__file__)),
+                self.host,
+                *([str(self.clock_start_s)] if self._clock else []),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -49,11 +58,17 @@ class SimulatedFranka:
         )
         self._expect("ready")
 
-    def inject(self, order: str) -> None:
-        """One of: reflex, mode MODE, gripper_silent, gripper_answers, clock_off, clock_on."""
+    def inject(self, order: str) -> float:
+        """Have the robot do something; the robot time at which it did [s].
+
+        Args:
+            order: one of reflex, mode MODE, gripper_silent, gripper_answers, clock_off, clock_on,
+                clock_jump SECONDS, time, record, or write FILE: an .npy of every tick since
+                `record`, (n, 8): robot time [s] and the pose that the robot commands, xyz + xyzw.
+        """
         self._process.stdin.write(order + "\n")
         self._process.stdin.flush()
-        self._expect(order)
+        return float(self._expect(order))
 
     def freeze(self) -> None:
         """As if the network cable were cut."""
@@ -74,15 +89,19 @@ class SimulatedFranka:
             self._process.stdout.close()
             self._process = None
 
-    def _expect(self, word: str) -> None:
+    def _expect(self, word: str) -> str:
         line = self._process.stdout.readline().strip()
-        assert line == word, f"the simulated robot said {line!r} instead of {word!r}"
+        said, _, rest = line.partition(" @ ")
+        assert said == word, f"the simulated robot said {line!r} instead of {word!r}"
+        return rest
 
 
 def _serve(host: str, publish_clock) -> None:
     import itertools
     import threading
 
+    import numpy as np
+    import pinocchio as pin
     from franky_sim import franka_robot_protocol as protocol
     from franky_sim.mujoco_simulator import MujocoSimulator
 
@@ -108,9 +127,16 @@ def _serve(host: str, publish_clock) -> None:
                 arm.reset_current_motion_id()
                 command, aborted = protocol.RobotCommand.kMove, protocol.MoveStatus.kAborted
                 protocol.MoveCommand.send_response(arm._tcp_socket, command, motion, aborted)
+        elif name == "record":
+            mode["recording"] = []
+        elif name == "write":
+            rows, mode["recording"] = mode["recording"], None
+            np.save(argument, np.array(rows))
         elif name.startswith("gripper"):
             mode["hand_silent"] = name == "gripper_silent"
-        else:
+        elif name == "clock_jump":
+            mode["clock_jump_s"] += float(argument)
+        elif name != "time":
             mode["clock"] = name == "clock_on"
 
     # No tick without the client's answer to the one before: on a busy machine motions take longer
@@ -122,6 +148,7 @@ def _serve(host: str, publish_clock) -> None:
     server = franka_server.FrankaWorldServer(simulator, robot, host)
     arm, hand = server.robot, server.robot.gripper_server
     mode = {"now": None, "hand_silent": False, "clock": True, "ends": False}
+    mode |= {"recording": None, "clock_jump_s": 0.0}
     true_modes, check_motion = type(arm).modes.fget, hand._check_motion_state
 
     def modes(self) -> tuple[int, int, int]:
@@ -140,14 +167,17 @@ def _serve(host: str, publish_clock) -> None:
         if orders:
             order = orders.pop(0)
             carry_out(order)
-            print(order, flush=True)
+            print(f"{order} @ {tick * TICK_S:.3f}", flush=True)
         if mode["clock"] and tick % 10 == 0:
-            publish_clock(100.0 + tick * TICK_S)
+            publish_clock(tick * TICK_S + mode["clock_jump_s"])
         server.tick()
+        if mode["recording"] is not None:
+            pose = robot.quantities["O_T_EE_c"].value
+            mode["recording"].append((tick * TICK_S, *pin.SE3ToXYZQUAT(pose)))
         pacer.wait()
 
 
-def _clock_publisher():
+def _clock_publisher(start_s: float):
     import rclpy
     from rosgraph_msgs.msg import Clock
 
@@ -155,12 +185,12 @@ def _clock_publisher():
 
     rclpy.init()
     publisher = rclpy.create_node("simulated_franka").create_publisher(Clock, "/clock", 10)
-    return lambda time_s: publisher.publish(Clock(clock=s_to_stamp(time_s)))
+    return lambda time_s: publisher.publish(Clock(clock=s_to_stamp(start_s + time_s)))
 
 
 if __name__ == "__main__":
-    if "clock" in sys.argv[2:]:
-        _serve(sys.argv[1], _clock_publisher())
+    if sys.argv[2:]:
+        _serve(sys.argv[1], _clock_publisher(float(sys.argv[2])))
         import rclpy
 
         rclpy.shutdown()
