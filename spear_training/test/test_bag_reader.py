@@ -242,6 +242,14 @@ def test_what_is_not_read_is_named(tmp_path):
     assert BagReader(tmp_path).left_out == ["monday.zip"]
 
 
+def test_a_bag_that_lists_no_message_may_be_torn(tmp_path):
+    bench = trial(0.5)
+    bench.rows = []
+    bench.write(tmp_path / "one")
+    with pytest.raises(EpisodeError, match="lists no message; if it was torn.*bag_repair .*/one"):
+        read(tmp_path)
+
+
 def test_a_pointer_of_git_lfs_is_called_that(tmp_path):
     folder = trial(0.5).write(tmp_path / "one")
     (folder / "one.mcap").write_text("version https://git-lfs.github.com/spec/v1\noid 0\n")

@@ -118,7 +118,7 @@ def episode_lines(root: Path) -> Iterator[str]:
         line += f"{motion.measured.duration_s:.1f} s, {store.episodes.sentences(episode)[0]!r}; "
         line += f"measured {reach} m, turns by up to {turn:.2f} rad; "
         line += f"gripper {openings.min():.2f}..{openings.max():.2f}, "
-        line += f"commanded {motion.commands.min():.2f}..{motion.commands.max():.2f}"
+        line += f"commanded {motion.commands.min() + 0.0:.2f}..{motion.commands.max() + 0.0:.2f}"
         if store.metadata.action_from == "commanded":
             apart = np.linalg.norm(motion.commanded.poses[:, :3] - poses[:, :3], axis=1)
             line += f"; commanded pose {1e3 * np.median(apart):.1f} mm from the measured (median)"

@@ -111,6 +111,12 @@ class BagReader:
         with open_bag(path, self._rules.namespace) as bag:
             words = custom_data(path)
             try:
+                if not bag.topics:
+                    folder = path if path.is_dir() else path.parent
+                    raise EpisodeError(
+                        "it lists no message; if it was torn, find them with: "
+                        f"python3 -m spear_bringup.trials.bag_repair {folder}"
+                    )
                 if not (self._rules.topics or bag.has("ee_state")):
                     raise EpisodeError(
                         "no ee_state: the driver was not recorded, or another recorder wrote it "
