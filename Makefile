@@ -23,7 +23,7 @@ SOURCE := . install/setup.bash
 # What makes a build necessary: other Python files are linked, not copied.
 PARTS := package.xml setup.py setup.cfg colcon.pkg
 DATA := launch config params env rviz foxglove resource
-INPUTS := colcon.meta $(shell find spear_msgs -type f) \
+INPUTS := $(shell find spear_msgs -type f) \
 	$(wildcard $(foreach part,$(PARTS),spear_*/$(part) test/$(part)))
 LINKED := $(shell find $(wildcard $(addprefix spear_*/,$(DATA))) -type f -not -path '*/__pycache__/*' | sort)
 
@@ -60,7 +60,7 @@ build/.ready: .venv/.ready build/.linked $(INPUTS)
 
 demo: build
 	@$(SOURCE) && POLICY='$(POLICY)' TRIALS='$(TRIALS)' OUT='$(OUT)' \
-		install/spear_bringup/lib/spear_bringup/demo
+		install/spear_bringup/lib/spear_bringup/spear_demo
 
 faults: build
 	@$(SOURCE) && PYTHONPATH="$$PYTHONPATH:test:spear_bringup/test" \

@@ -25,7 +25,7 @@ setup(
     version="0.1.0",
     description="The SPEAR model, its inference engines and the node that runs them.",
     maintainer="SPEAR maintainers",
-    maintainer_email="spear@example.org",
+    maintainer_email="spear-maintainers@users.noreply.github.com",
     license="Apache-2.0",
     packages=find_packages(exclude=["test", "test.*"]),
     package_data={NAME: ["**/*.yaml", "**/*.json", "**/*.html"]},
@@ -37,7 +37,7 @@ setup(
         "console_scripts": [
             "policy_node = spear_policy.nodes.policy_node:main",
             "make_checkpoint = spear_policy.inference.make_checkpoint:main",
-            "bench = spear_policy.inference.bench:main",
+            "spear_bench = spear_policy.inference.bench:main",
             "model_info = spear_policy.model.model_info:main",
         ],
     },

@@ -15,7 +15,7 @@ def demo_environment(**variables):
 def run_demo_program(*arguments, timeout_s=800.0, **variables):
     """Run the demo to its end with these arguments and environment variables."""
     return subprocess.run(
-        [installed("demo"), *map(str, arguments)],
+        [installed("spear_demo"), *map(str, arguments)],
         env=demo_environment(**variables),
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ setup(
     version="0.1.0",
     description="System tests of SPEAR: the launched graph, faults, bags, the demo.",
     maintainer="SPEAR maintainers",
-    maintainer_email="spear@example.org",
+    maintainer_email="spear-maintainers@users.noreply.github.com",
     license="Apache-2.0",
     packages=[],
     py_modules=[],

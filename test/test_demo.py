@@ -66,7 +66,7 @@ def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(tmp_path):
     log = tmp_path / "demo.log"
     with log.open("w") as output:
         demo = subprocess.Popen(
-            [installed("demo"), "--trials", "3", "--out", str(tmp_path)],
+            [installed("spear_demo"), "--trials", "3", "--out", str(tmp_path)],
             env=demo_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -126,7 +126,7 @@ def test_the_environment_chooses_what_the_command_line_does_not(monkeypatch):
 def test_help_shows_an_example():
     result = run_demo_program("--help", timeout_s=120.0)
     assert result.returncode == 0
-    assert "demo --engine scripted --trials 5 --out out/demo" in result.stdout
+    assert "spear_demo --engine scripted --trials 5 --out out/demo" in result.stdout
 
 
 @pytest.mark.slow

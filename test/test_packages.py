@@ -2,7 +2,10 @@
 
 import ast
 import re
+import subprocess
 import sys
+from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
+NODES = ("franka_driver", "sim_world", "trial_recorder", "lifecycle_manager")
 # Import name -> rosdep key, where apt has the library.
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
@@ -20,10 +24,15 @@ ROSDEP_KEYS = {
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "PIL": "python3-pil",
+    "hypothesis": "python3-hypothesis",
+    "pytest": "python3-pytest",
     "rich": "python3-rich",
     "scipy": "python3-scipy",
     "yaml": "python3-yaml",
 }
+# Needed without an import: the launch command, and what conftest.py and pyproject.toml ask for.
+USED_OTHERWISE = {"spear_bringup": {"ros2launch"}}
+USED_BY_TESTS = {"domain_coordinator", "python3-hypothesis", "python3-pytest-timeout"}
 # Import name -> what pip calls it (requirements/lab.txt, and training.txt for spear_training).
 PIP_NAMES = {
     "franky": "franky-control",
@@ -34,10 +43,10 @@ PIP_NAMES = {
 }
 
 
-def imported_libraries(package):
-    """Return the first parts of all imports of a package and of its launch files."""
+def imported_libraries(package, folders=None):
+    """Return the first parts of all imports of folders: a package's own and its launch files."""
     found = set()
-    for folder in (package, "launch"):
+    for folder in folders or (package, "launch"):
         for path in (ROOT / package / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
@@ -54,10 +63,20 @@ def names_in(requirements):
     return {match.group().lower() for match in names}
 
 
-def declared(package):
+def declared(package, tags=("depend", "exec_depend")):
     """Return the dependencies that package.xml names."""
     tree = ElementTree.parse(ROOT / package / "package.xml")
-    return {node.text for node in tree.getroot() if node.tag in ("depend", "exec_depend")}
+    return {node.text for node in tree.getroot() if node.tag in tags}
+
+
+def rosdep_keys(names):
+    """Return what package.xml calls imported libraries."""
+    return {ROSDEP_KEYS.get(name, name) for name in names}
+
+
+def programs(package):
+    """Return (name, module, function) of what a package installs below lib/."""
+    return re.findall(r'"(\w+) = ([\w.]+):(\w+)"', (ROOT / package / "setup.py").read_text())
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -73,9 +92,39 @@ def test_every_import_is_declared_for_a_lab_machine(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+def test_package_xml_names_no_dependency_that_nothing_uses(package):
+    own = rosdep_keys(imported_libraries(package)) | USED_OTHERWISE.get(package, set())
+    assert declared(package) - own == set()
+    tests = rosdep_keys(imported_libraries(package, ("test",))) | USED_BY_TESTS
+    assert declared(package, ("test_depend",)) - tests == set()
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "test"])
+def test_what_tests_import_is_a_dependency_of_tests(package):
+    folders = ("test",) if package in PACKAGES else ("",)
+    everything = declared(package, ("depend", "exec_depend", "test_depend"))
+    wanted = rosdep_keys(imported_libraries(package, folders)) | USED_BY_TESTS
+    by_apt = {key for key in wanted if re.search(r"^python3-|_msgs$|_python$|^rclpy$|^spear_", key)}
+    assert by_apt - everything == set()
+
+
+def test_a_program_has_a_name_of_its_own_and_help_with_an_example(monkeypatch, capsys):
+    """The nodes' help is proved by test_parameter_files.py."""
+    for package in PACKAGES:
+        for program, module, function in programs(package):
+            assert program not in ("bench", "demo", "look", "report", "run", "stats")
+            if program.endswith("_node") or program in NODES:
+                continue
+            monkeypatch.setattr(sys, "argv", [program, "--help"])
+            with suppress(SystemExit):
+                getattr(import_module(module), function)()
+            out = capsys.readouterr().out
+            assert "example" in out.lower() and program in out, program
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_program_has_a_module_with_a_main(package):
-    entries = re.findall(r'"(\w+) = ([\w.]+):(\w+)"', (ROOT / package / "setup.py").read_text())
-    for program, module, function in entries:
+    for program, module, function in programs(package):
         spec = find_spec(module)
         assert spec, f"{program}: no module {module}"
         tree = ast.parse(Path(spec.origin).read_text())
@@ -98,3 +147,19 @@ def test_every_requirement_is_pinned():
     for requirements in ("ros.txt", "apps.txt", "dev.txt"):
         assert names_in(requirements) <= pinned, requirements
     assert names_in("lab.txt") <= names_in("constraints-apt.txt")
+
+
+def test_colcon_runs_only_quick_tests_whatever_the_workspace(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "spear").symlink_to(ROOT)
+
+    def python(folder, *arguments):
+        command = [sys.executable, "-m", *arguments]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
+
+    known = python(tmp_path, "colcon", "--log-base", "log", "info")
+    assert known.count("pytest-args: ['--phase', 'pure']") == len([*PACKAGES, "test"])
+    assert "-DBUILD_TESTING=OFF" in known
+    chosen = python(ROOT / "test", "pytest", "--collect-only", "-q", "--phase", "pure")
+    assert "test_lint.py" in chosen
+    assert "test_lab_environment" not in chosen and "test_demo" not in chosen

@@ -242,7 +242,7 @@ def test_an_unreadable_bag_is_named_with_the_fix_and_stops_no_report(tmp_path):
     record(tmp_path, "good", images=False)
     record(tmp_path, "torn", images=False)
     (tmp_path / "bags/torn/metadata.yaml").unlink()
-    with pytest.raises(BagReadError, match="spear_bringup.trials.bag_repair"):
+    with pytest.raises(BagReadError, match="ros2 run spear_bringup bag_repair"):
         read_trial(tmp_path / "bags/torn")
     summary = write_report(tmp_path, progress=ignore)
     assert summary.trials[0].metrics is not None and summary.trials[1].metrics is None

@@ -34,7 +34,7 @@ class Run:
     """A running demo and what it has used so far."""
 
     def __init__(self, arguments: list[str]):
-        command = [str(find_executable("spear_bringup", "demo")), *arguments]
+        command = [str(find_executable("spear_bringup", "spear_demo")), *arguments]
         self.part = "start"
         self.wall_s: Counter[str] = Counter()
         self.processor_s: dict[str, Counter[str]] = defaultdict(Counter)  # by process, by part

@@ -147,9 +147,9 @@ _FILE_WIDTH = 120  # columns of an output that is no terminal
 
 EXAMPLE = """\
 example:
-  demo --engine scripted --trials 5 --out out/demo --seed 1
-  demo --engine replay --episode out/episodes/bridge_0.npz --out out/replay
-  demo --engine spear --checkpoint checkpoints/mine --out out/mine
+  spear_demo --engine scripted --trials 5 --out out/demo --seed 1
+  spear_demo --engine replay --episode out/episodes/bridge_0.npz --out out/replay
+  spear_demo --engine spear --checkpoint checkpoints/mine --out out/mine
 Then look at out/demo/report.html. Without options, POLICY, TRIALS and OUT of the environment count.
 """
 
@@ -171,7 +171,7 @@ def parse(arguments: list[str] | None = None) -> DemoRun:
     """The run that the command line asks for; ends the program with a sentence when it is wrong."""
     variables = os.environ
     parser = argparse.ArgumentParser(
-        prog="demo",
+        prog="spear_demo",
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -249,7 +249,7 @@ def run_demo(run: DemoRun, console: Console) -> int:
     except KeyboardInterrupt:
         problem = (
             "stopped while writing the report; the trials are whole, make it later with:"
-            f" python3 -m spear_bringup.trials.report {run.out_dir}"
+            f" ros2 run spear_bringup trial_report {run.out_dir}"
         )
     if problem:
         console.print(f"demo: {problem}", markup=False, highlight=False, soft_wrap=True)

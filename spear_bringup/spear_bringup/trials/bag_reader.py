@@ -160,7 +160,7 @@ def frames(folder: Path, camera: str) -> Iterator[tuple[float, NDArray]]:
 def _open(folder: Path):
     folder = Path(folder)
     if not (folder / "metadata.yaml").exists():
-        fix = f"repair it with: python3 -m spear_bringup.trials.bag_repair {folder}"
+        fix = f"repair it with: ros2 run spear_bringup bag_repair {folder}"
         raise BagReadError(
             f"{folder} was never closed; {fix}" if folder.exists() else f"there is no bag {folder}"
         )

@@ -3,7 +3,7 @@
 What is there stays as it is: a file NAME.mcap or NAME.db3 that is torn gets NAME_repaired beside
 it, and metadata.yaml names that one. An earlier metadata.yaml that does not fit gets another name.
 The copy needs as much room as the torn file, which may be removed when the bag has been looked at.
-By hand: python3 -m spear_bringup.trials.bag_repair BAG...
+By hand: ros2 run spear_bringup bag_repair BAG...
 """
 
 import argparse
@@ -169,7 +169,7 @@ def main() -> int:
     """Repair the bags named on the command line."""
     parser = argparse.ArgumentParser(
         description="Finish bags whose recorder died; nothing that is there is changed. Example: "
-        "python3 -m spear_bringup.trials.bag_repair out/trials/bags/2026-01-31T09-30-00"
+        "ros2 run spear_bringup bag_repair out/trials/bags/2026-01-31T09-30-00"
     )
     parser.add_argument("bag", nargs="+", type=Path, help="folder of a bag")
     status = 0

@@ -282,7 +282,7 @@ class BagWriter:
         except (RepairError, OSError) as trouble:
             self.fault += (
                 f"; what came before it is kept in {self.folder} and has no index yet ({trouble}): "
-                f"make room, then run python3 -m spear_bringup.trials.bag_repair {self.folder}"
+                f"make room, then run ros2 run spear_bringup bag_repair {self.folder}"
             )
             return
         self.counts = dict(report.counts)

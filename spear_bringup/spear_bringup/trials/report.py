@@ -1,7 +1,7 @@
 """The report of a folder of trials: report.html, summary.json and media/, made from bags and rows.
 
 It can be made again whenever the bags are there:
-    python3 -m spear_bringup.trials.report out/demo
+    ros2 run spear_bringup trial_report out/demo
 """
 
 import argparse
@@ -311,7 +311,7 @@ def main() -> int:
     """Make the report of the folder named on the command line."""
     parser = argparse.ArgumentParser(
         description="Make report.html and summary.json of a folder of recorded trials. "
-        "Example: python3 -m spear_bringup.trials.report out/demo"
+        "Example: ros2 run spear_bringup trial_report out/demo"
     )
     parser.add_argument("folder", type=Path, help="the recorder's directory, with scores.jsonl")
     parser.add_argument("--engine", default="", help="which policy ran; default: from the rows")

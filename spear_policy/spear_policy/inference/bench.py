@@ -1,7 +1,7 @@
-"""bench: how long one chunk takes, where the time goes, and how far from the floor that is.
+"""spear_bench: how long one chunk takes, where the time goes, and how far from the floor that is.
 
-Example: ros2 run spear_policy bench --preset tiny --device cpu --threads 1 --json out/bench.json
-         ros2 run spear_policy bench --preset spear1 --device cuda --dtype bfloat16 --graphs
+Example: ros2 run spear_policy spear_bench --preset tiny --device cpu --json out/bench.json
+         ros2 run spear_policy spear_bench --preset spear1 --device cuda --dtype bfloat16 --graphs
 """
 
 import argparse

@@ -24,7 +24,7 @@ examples:
       --output stores/droid --workers 16
   import_episodes --to store --format bag --topics their_robot.yaml --instruction "pick the cup" \\
       --input their_bags --output stores/theirs --dry-run
-  import_episodes --format bridge_rlds --input ../shared/data/bridge_rlds --output out/episodes \\
+  import_episodes --format bridge_rlds --input data/bridge_rlds --output out/episodes \\
       --episodes 0,3,7
 """
 EPISODES, STORE = "episodes", "store"

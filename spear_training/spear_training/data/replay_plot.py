@@ -24,9 +24,7 @@ from spear_training.data.store.format import EXTERNAL
 from spear_training.data.store.reader import EpisodeMotion, FrameStore, episode_motion
 from spear_training.data.targets import DT_S, STEPS, chunk_targets, followed
 
-EXAMPLE = (
-    "example: python3 -m spear_training.data.replay_plot stores/bridge --episode 3 --out p.png"
-)
+EXAMPLE = "example: ros2 run spear_training replay_plot stores/bridge --episode 3 --out p.png"
 COLOURS = ("#2f6fb7", "#d9822b", "#3c9a5f", "#c8443c", "#8a5fb7", "#3ca0a8")
 MEASURED, COMMANDED = "#c3ccd5", "#52606d"
 DPI = 120
@@ -193,7 +191,6 @@ def write_plot(store: FrameStore, episode: int, moments: int, out: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run it; 0: drawn, 2: not."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m spear_training.data.replay_plot",
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

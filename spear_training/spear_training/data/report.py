@@ -565,9 +565,8 @@ def draw_ranges(
 def main(arguments: list[str] | None = None) -> int:
     """Run it; 0: written, 2: there is no store, or the page cannot be written."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m spear_training.data.report",
         description=__doc__,
-        epilog="example: python3 -m spear_training.data.report stores/bridge",
+        epilog="example: ros2 run spear_training store_report stores/bridge",
     )
     parser.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="its folder")
     for store in parser.parse_args(arguments).stores:

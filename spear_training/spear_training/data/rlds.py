@@ -3,7 +3,7 @@
 From the bytes up: `TfRecordFile` finds the records of one file, `decode_example` parses one,
 `FeatureSpec` (out of features.json) says what its values mean, and `RldsFolder` is the dataset.
 
-Run `python3 -m spear_training.data.rlds FOLDER` to see what such a folder holds.
+Run `ros2 run spear_training inspect_rlds FOLDER` to see what such a folder holds.
 """
 
 import argparse
@@ -556,9 +556,8 @@ def _split(part: dict, name: str, kind: str) -> _Split:
 def main(arguments: list[str] | None = None) -> int:
     """Print what a folder holds."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m spear_training.data.rlds",
         description="Show the features of an RLDS folder and check every record of a split.",
-        epilog="example: python3 -m spear_training.data.rlds ../shared/data/bridge_rlds",
+        epilog="example: ros2 run spear_training inspect_rlds data/bridge_rlds",
     )
     parser.add_argument("folder")
     parser.add_argument("--split", default="train")

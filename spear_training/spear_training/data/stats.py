@@ -35,8 +35,8 @@ from spear_training.data.store.reader import FrameStore
 
 EXAMPLE = """\
 examples:
-  stats --mixture oxe --root stores --out out/statistics        the paper's 25 rows
-  stats --mixture our_lab.yaml --scheme mean_std --out out/statistics
+  spear_stats --mixture oxe --root stores --out out/statistics        the paper's 25 rows
+  spear_stats --mixture our_lab.yaml --scheme mean_std --out out/statistics
 """
 
 
@@ -127,7 +127,7 @@ def _bounds(options: argparse.Namespace) -> ConstBounds | None:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="stats",
+        prog="spear_stats",
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

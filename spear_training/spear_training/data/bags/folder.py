@@ -201,8 +201,7 @@ def _reader(path: Path, stack: ExitStack) -> AnyReader:
         if as_listed is None and storage_suffix(files[0]) != ".bag":
             folder = path if path.is_dir() else path.parent
             raise DataFileError(
-                f"{path} was never closed; fix it with: "
-                f"python3 -m spear_bringup.trials.bag_repair {folder}"
+                f"{path} was never closed; fix it with: ros2 run spear_bringup bag_repair {folder}"
             ) from None
         said = str(as_listed or error).replace(str(path), "it")
         raise DataFileError(f"{path}: {said}; copy the bag again") from None

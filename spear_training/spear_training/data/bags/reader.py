@@ -134,7 +134,7 @@ class BagReader:
             said = f"is {outcome}" if outcome else "was not recorded"
             if path.is_dir() and not (path / METADATA).exists():
                 said += " (it was never closed; fix it with: "
-                said += f"python3 -m spear_bringup.trials.bag_repair {path})"
+                said += f"ros2 run spear_bringup bag_repair {path})"
             raise EpisodeError(
                 f"the trial's outcome {said}; only {', '.join(self._rules.outcomes)} is "
                 "used unless --outcomes asks for others"

@@ -26,7 +26,7 @@ from spear_training.data.rlds import RldsEpisode, RldsFolder
 
 EXAMPLE = """\
 example:
-  python3 -m spear_training.data.oxe.inspect_row fmb data/fmb/0.1.0 --episodes 50
+  ros2 run spear_training inspect_row fmb data/fmb/0.1.0 --episodes 50
 """
 # Embeddings and depth images are no numbers that a person reads.
 MOST_COLUMNS, MOST_TEXTS = 64, 8
@@ -173,7 +173,6 @@ def _texts(records: list[RldsEpisode]) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Print the report."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m spear_training.data.oxe.inspect_row",
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

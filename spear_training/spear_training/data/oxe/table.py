@@ -462,7 +462,7 @@ class Row(MotionRules):
         example = ": {".join([self.name, *first]) + ": VALUE" + "}" * len(first)
         raise DataFileError(
             f"row {self.name} cannot be read until these facts are confirmed: {checks}; run "
-            f"`python3 -m spear_training.data.oxe.inspect_row {self.name} FOLDER`, then write what "
+            f"`ros2 run spear_training inspect_row {self.name} FOLDER`, then write what "
             f"is true into a table of your own, like `{example}`, and give it with --table"
         )
 

@@ -197,18 +197,18 @@ def read_normalisation(path: Path) -> Normalisation:
     try:
         values = json.loads(Path(path).read_text())
         if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
-            raise DataFileError(f"{path}: is no {FORMAT} {VERSION}; make it again with stats")
+            raise DataFileError(f"{path}: is no {FORMAT} {VERSION}; make it again with spear_stats")
         if values["scheme"] not in SCHEMES:
             raise ValueError(f"unknown scheme {values['scheme']!r}")
         datasets = {name: _checked(part) for name, part in values["data_sets"].items()}
         return Normalisation(values["scheme"], _checked(values["pooled"]), datasets)
     except OSError as error:
-        raise DataFileError(f"{path}: cannot be read ({error.strerror}); run stats") from None
+        raise DataFileError(f"{path}: cannot be read ({error.strerror}); run spear_stats") from None
     except DataFileError:
         raise
     except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataFileError(
-            f"{path}: damaged ({type(error).__name__}: {error}); make it again with stats"
+            f"{path}: damaged ({type(error).__name__}: {error}); make it again with spear_stats"
         ) from None
 
 

@@ -2,8 +2,9 @@
 
 Processor time, not the clock: on a shared machine the clock measures the neighbours.
 
-    python3 -m spear_training.data.store.bench FOLDER --samples 2000
-    python3 -m spear_training.data.store.bench /tmp/made_up --make 20000
+Example:
+    ros2 run spear_training bench_data FOLDER --samples 2000
+    ros2 run spear_training bench_data /tmp/made_up --make 20000
 
 The second makes a store of that many frames first, for a machine without data.
 """
@@ -194,7 +195,6 @@ def _numbers(store: FrameStore, frame: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Print what reading takes; 2 where the folder holds no store."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m spear_training.data.store.bench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -5,7 +5,7 @@ memory, where all worker processes share them, and a picture is one read of its 
 place in an open data file. The lookup repeats what is in the data files, and is made again from
 them by
 
-    python3 -m spear_training.data.store.reader FOLDER
+    ros2 run spear_training make_lookup FOLDER
 
 In order: poses out of stored numbers; the lookup, written and opened; data files kept open; the
 store; the motion of one episode.
@@ -64,7 +64,7 @@ def stored_poses(stamps_s: NDArray, rows: NDArray) -> TimedPoses:
 
 
 FILES_PATH = LOOKUP + "/files.json"
-MAKE_AGAIN = "make it with `python3 -m spear_training.data.store.reader {}`"
+MAKE_AGAIN = "make it with `ros2 run spear_training make_lookup {}`"
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,8 @@ def _array_path(root: Path, name: str) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Make the lookup of a store again; every data file is read and checked."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m spear_training.data.store.reader",
         description="Make lookup/ of a finished store again from its data files.",
-        epilog="example: python3 -m spear_training.data.store.reader data/bridge",
+        epilog="example: ros2 run spear_training make_lookup data/bridge",
     )
     parser.add_argument("folder", type=Path)
     root = parser.parse_args(arguments).folder
