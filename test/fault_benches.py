@@ -1,13 +1,15 @@
 """Where the rows of the fault matrix run: a simulated Franka with a driver, or with a whole graph.
 
-First what the robot itself commanded, judged tick by tick, then the two benches.
+First what the robot itself commanded, judged tick by tick, then the two benches, then what a row is.
 """
 
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -440,6 +442,76 @@ class GraphBench(Bench):
 def words(gate: GateStatus) -> str:
     """Verdict and reason by their names, such as "HELD CHUNK_TIMEOUT"."""
     return f"{Verdict(gate.verdict).name} {Reason(gate.reason).name}"
+
+
+# The rows: what goes wrong, what must follow, and within which time ----------------------------
+
+STOPPING_S = 0.4  # what a stop may take at most (DESIGN section 5)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault.
+
+    Attributes:
+        name: unique, and `injected` how it is brought about: both stand in the table.
+        bench: a key of BENCHES.
+        expected: verdict and reason of the gate, such as "HELD CHUNK_TIMEOUT"; "" when the row
+            itself looks for what must happen.
+        deadline_s: from the fault to that verdict.
+        motion: "stops" (at rest STOPPING_S after the deadline), "unmoved" (does not move at all),
+            "ends" (the path under way ends at rest by itself within 2 s) or "goes on".
+        clock: "simulated", or "steady" where the fault stops simulated time itself.
+        until_fault: limits are judged up to the fault only: what follows is the robot's own stop,
+            which franky-sim makes in no time.
+        run: brings it about.
+    """
+
+    name: str
+    injected: str
+    bench: str
+    expected: str
+    deadline_s: float
+    motion: str
+    clock: str
+    until_fault: bool
+    run: Callable[[Bench], None]
+
+
+@contextmanager
+def busy(count: int):
+    """Processes that want a core each."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+ROWS: list[Row] = []
+
+
+def row(
+    name,
+    injected,
+    bench,
+    expected,
+    deadline_s,
+    motion="stops",
+    clock="simulated",
+    until_fault=False,
+):
+    """Make a function that brings a fault about a row."""
+
+    def add(run):
+        ROWS.append(
+            Row(name, injected, bench, expected, deadline_s, motion, clock, until_fault, run)
+        )
+        return run
+
+    return add
 
 
 BENCHES = {"arm": DriverBench, "arm at 0.1 s": QuickDriverBench, "graph": GraphBench}

@@ -57,7 +57,7 @@ class Results:
 
 def judge(row, bench, detection_s: float | None) -> dict:
     """What a run showed, with a sentence in `problems` for each expectation that was not met."""
-    from fault_rows import STOPPING_S
+    from fault_benches import STOPPING_S
 
     fault, motion = bench.fault, bench.motion()
     problems = []
@@ -209,7 +209,7 @@ acceleration that the robot itself commanded, looked at 1000 times a second, was
 limits of the driver and of an FR3. Times are the robot's, but for rows marked steady, in which
 the fault stops the robot's clock. "Moved" is the way of the commanded position after the fault.
 "Violations at most" is the upper end of the 95 % Wilson interval: few runs prove little. This
-page is written by the command; change `test/fault_rows.py` instead.
+page is written by the command; change the rows instead.
 """.splitlines()
 
 
@@ -234,8 +234,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "out/faults.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs/reliability.md")
     options = parser.parse_args(arguments)
-    from fault_benches import BENCHES
-    from fault_rows import ROWS
+    import arm_faults  # noqa: F401 (its rows)
+    import graph_faults  # noqa: F401 (its rows)
+    from fault_benches import BENCHES, ROWS
 
     from spear_bringup.graph import free_domain_id
 

@@ -3,11 +3,12 @@
 import json
 from types import SimpleNamespace
 
+import arm_faults  # noqa: F401 (its rows)
+import graph_faults  # noqa: F401 (its rows)
 import numpy as np
 import pytest
-from fault_benches import Motion
+from fault_benches import ROWS, Motion, Row
 from fault_matrix import Results, page, run_rows, wilson_upper
-from fault_rows import ROWS, Row
 from rich.console import Console
 
 from spear_bringup.control.limits import Limits

@@ -1,99 +1,22 @@
-"""The rows of the fault matrix: what goes wrong, what must follow, and within which time.
+"""Faults of a driver and its robot, each a row of the fault matrix.
 
-Each row is a function that brings the fault about on a bench; `ROWS` has them in order. It calls
-`bench.inject(...)` at the moment of the fault. The runner then waits for the verdict that the row
-expects and judges the robot's own commanded motion.
+Each function brings its fault about on a bench and calls `bench.inject(...)` at the moment of the
+fault. The runner then waits for the verdict that the row expects and judges the robot's own
+commanded motion.
 """
 
 import copy
 import math
-import resource
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 
 import numpy as np
-from fault_benches import OTHER_INSTRUCTION, PATIENCE_S, Bench
+from fault_benches import PATIENCE_S, busy, row
 from rclpy.serialization import serialize_message
-from recorder_fixture import counts_in
 
-from spear_bringup.nodes.supervisor import GraphError
-from spear_bringup.trials.bag_repair import repair
-from spear_msgs.msg import ActionChunk, GateStatus, PolicyStatus
+from spear_msgs.msg import ActionChunk, GateStatus
 from spear_policy.nodes.messages import pose_array, stamp_to_s
-
-STOPPING_S = 0.4  # what a stop may take at most (DESIGN section 5)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One fault.
-
-    Attributes:
-        name: unique, and `injected` how it is brought about: both stand in the table.
-        bench: a key of `fault_benches.BENCHES`.
-        expected: verdict and reason of the gate, such as "HELD CHUNK_TIMEOUT"; "" when the row
-            itself looks for what must happen.
-        deadline_s: from the fault to that verdict.
-        motion: "stops" (at rest STOPPING_S after the deadline), "unmoved" (does not move at all),
-            "ends" (the path under way ends at rest by itself within 2 s) or "goes on".
-        clock: "simulated", or "steady" where the fault stops simulated time itself.
-        until_fault: limits are judged up to the fault only: what follows is the robot's own stop,
-            which franky-sim makes in no time.
-        run: brings it about.
-    """
-
-    name: str
-    injected: str
-    bench: str
-    expected: str
-    deadline_s: float
-    motion: str
-    clock: str
-    until_fault: bool
-    run: Callable[[Bench], None]
-
-
-@contextmanager
-def busy(count: int):
-    """Processes that want a core each."""
-    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for burner in burners:
-            burner.kill()
-            burner.wait()
-
-
-ROWS: list[Row] = []
-
-
-def row(
-    name,
-    injected,
-    bench,
-    expected,
-    deadline_s,
-    motion="stops",
-    clock="simulated",
-    until_fault=False,
-):
-    """Make a function that brings a fault about a row."""
-
-    def add(run):
-        ROWS.append(
-            Row(name, injected, bench, expected, deadline_s, motion, clock, until_fault, run)
-        )
-        return run
-
-    return add
-
 
 # Chunks that must not move the arm ----------------------------------------------------------------
 
@@ -203,13 +126,7 @@ def _second_publisher(bench):
     bench.inject(lambda: bench.lab._chunks.publish(message))
 
 
-@row(
-    "hold",
-    "the policy asks for a hold while the arm moves",
-    "arm",
-    "HELD HOLD_REQUESTED",
-    0.1,
-)
+@row("hold", "the policy asks for a hold while the arm moves", "arm", "HELD HOLD_REQUESTED", 0.1)
 def _hold(bench):
     bench.start_motion()
     message = bench.lab.chunk()
@@ -254,13 +171,7 @@ def _oscillation(bench):
         bench.let(0.2)
 
 
-@row(
-    "stop",
-    "a person calls ~/stop while the arm moves",
-    "arm",
-    "STOPPED STOP_REQUESTED",
-    0.1,
-)
+@row("stop", "a person calls ~/stop while the arm moves", "arm", "STOPPED STOP_REQUESTED", 0.1)
 def _stop(bench):
     bench.start_motion()
     bench.inject(lambda: bench.lab.call("stop"))
@@ -377,13 +288,7 @@ def _clock_back(bench):
     bench.jump_clock(-30.0)
 
 
-@row(
-    "/clock ahead by 30 s",
-    "/clock jumps ahead by 30 s while the arm moves",
-    "arm",
-    "HELD",
-    0.5,
-)
+@row("/clock ahead by 30 s", "/clock jumps ahead by 30 s while the arm moves", "arm", "HELD", 0.5)
 def _clock_ahead(bench):
     bench.start_motion()
     bench.jump_clock(30.0)
@@ -419,14 +324,7 @@ def _reflex(bench):
     bench.inject("reflex")
 
 
-@row(
-    "user stop",
-    "the user stop is pressed",
-    "arm",
-    "STOPPED ROBOT_MODE",
-    0.1,
-    until_fault=True,
-)
+@row("user stop", "the user stop is pressed", "arm", "STOPPED ROBOT_MODE", 0.1, until_fault=True)
 def _user_stop(bench):
     bench.start_motion()
     bench.inject("mode UserStopped")
@@ -592,14 +490,7 @@ def _move_and_hold(bench, delta_m, rotation):
     bench.inject(lambda: bench.lab._chunks.publish(message))
 
 
-@row(
-    "turns back and forth",
-    "+-0.25 rad every 0.2 s for 1.2 s",
-    "arm",
-    "",
-    1.5,
-    motion="goes on",
-)
+@row("turns back and forth", "+-0.25 rad every 0.2 s for 1.2 s", "arm", "", 1.5, motion="goes on")
 def _reversing_turns(bench):
     bench.inject()
     side = 1.0
@@ -641,198 +532,3 @@ def _cable_cut_at_rest(bench):
 def _cable_cut_in_motion(bench):
     bench.start_motion()
     bench.inject(bench.robot.freeze)
-
-
-# Cameras and policy -------------------------------------------------------------------------------
-
-
-def camera_stops(name):
-    """A row: one camera falls silent while the arm moves."""
-
-    def run(bench):
-        bench.start_motion()
-        bench.inject(lambda: bench.cameras.discard(name))
-        status = bench.watcher.policy
-        bench.until(
-            lambda: status[-1].state == PolicyStatus.STATE_BLOCKED and name in status[-1].text,
-            f"the policy's word about the {name} camera",
-        )
-
-    injected = f"the {name} camera stops publishing"
-    row(f"{name} camera stops", injected, "graph", "HELD HOLD_REQUESTED", 0.9)(run)
-
-
-camera_stops("external")
-camera_stops("wrist")
-
-
-@row(
-    "camera freezes",
-    "both cameras repeat their last picture with fresh stamps while the arm moves",
-    "graph",
-    "HELD HOLD_REQUESTED",
-    1.2,
-)
-def _camera_freezes(bench):
-    bench.start_motion()
-    bench.inject(lambda: setattr(bench, "frozen", True))
-
-
-@row(
-    "instruction changes",
-    "another instruction while the arm moves: the old steps end, the next chunk has its id",
-    "graph",
-    "HELD HOLD_REQUESTED",
-    0.3,
-    motion="goes on",
-)
-def _instruction_changes(bench):
-    bench.start_motion()
-    before = bench.watcher.chunks[-1].instruction_id
-    bench.inject(lambda: bench.instruct(OTHER_INSTRUCTION))
-    bench.until(lambda: bench.watcher.chunks[-1].instruction_id > before, "the new id")
-
-
-@row(
-    "policy hangs",
-    "the policy's process is stopped (SIGSTOP); counted from then, with up to 1 s of "
-    "steps left. Going on, it does not repeat what it had",
-    "graph",
-    "HELD CHUNK_TIMEOUT",
-    1.9,
-)
-def _policy_hangs(bench):
-    bench.start_motion()
-    bench.inject(lambda: bench.graph.processes["policy"].send(signal.SIGSTOP))
-    bench.on_end(lambda: bench.graph.processes["policy"].send(signal.SIGCONT))
-
-
-@row(
-    "/clock back by 30 s, policy",
-    "/clock jumps back by 30 s for the whole graph: the policy says so and holds",
-    "graph",
-    "HELD",
-    0.3,
-)
-def _clock_back_policy(bench):
-    bench.start_motion()
-    bench.jump_clock(-30.0)
-    bench.until(
-        lambda: (
-            bench.watcher.policy[-1].state != PolicyStatus.STATE_RUNNING
-            and "clock" in bench.watcher.policy[-1].text
-        ),
-        "the policy's word about the clock",
-    )
-
-
-@row(
-    "busy machine",
-    "four processes that keep every core busy for 3 s: no limit is broken, nothing latches",
-    "graph",
-    "",
-    5.0,
-    motion="goes on",
-)
-def _busy_machine(bench):
-    bench.start_motion()
-    bench.inject()
-    with busy(4):
-        time.sleep(3.0)
-    assert not bench.said().startswith("STOPPED"), bench.said()
-    bench.found()
-
-
-# Processes that die -------------------------------------------------------------------------------
-
-
-@row(
-    "policy dies",
-    "the policy's process is killed (SIGKILL); counted from then, with up to 1 s of steps "
-    "left. A new one does not move the arm by an instruction from before",
-    "graph",
-    "HELD CHUNK_TIMEOUT",
-    1.9,
-)
-def _policy_dies(bench):
-    bench.start_motion()
-    bench.inject(lambda: bench.graph.kill("policy"))
-    bench.until(lambda: bench.said().startswith("HELD CHUNK_TIMEOUT"), "a hold")
-    bench.restart("policy")
-    chunks = len(bench.watcher.chunks)
-    bench.let(1.5)
-    moving = [chunk for chunk in bench.watcher.chunks[chunks:] if chunk.steps]
-    assert not moving, "the restarted policy went on with the instruction from before"
-
-
-@row(
-    "bag disk full",
-    "the file system takes no more of the bag (RLIMIT_FSIZE) in a trial: it ends as "
-    "ABORTED, and with room again bag_repair makes what came before readable",
-    "graph",
-    "HELD HOLD_REQUESTED",
-    2.0,
-)
-def _disk_full(bench):
-    bag = bench.start_trial()
-    bench.start_motion()
-    pid = bench.graph.processes["trial_recorder"].pid
-    mcap = bag / f"{bag.name}.mcap"
-    bench.until(lambda: mcap.stat().st_size > 50_000, "a bag of 50 kB")
-    size = mcap.stat().st_size
-    bench.on_end(
-        lambda: resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-    )
-    bench.inject(
-        lambda: resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    )
-    row = bench.until(lambda: bench.row_of(bag), "the row of the trial")
-    assert row.outcome == "ABORTED" and "size limit" in row.fault, row
-    bench.end()  # room again
-    repair(bag)
-    assert sum(counts_in(bag).values()) > 20
-
-
-@row(
-    "recorder dies",
-    "the recorder is killed (SIGKILL) in a trial: the supervisor says so, and the next "
-    "recorder makes the bag readable and writes its row",
-    "graph",
-    "",
-    2.0,
-    motion="goes on",
-)
-def _recorder_dies(bench):
-    bag = bench.start_trial()
-    bench.start_motion()
-    time.sleep(1.0)
-    process = bench.graph.processes["trial_recorder"]
-    bench.inject(lambda: process.send(signal.SIGKILL))
-
-    def told():
-        try:
-            bench.graph.check()
-        except GraphError as error:
-            return "trial_recorder was killed" in str(error)
-
-    bench.until(told, "the supervisor's word")
-    bench.found()
-    bench.restart("trial_recorder")
-    row = bench.until(lambda: bench.row_of(bag), "the row of the trial")
-    assert row.outcome == "ABORTED" and "died" in row.fault, row
-    assert sum(counts_in(bag).values()) > 20
-
-
-@row(
-    "driver dies",
-    "the driver's process is killed (SIGKILL): the robot stops by itself",
-    "graph",
-    "",
-    0.5,
-    until_fault=True,
-)
-def _driver_dies(bench):
-    bench.start_motion()
-    bench.inject(lambda: bench.graph.kill("franka_driver"))
-    bench.found()
-    bench.on_end(lambda: bench.restart("franka_driver"))
