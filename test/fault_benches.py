@@ -1,6 +1,6 @@
 """Where the rows of the fault matrix run: a simulated Franka with a driver, or with a whole graph.
 
-First what the robot itself commanded, judged tick by tick, then the two benches, then what a row is.
+First what the robot itself commanded, judged tick by tick; then the benches; then what a row is.
 """
 
 import os
