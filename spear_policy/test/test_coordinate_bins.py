@@ -33,7 +33,7 @@ def test_golden_values_are_encoded_and_decoded():
 
 
 def test_the_error_inside_the_range_is_the_one_that_was_measured():
-    # facts/model.md 4.2, in units of sigma
+    # in units of sigma
     z = np.random.default_rng(0).standard_normal(400_000)
     z = z[(z > STANDARD.edges_m[0]) & (z < STANDARD.edges_m[-1])]
     error = STANDARD.decode(STANDARD.encode(z)) - z

@@ -110,7 +110,7 @@ def test_drawn_times_have_the_configured_distribution():
     tau = flow.draw(targets, seeded()).tau.double().numpy()
     b = 1.0 - tau / 0.999
     assert stats.kstest(b, stats.beta(1.5, 1.0).cdf).pvalue > 0.01
-    assert tau.mean() == pytest.approx(0.40, abs=0.01)  # facts/model.md 5.2
+    assert tau.mean() == pytest.approx(0.40, abs=0.01)
     assert (tau > 0.9).mean() == pytest.approx(0.031, abs=0.005)
 
 

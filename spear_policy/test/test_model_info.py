@@ -1,4 +1,4 @@
-"""The presets have exactly the sizes, and the cost, that facts/model.md derives."""
+"""The presets have exactly the sizes, and the cost, that follow from their shapes."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ SECTION_2_3 = {
     "heads": 3_174_408,
     "total": 3_552_831_224,
 }
-# facts/model.md 7, T = 20: GFLOP and MB
+# 20 words: GFLOP and MB
 SECTION_7 = {
     "SigLIP": (311.5, 823.5),
     "depth encoder": (230.8, 605.2),
@@ -58,7 +58,7 @@ def test_every_preset_can_be_built_and_has_its_size(name, low, high):
 
 
 def test_stage_1a_trains_what_the_specification_counts():
-    """Both projectors and the 3D tokens (facts/model.md 2.3)."""
+    """Both projectors and the 3D tokens."""
     counts = parameter_counts(preset("spear_vlm"))
     trained = ("siglip_projector", "depth_projector", "coordinates")
     assert sum(counts[name] for name in trained) == 12_849_152

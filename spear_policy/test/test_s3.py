@@ -29,7 +29,6 @@ def f64(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-# facts/model.md 3.8
 Q_E = f64(0.5, 0.5, 0.5, 0.5)
 Q_1 = f64(math.cos(math.radians(15)), math.sin(math.radians(15)), 0, 0)
 Q_TAU = f64(0.7068342515, 0.4652282847, 0.3767943631, 0.3767943631)
@@ -251,7 +250,7 @@ def test_half_sphere_noise_is_uniform_over_rotations():
     assert (q[:, 0] >= 0).all()
     assert_close(q.norm(dim=-1), torch.ones(40_000), atol=3e-7)
     turn = torch.rad2deg(s3.rotation_angle(q, torch.tensor([1.0, 0, 0, 0])))
-    assert turn.mean().item() == pytest.approx(126.48, abs=0.5)  # facts/model.md 3.3
+    assert turn.mean().item() == pytest.approx(126.48, abs=0.5)  # 90 degrees and 2 / pi rad
     assert q[:, 1:].mean(0).abs().max() < 0.01
 
 

@@ -87,7 +87,7 @@ EXPERT = ExpertConfig(width=8, mlp_width=16)
 
 
 def test_the_time_embedding_has_the_golden_values_of_the_specification():
-    """facts/model.md 3.8: width 8, tau = 0.3, periods 0.004, 0.04, 0.4 and 4."""
+    """Width 8, tau = 0.3, periods 0.004, 0.04, 0.4 and 4."""
     sines, cosines = time_embedding(torch.tensor(0.3), 8, EXPERT).chunk(2)
     assert sines[2] == pytest.approx(-1.0, abs=1e-6)
     assert sines[3] == pytest.approx(0.4539904997, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Models small enough to check by hand, with every part of the full one (facts/model.md 10)."""
+"""Models small enough to check by hand, with every part of the full one."""
 
 from dataclasses import replace
 

@@ -85,6 +85,16 @@ def test_a_text_in_place_of_a_list_of_tasks_is_one_sentence(tmp_path):
     assert (episode.instruction, episode.other_instructions) == ("wipe the table", ())
 
 
+def test_a_set_without_task_index_has_the_sentence_of_its_list(tmp_path):
+    root = write_v2(tmp_path / "plain", [recording(0)])
+    table = pq.read_table(data_file(root, 0))
+    pq.write_table(table.drop_columns(["task_index"]), data_file(root, 0))
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    del features["task_index"]
+    change_info(root, features=features)
+    assert open_folder(root).read(0).instruction == "do task 0"
+
+
 def test_several_tasks_in_one_episode_become_several(tmp_path):
     recordings = [recording(0), recording(1)]
     root = write_v2(tmp_path / "two_tasks", recordings)

@@ -335,8 +335,8 @@ def load_weights(
 def kept_in_fp32(model: SpearModel) -> frozenset[str]:
     """Name the parameters that stay in fp32 when a model is loaded in bf16.
 
-    The velocity's head and RMS norms compute in fp32 whatever their input is (facts/model.md 2.2,
-    5.2), and are less than a ten-thousandth of the weights: rounding them would save nothing.
+    The velocity's head and RMS norms compute in fp32 whatever their input is, and
+    are less than a ten-thousandth of the weights: rounding them would save nothing.
     """
     names = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, RmsNorm)}
     if model.expert is not None:

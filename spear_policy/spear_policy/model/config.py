@@ -35,7 +35,7 @@ class SiglipConfig:
     Attributes:
         position_grid: side of the square table of learned positions.
         position_interpolation: how the table is resampled to the image's grid. The two differ by
-            a fifth of the table's norm (facts/model.md 1.4), so a checkpoint has to say it.
+            a fifth of the table's norm, so a checkpoint has to say it.
     """
 
     width: int

@@ -1,7 +1,7 @@
 """Bins of the 3D tokens: a coordinate in metres to a token's number and back.
 
-The bins are narrow where the data is dense, so that the tokens are used about equally often
-(facts/model.md 4.1, 4.2). One range serves x, y and z.
+The bins are narrow where the data is dense, so that the tokens are used about equally often. One
+range serves x, y and z.
 """
 
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class CoordinateBins:
         """Cut the part of a normal distribution between two values into equal shares.
 
         Edge i is mean + std * Phi^-1(Phi(a) + i/count * (Phi(b) - Phi(a))), with a and b the
-        ends in units of std (facts/model.md 4.1).
+        ends in units of std.
 
         Raises:
             ValueError: std is not positive or the ends do not ascend.

@@ -2,7 +2,7 @@
 
 An action is a = [translation (3) | rotation (d) | gripper (1)], a chunk [B, H, D] with
 D = `FlowConfig.action_dim`. tau = 0 is noise, tau = 1 is data. Equations are those of
-arXiv 2511.17411 as read in facts/model.md 3; everything here is fp32 or better.
+arXiv 2511.17411 as docs/model.md reads them; everything here is fp32 or better.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class FlowLoss:
         rotation_error_degrees: mean error of the rotation reached by one step from tau to 1.
         rotation_identity_degrees: mean error of a prediction that never rotates. Judge the
             figure above against this one, never by the loss: noise is so much larger than the
-            targets that such a prediction has a small loss too (facts/model.md 3.5).
+            targets that such a prediction has a small loss too.
         speed_ratio: predicted over true rotation speed in each of the intervals between
             `SPEED_BINS`, NaN where the batch has no tau. Near 1 everywhere when trained well.
     """
@@ -156,7 +156,7 @@ class FlowMatching:
     ) -> FlowSample:
         """Draw times and noise for encoded chunks [B, H, D].
 
-        One tau and one delta for a chunk, noise of its own for each step (facts/model.md 3.5).
+        One tau and one delta for a chunk, noise of its own for each step.
 
         Args:
             generator: makes the draw reproducible; may live on another device than `targets`.
@@ -261,7 +261,7 @@ class FlowMatching:
         noise: Tensor,
         steps: int | None = None,
     ) -> Tensor:
-        """Euler's method from noise [B, H, D] to actions [B, H, D] (facts/model.md 3.6).
+        """Euler's method from noise [B, H, D] to actions [B, H, D].
 
         Args:
             velocity_fn: velocity_fn(a, k, tau), the velocity [B, H, D] at a [B, H, D] in step

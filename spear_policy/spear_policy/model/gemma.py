@@ -2,8 +2,7 @@
 
 Both read one KV cache: the expert's tokens attend to the keys and values of images and text. As
 nothing in the prefix sees the expert's tokens, the joint attention of pi0 is exactly this: first
-one stack, then the other over its cache (facts/model.md 1.8 and 1.9; test_gemma.py
-compares it with the joint form).
+one stack, then the other over its cache (test_gemma.py compares it with the joint form).
 
 In order: the embedding of tokens, the two KV caches, multi-query attention, the layers. Both caches
 have the same two methods. `view` gives a layer's kept tokens followed by new ones; `keep` makes the
@@ -53,7 +52,7 @@ class TokenEmbedding(nn.Module):
         """Look up ids of any shape: (..., width), rows times sqrt(width).
 
         <image> has no row: what it gives here must be replaced by image tokens, which enter
-        unscaled (facts/model.md 1.6).
+        unscaled.
         """
         words = F.embedding(ids.clamp(max=self.vocabulary.size - 1), self.words)
         if self.vocabulary.coordinate_tokens:
@@ -88,7 +87,7 @@ def initialise_coordinates(
 ) -> Tensor:
     """Draw rows of new tokens from a normal distribution around the rows there are.
 
-    Its mean is that of the rows, its covariance theirs times `scale` (facts/model.md 4.4). A draw
+    Its mean is that of the rows, its covariance theirs times `scale`. A draw
     is a random combination of the centred rows, which has exactly this covariance. So no matrix
     is factorised, and fewer rows than their width, a singular covariance, needs no second way.
 
@@ -253,7 +252,7 @@ def block_mask(blocks: Tensor, valid: Tensor, query_blocks: Tensor | None = None
     """Say who sees whom: valid tokens of one's own block and of the blocks before it.
 
     [images, text] are block 0, [state] block 1, [actions] block 2; each token of a causal answer
-    is a block of its own (facts/model.md 1.8).
+    is a block of its own.
 
     Args:
         blocks: (B, T) block number of each key, ascending.
@@ -362,7 +361,7 @@ class GemmaStack(nn.Module):
         """Keep the keys and values of new tokens; what only their output needs is not computed.
 
         In the last layer that is everything but keys and values, and the final norm: 109.1 of
-        Gemma-2B's 1,981.9 million parameters (facts/model.md 1.9).
+        Gemma-2B's 1,981.9 million parameters.
         """
         rotary = rotary_tables(positions, self.head_dim, self.rope_base)
         *first, last = self.layers

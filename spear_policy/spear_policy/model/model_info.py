@@ -78,7 +78,7 @@ class InferenceCost:
 
 @dataclass(frozen=True)
 class Device:
-    """Dense bf16 arithmetic and memory bandwidth of a GPU (facts/model.md 7).
+    """Dense bf16 arithmetic and memory bandwidth of a GPU.
 
     The H200's are measured sustained figures, the others data-sheet ones.
     """

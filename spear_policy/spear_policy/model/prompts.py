@@ -1,7 +1,7 @@
 """What the model reads as text: instructions of a robot, and questions with their answers.
 
 PaliGemma's format: `<bos>`, the text, a newline that is tokenised on its own, and for answers
-the answer and `<eos>` (facts/model.md 1.7, 1.8).
+the answer and `<eos>`.
 """
 
 import logging

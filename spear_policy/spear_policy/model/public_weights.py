@@ -46,7 +46,7 @@ VISION = ("vision_tower.vision_model", "vision_tower"), "embeddings.patch_embedd
 PROJECTOR = ("multi_modal_projector",), "linear.weight"
 LANGUAGE = ("language_model.model", "language_model"), "norm.weight"
 PI0_VLM = "paligemma_with_expert.paligemma."
-# <image>, one more, and padding to a multiple of 64 (facts/model.md 4.3).
+# <image>, one more, and padding to a multiple of 64.
 MOST_ROWS_BEYOND = 65
 # Buffers of old transformers versions, and SigLIP's pooling head, which PaliGemma never runs.
 PALIGEMMA_UNUSED = (
@@ -62,8 +62,8 @@ def load_paligemma(
 ) -> Filled:
     """Fill SigLIP, its projector, the Gemma layers and the token tables.
 
-    The 3D tokens are drawn around the word embeddings, covariance times 1e-5
-    (facts/model.md 4.4). The depth encoder, its projector and the expert stay as they are.
+    The 3D tokens are drawn around the word embeddings, covariance times 1e-5. The depth
+    encoder, its projector and the expert stay as they are.
 
     Args:
         model: with values.
@@ -213,7 +213,7 @@ DECODER_V2 = (
     "normal_head.",
     "scale_head.",
 )
-# What the encoders' code takes when a file does not say it (facts/model.md 0, row 3).
+# What the encoders' code takes when a file does not say it.
 OUTPUTS_V1, OUTPUTS_V2 = 4, (5, 11, 17, 23)
 
 
@@ -333,7 +333,7 @@ def load_pi0_expert(model: SpearModel, path: str | Path, *, progress: bool | Non
     of `time_in`, and `action_out` changes its sign.
 
     Args:
-        model: with values and with an expert of pi0's size (facts/model.md 2.1).
+        model: with values and with an expert of pi0's size.
         path: model.safetensors, or the folder with it or with its shards.
         progress: draw a bar on stderr, if that is a terminal.
 

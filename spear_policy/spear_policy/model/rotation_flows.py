@@ -4,7 +4,7 @@ All have the interface of `RotationFlow`, so that `FlowConfig.rotation` alone ch
 
 * s3: unit quaternions moved along great circles (the paper's; spear_policy.model.s3).
 * r4: quaternions as plain vectors; scaled to unit length once, when decoded. Doing so after
-  every Euler step costs 14 degrees (facts/model.md 3.7).
+  every Euler step costs 14 degrees.
 * matrix: the nine numbers of R, row by row; decoded by Gram-Schmidt.
 * euler: roll, pitch, yaw [rad] about fixed axes, R = Rz(yaw) Ry(pitch) Rx(roll); not wrapped.
 
@@ -287,7 +287,7 @@ def to_model_frame(q_delta_ee_wxyz: Tensor, q_anchor_wxyz: Tensor, frame: str) -
     """A delta R_anchor^T R (end-effector axes) in the axes of `FlowConfig.rotation_frame`.
 
     Args:
-        q_delta_ee_wxyz: (..., 4), as on the wire (facts/model.md 6.1).
+        q_delta_ee_wxyz: (..., 4), as on the wire.
         q_anchor_wxyz: orientation of the end effector in the base, the delta's leading
             dimensions or the first of them, e.g. [B, 4] with deltas [B, H, 4].
         frame: 'end_effector' leaves the delta as it is; 'base' gives R R_anchor^T.

@@ -3,8 +3,8 @@
 Hamilton quaternions of active rotations; q and -q are the same rotation. A time or a step has no
 last dimension: a number, a tensor with the leading dimensions of the quaternions, or with the
 first of them (shape [B] with quaternions [B, H, 4]). Everything is computed in fp32 under
-autocast (fp64 stays fp64): bf16 alone costs 0.05 degrees (facts/model.md 3). Equations are those
-of arXiv 2511.17411; the stable forms are derived in facts/model.md 3.1 and 3.2.
+autocast (fp64 stays fp64): bf16 alone costs 0.05 degrees. Equations are those of
+arXiv 2511.17411.
 
 Inputs are not checked here: `check_unit` is for the places where data enters.
 """
@@ -147,7 +147,7 @@ def angle(q0_wxyz: Tensor, q1_wxyz: Tensor) -> Tensor:
     """Angle between unit quaternions as vectors in R^4 [rad], 0..pi, shape (...).
 
     By atan2 of the two chords: arccos of the dot product is 0 for most pairs that are 1e-4 apart
-    in fp32 (facts/model.md 3.2).
+    in fp32.
     """
     return 2.0 * torch.atan2(*_chords(q0_wxyz, q1_wxyz))
 
@@ -163,8 +163,8 @@ def rotation_angle(q_wxyz: Tensor, p_wxyz: Tensor) -> Tensor:
 def slerp(q0_wxyz: Tensor, q1_wxyz: Tensor, t: float | Tensor) -> Tensor:
     """The point at time `t` of the great circle from q0 (t=0) to q1 (t=1), shape (..., 4).
 
-    Neither end is flipped: end points with w > 0 keep the whole path at w > 0 (facts/model.md
-    3.4). Opposite end points have no such path; the result is then finite and nothing more.
+    Neither end is flipped: end points with w > 0 keep the whole path at w > 0. Opposite end
+    points have no such path; the result is then finite and nothing more.
     """
     theta = angle(q0_wxyz, q1_wxyz)[..., None]
     t = spread_time(t, theta)
@@ -252,7 +252,7 @@ def rot_geo_scale(loss: Tensor, delta: Tensor, scale: str) -> Tensor:
     """Scale the geometric loss (...) of steps of length `delta`: 'none' or 'inv_delta'.
 
     The slope of the loss with respect to the velocity is proportional to `delta`, which shrinks
-    towards tau = 1; 'inv_delta' divides it out (facts/model.md 3.5).
+    towards tau = 1; 'inv_delta' divides it out.
 
     Raises:
         ValueError: another `scale`.

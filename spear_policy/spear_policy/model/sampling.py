@@ -1,6 +1,6 @@
 """From an observation to a chunk: the prefix and the state are read once, then ten small steps.
 
-Nothing in the prefix sees the state, and neither sees the actions (facts/model.md 1.8), so both
+Nothing in the prefix sees the state, and neither sees the actions, so both
 stay in the KV cache while the actions flow from noise to data. Answers to questions come last:
 greedily, token by token over the same kind of cache.
 """
@@ -21,7 +21,7 @@ class FoldedActionEmbedding:
     """The expert's embedding of (actions, tau_k) with everything known beforehand worked out.
 
     W_1 [W_in a + b; phi(tau_k)] + b_1 = (W_1a W_in) a + table_k: one small product and a row of a
-    table for each of the sampler's times (facts/model.md 2.2). Exact up to rounding.
+    table for each of the sampler's times. Exact up to rounding.
     """
 
     def __init__(self, expert: ActionExpert, taus: Tensor):

@@ -1,6 +1,6 @@
 """The model: two images, a sentence and a state in; text logits or the actions' velocity out.
 
-In order: the inputs, the action expert (facts/model.md 2.2: state and noisy actions in, the flow's
+In order: the inputs, the action expert (state and noisy actions in, the flow's
 velocity out), the model that joins them with vision.py and gemma.py, and (2.2 and 4.4)
 random values for a model that no checkpoint fills.
 """
@@ -116,7 +116,7 @@ def _expect(name, tensor, shape):
 def time_embedding(tau: Tensor, width: int, config: ExpertConfig) -> Tensor:
     """Return sines, then cosines, of tau at geometrically spaced periods.
 
-    T_i = min_period * (max_period / min_period)^(i / (width / 2 - 1)), facts/model.md 2.2; 1 is
+    T_i = min_period * (max_period / min_period)^(i / (width / 2 - 1)); 1 is
     data and 0 is noise. The angles reach 1571 rad, hence fp64.
 
     Args:
@@ -248,7 +248,7 @@ class SpearModel(nn.Module):
 
         Returns:
             (B, P, width) embeddings and (B, P) which of them are not padding. Image tokens
-            enter as they are, words times sqrt(width) (facts/model.md 1.6).
+            enter as they are, words times sqrt(width).
         """
         if image_tokens is None:
             image_tokens = self.image_tokens(inputs.images)

@@ -5,7 +5,7 @@ for the small presets. Both are read by the `tokenizers` library.
 
 PaliGemma writes a position in the image as `<loc0000>` .. `<loc1023>`. A 3D token is written
 `<coord0000>` .. `<coord1023>`, four digits at least as for <loc>, and its id follows that of
-<image> (facts/model.md 4.3; the paper names no string for it).
+<image> (the paper names no string for it).
 """
 
 import json

@@ -1,12 +1,11 @@
 """From images to one token a patch: two encoders that look at the same pixels, and their fusion.
 
-SigLIP says what is in the picture, MoGe's DINOv2 how far away it is (facts/model.md 1.4). In order:
+SigLIP says what is in the picture, MoGe's DINOv2 how far away it is. In order:
 learned positions resampled to any image's grid, the transformer block of both encoders, the
 encoders, and how their features become tokens of the language model.
 
 Each encoder learned one square table of positions. The two projects resample it by different
-rules, and the rule belongs to the weights: another one shifts every position (facts/model.md 1.4
-and 1.5).
+rules, and the rule belongs to the weights: another one shifts every position.
 """
 
 from collections.abc import Sequence
@@ -208,7 +207,7 @@ STD_RGB = (0.229, 0.224, 0.225)
 
 
 class DepthEncoder(nn.Module):
-    """ViT-L/14 in full size: 24 blocks, outputs of several concatenated (facts/model.md 1.5)."""
+    """ViT-L/14 in full size: 24 blocks, outputs of several concatenated."""
 
     def __init__(self, config: DepthEncoderConfig, patch_size: int):
         """Build it without values; `spear.initialise` or a checkpoint gives them."""
@@ -268,8 +267,8 @@ class Fusion(nn.Module):
     """The projectors, and how their outputs come together.
 
     Average is the paper's model: 0.5 * (P_s f_s + P_m f_m). It is the same family of functions as
-    one linear layer on the concatenation and keeps PaliGemma's projector (facts/model.md 0, row
-    2). Image tokens are never scaled by sqrt(width), word embeddings are (1.6).
+    one linear layer on the concatenation and keeps PaliGemma's projector. Image
+    tokens are never scaled by sqrt(width), word embeddings are.
     """
 
     def __init__(self, config: ModelConfig):

@@ -27,6 +27,7 @@ from spear_training.data.store.format import (
     REJECTS_PATH,
     StoreMetadata,
 )
+from spear_training.data.store.parquet import read_episodes
 from spear_training.data.store.reader import FrameStore, episode_motion
 from spear_training.data.store_import import ImportProgress, WorkerError, import_to_store
 
@@ -133,6 +134,8 @@ def summary_lines(root: Path, metadata: StoreMetadata, page: Path) -> Iterator[s
         yield f"rejected: {metadata.rejected}, see {root / REJECTS_PATH}"
     if metadata.not_selected:
         yield f"not selected: {metadata.not_selected} sound episodes; {share_words(metadata)}"
+    if holes := int(read_episodes(root).continues.sum()):
+        yield f"holes in time: {holes} episodes end at one; what came after it is another episode"
     if metadata.black_wrist:
         yield (
             f"without wrist camera: {metadata.black_wrist} episodes; their pictures of it are black"

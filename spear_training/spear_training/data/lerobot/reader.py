@@ -53,6 +53,7 @@ from spear_training.data.store.format import (
 # Which columns hold what ----------------------------------------------------------------------
 
 # Datasets that many people use, by the name to give instead of a file.
+TASK_INDEX = "task_index"
 PRESETS = {"droid": Path(__file__).with_name("droid_keys.yaml")}
 
 
@@ -87,7 +88,7 @@ class LeRobotKeys(MotionRules):
 
     cameras: Mapping[str, str]
     joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    instruction: str = "task_index"
+    instruction: str = TASK_INDEX
     sentences: tuple[str, ...] = ()
     stamps: str = ""
     robot: str = ""
@@ -187,7 +188,11 @@ class LeRobotReader:
             keys = store_keys(self._metadata)
         self.keys = keys
         self._rows = EpisodeRows(self.folder.data_folder)
-        self._numbers = _number_columns(keys)
+        self._numbers = tuple(
+            name
+            for name in _number_columns(keys)
+            if name != TASK_INDEX or name in self.folder.features
+        )
         for key in (*self._numbers, *keys.cameras.values()):
             if key not in self.folder.features:
                 held = ", ".join(self.folder.features)
@@ -264,7 +269,8 @@ class LeRobotReader:
     ) -> list[tuple[int, str]]:
         """From which step on which sentence is the instruction."""
         key = self.keys.instruction
-        values = steps[key]
+        # Some sets have no task_index, but a sentence in the list of episodes.
+        values = steps[key] if key in steps else np.array([-1])
         begins = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
         found: list[tuple[int, str]] = []
         for step in begins.tolist():
