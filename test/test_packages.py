@@ -149,6 +149,19 @@ def test_every_requirement_is_pinned():
     assert names_in("lab.txt") <= names_in("constraints-apt.txt")
 
 
+def test_nothing_cites_a_file_that_a_user_does_not_have():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    texts = (ROOT / name for name in listed.split() if name.endswith((".md", ".py", ".yaml")))
+    cites = re.compile(r"facts/\w|\.\./shared|/work/")
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in texts
+        for line in path.read_text().splitlines()
+        if cites.search(line) and "SPEAR_TEST_DATA" not in line and path != Path(__file__)
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_colcon_runs_only_quick_tests_whatever_the_workspace(tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "spear").symlink_to(ROOT)

@@ -37,7 +37,7 @@ def wander(seed, rate_hz, duration_s):
 
 
 def test_the_rotation_delta_is_the_golden_one():
-    # facts/model.md 6.1, there as wxyz
+    # worked out by hand, as wxyz
     now = np.array([0.9, 0.1, -0.2, 0.3])
     then = np.array([0.8, 0.2, -0.1, 0.5])
     both = quat.xyzw_from_wxyz([now / np.linalg.norm(now), then / np.linalg.norm(then)])

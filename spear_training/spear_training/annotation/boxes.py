@@ -136,7 +136,7 @@ def minimal_box(cloud_m: NDArray[np.float64]) -> OrientedBox:
     """Fit a box of least volume; points that are not finite do not count.
 
     A box along the principal axes would be simpler and wrong: a cube's is up to four times too
-    large (facts/data.md 3).
+    large.
 
     Args:
         cloud_m: (P, 3).

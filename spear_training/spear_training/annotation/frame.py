@@ -278,8 +278,8 @@ def _register_heif() -> None:
 def read_frame(item: Item, root: Path) -> Frame:
     """Read an item's picture and fit it to 840x630.
 
-    MoGe-1's scale depends on the size it sees, so every picture gets this one size (facts/data.md
-    3). It is three times the model's 280x210 by the same rule.
+    MoGe-1's scale depends on the size it sees, so every picture gets this one size. It
+    is three times the model's 280x210 by the same rule.
 
     Args:
         root: the folder that the item's paths are relative to.

@@ -1,6 +1,6 @@
 """The targets of a model: the chunk at a moment of an episode.
 
-For the moment t of a frame and step k = 1..5 (facts/model.md 6.1 to 6.3)
+For the moment t of a frame and step k = 1..5
 
     translation_k = p(t + 0.2 k) - p(t)              in the base frame [m]
     rotation_k    = q(t)^-1 q(t + 0.2 k)             in the end effector's frame at t, w >= 0
@@ -122,7 +122,7 @@ def followed(
 ) -> NDArray:
     """The poses (N, 7) that a robot at `start_pose` (7,) reaches by the chunk of one moment.
 
-    This is what a driver does with a chunk (facts/model.md 6.1), so it shows on a plot whether
+    This is what a driver does with a chunk, so it shows on a plot whether
     the deltas mean what was recorded.
     """
     pose = np.asarray(start_pose, float)

@@ -1,6 +1,6 @@
 """Bins of the 3D tokens, fitted to the objects of a dataset or a mixture, and their file.
 
-The paper's rule (facts/model.md 4.1): all x, y and z of points on objects in one pool, cut at the
+The rule of arXiv 2511.17411: all x, y and z of points on objects in one pool, cut at the
 1st and 99th percentile. In a mixture each dataset counts by its share.
 """
 

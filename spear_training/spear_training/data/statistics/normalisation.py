@@ -7,7 +7,7 @@
 | dataset_quantile | 1 % and 99 % of each dataset for itself |
 | mean_std | mean and deviation of the whole mixture |
 
-The first is the paper's (section 3.2); facts/model.md 6.4 says how the table is read.
+The first is the paper's (arXiv 2511.17411, section 3.2).
 """
 
 import json

@@ -74,7 +74,7 @@ def v3_data_path(root: Path, number: int) -> Path:
 METADATA_PATH = "meta/spear.json"
 FORMAT, FORMAT_VERSION = "spear-store", 1
 EXTERNAL, WRIST = "external", "wrist"
-# Width and height of each camera's pictures [px] (facts/model.md 1.2).
+# Width and height of each camera's pictures [px] (arXiv 2511.17411).
 PICTURE_SIZES = {EXTERNAL: (280, 210), WRIST: (112, 112)}
 
 
