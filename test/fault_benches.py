@@ -446,7 +446,7 @@ def words(gate: GateStatus) -> str:
 
 # The rows: what goes wrong, what must follow, and within which time ----------------------------
 
-STOPPING_S = 0.4  # what a stop may take at most (DESIGN section 5)
+STOPPING_S = 0.4  # what a stop may take at most
 
 
 @dataclass(frozen=True)

@@ -314,7 +314,7 @@ Example:
 
 
 class TrialRecorder(SpearNode):
-    """Records what DESIGN section 4 names, from start_trial to end_trial."""
+    """Records the topics that its parameters name, from start_trial to end_trial."""
 
     def __init__(self, arguments: list[str] | None = None):
         super().__init__("trial_recorder", arguments)

@@ -159,7 +159,7 @@ class Preparation:
             normalisation: of the mixture.
             device: of the model.
             augmentation: of pictures; None: none.
-            references_xyzw: R_ref of a dataset's robot (DESIGN section 3); the identity where it
+            references_xyzw: R_ref of a dataset's robot; the identity where it
                 has none.
             mask_missing: hide a missing camera from the model; the paper shows it a black one.
 
