@@ -315,18 +315,17 @@ def test_progress_is_drawn_on_a_terminal_only(saved, capfd):
     assert capfd.readouterr() == ("", "")
     code = "import sys; from spear_policy.model.checkpoint import load_weights as load\n"
     code += "hashes = {'model.safetensors': sys.argv[2]}\n"
-    code += "load(sys.argv[1], expected_hashes=hashes, progress=sys.argv[3] == 'yes')"
-    for asked in ("yes", "no"):
-        terminal, child = os.openpty()
-        command = [sys.executable, "-c", code, folder, hashes[WEIGHTS], asked]
-        environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-        environment.pop("NO_COLOR", None)
-        subprocess.run(command, stderr=child, env=environment, check=True)
-        os.close(child)
-        os.set_blocking(terminal, False)
-        try:
-            shown = os.read(terminal, 100_000).decode()
-        except (BlockingIOError, OSError):
-            shown = ""
-        os.close(terminal)
-        assert ("loading micro" in shown) == (asked == "yes")
+    code += "for asked in (False, True):\n"
+    code += "    load(sys.argv[1], expected_hashes=hashes, progress=asked)\n"
+    code += "    print(f'progress={asked}', file=sys.stderr, flush=True)"
+    terminal, child = os.openpty()
+    command = [sys.executable, "-c", code, folder, hashes[WEIGHTS]]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    environment.pop("NO_COLOR", None)
+    subprocess.run(command, stderr=child, env=environment, check=True)
+    os.close(child)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    without, shown = shown.split("progress=False")
+    assert "loading micro" not in without
+    assert "loading micro" in shown
