@@ -121,6 +121,12 @@ def folder(tmp_path_factory):
     return directory
 
 
+@pytest.fixture
+def one_core(monkeypatch):
+    """Make reports in this process: processes that share the work are tried by `folder`."""
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+
+
 def test_a_bag_comes_back_as_the_arrays_that_went_in(folder):
     trial = read_trial(folder / "bags/first")
     assert trial.start_s == pytest.approx(START_S)
@@ -204,7 +210,7 @@ def test_the_page_opens_from_the_disk_without_a_network(folder):
     assert page.count("<tr><td>rejected</td><td>2</td><td>2 jump</td></tr>") == 2
 
 
-def test_the_report_can_be_made_again_of_chosen_trials_with_the_same_limits(tmp_path):
+def test_the_report_can_be_made_again_of_chosen_trials_with_the_same_limits(tmp_path, one_core):
     for name in ("first", "second"):
         record(tmp_path, name, images=False)
     limits = SpeedLimits(0.3, 1.2)
@@ -225,7 +231,7 @@ def test_the_report_can_be_made_again_of_chosen_trials_with_the_same_limits(tmp_
     assert made["limits"] == {"linear_m_s": 0.3, "angular_rad_s": 1.2}
 
 
-def test_a_trial_without_images_or_commands_still_has_its_place(tmp_path):
+def test_a_trial_without_images_or_commands_still_has_its_place(tmp_path, one_core):
     record(tmp_path, "blind", images=False)
     empty = Recording(tmp_path, TrialRequest("nothing happens", trial_id="empty"), START_S)
     empty.end(TrialEnd("ABORTED", expected=("/command",)), START_S + 1.0)
@@ -238,7 +244,7 @@ def test_a_trial_without_images_or_commands_still_has_its_place(tmp_path):
     assert "The bag has no images." in page and "no message came on /command" in page
 
 
-def test_an_unreadable_bag_is_named_with_the_fix_and_stops_no_report(tmp_path):
+def test_an_unreadable_bag_is_named_with_the_fix_and_stops_no_report(tmp_path, one_core):
     record(tmp_path, "good", images=False)
     record(tmp_path, "torn", images=False)
     (tmp_path / "bags/torn/metadata.yaml").unlink()
