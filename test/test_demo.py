@@ -32,22 +32,42 @@ def _check_trial(trial, out_dir):
     assert (out_dir / trial["bag"] / "metadata.yaml").is_file()
 
 
-def test_one_trial_of_the_demo_succeeds_and_is_reported(tmp_path):
-    result = run_demo_program("--trials", 1, "--out", tmp_path, "--seed", 1)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 of 1 trials succeeded" in result.stdout
-    summary = json.loads((tmp_path / "summary.json").read_text())
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """(exit status, output, folder) of a demo of three trials, stopped by Ctrl-C in the second."""
+    folder = tmp_path_factory.mktemp("demo")
+    log = folder / "demo.log"
+    with log.open("w") as output:
+        demo = subprocess.Popen(
+            [installed("spear_demo"), "--trials", "3", "--seed", "1", "--out", str(folder)],
+            env=demo_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        deadline = time.monotonic() + 600.0
+        while log.read_text().count("following the instruction") < 2:
+            assert demo.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        demo.send_signal(signal.SIGINT)
+        status = demo.wait(200.0)
+    return status, log.read_text(), folder
+
+
+def test_a_trial_of_the_demo_succeeds_and_is_reported(demo):
+    _, said, folder = demo
+    assert "1 of 1 trials succeeded" in said
+    summary = json.loads((folder / "summary.json").read_text())
     assert summary["engine"] == "scripted"
     (trial,) = summary["trials"]
     assert trial["success"] and trial["seed"] == 1
     assert trial["instruction"] == "put the green cube in the bowl"
-    _check_trial(trial, tmp_path)
-    assert trial["instruction"] in (tmp_path / "report.html").read_text()
-    sent = check_safety(tmp_path / trial["bag"])
+    _check_trial(trial, folder)
+    assert trial["instruction"] in (folder / "report.html").read_text()
+    sent = check_safety(folder / trial["bag"])
     # The check sees what was sent: under tighter limits the same commands are breaches.
     assert any("m/s" in text for text in breaches(sent, Limits(max_linear_speed_m_s=0.02)))
     assert any("box" in text for text in breaches(sent, Limits(workspace_min_m=(0.2, -0.4, 0.3))))
-    _check_episode(BagReader(tmp_path).read(0), trial)
+    _check_episode(BagReader(folder).read(0), trial)
 
 
 def _check_episode(episode, trial):
@@ -62,27 +82,13 @@ def _check_episode(episode, trial):
     assert episode.gripper_openings.min() < 0.7
 
 
-def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(tmp_path):
-    log = tmp_path / "demo.log"
-    with log.open("w") as output:
-        demo = subprocess.Popen(
-            [installed("spear_demo"), "--trials", "3", "--out", str(tmp_path)],
-            env=demo_environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        deadline = time.monotonic() + 600.0
-        while "following the instruction" not in log.read_text():
-            assert demo.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        demo.send_signal(signal.SIGINT)
-        status = demo.wait(100.0)
+def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(demo):
+    status, said, folder = demo
     assert status == 1
-    text = log.read_text()
-    assert "stopped after 0 of 3 trials" in text
-    assert "Traceback" not in text
-    (row,) = (tmp_path / "scores.jsonl").read_text().splitlines()
-    assert json.loads(row)["outcome"] == "ABORTED"
+    assert "stopped after 1 of 3 trials" in said
+    assert "Traceback" not in said
+    rows = (folder / "scores.jsonl").read_text().splitlines()
+    assert [json.loads(row)["outcome"] for row in rows] == ["SUCCESS", "ABORTED"]
 
 
 def test_a_broken_graph_ends_the_demo_with_the_log_of_what_failed(tmp_path):

@@ -113,10 +113,11 @@ class Compressor:
         self._publishers[name].publish(message)
 
 
-@pytest.fixture
-def graph(tmp_path, ros_domain, link):
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory, ros_domain, link):
     """Simulated robot and driver here, the policy there."""
-    local = simulation(tmp_path, ros_domain, seed=SEED, parameters=PATIENT)
+    folder = tmp_path_factory.mktemp("remote")
+    local = simulation(folder, ros_domain, seed=SEED, parameters=PATIENT)
     graph = RemotePolicy(local.specs, local.log_dir, ros_domain, timeouts=local._timeouts)
     graph.link = link
     with graph:
@@ -125,7 +126,7 @@ def graph(tmp_path, ros_domain, link):
         yield graph
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def watcher(graph):
     """What is heard on the robot's side, where the person is too, who gives an instruction."""
     watcher = Watcher(graph)
