@@ -6,6 +6,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 POLICY ?= scripted
 TRIALS ?= 5
 OUT ?= out/demo
+# What to install beside what a robot needs: training, annotation, dev
+EXTRAS ?=
 # make faults: how often each row runs, and which rows: all, those of a bench, or with this word in the name
 N ?= 5
 ROWS ?=
@@ -28,10 +30,10 @@ INPUTS := $(shell find spear_msgs -type f) \
 LINKED := $(shell find $(wildcard $(addprefix spear_*/,$(DATA))) -type f -not -path '*/__pycache__/*' | sort)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo faults test test-slow lint shell clean always
+.PHONY: help setup everything build demo faults test test-slow lint shell clean always
 
 help:
-	@echo 'make setup      Debian packages, Python environment in .venv'
+	@echo 'make setup      Debian packages, Python environment in .venv (EXTRAS="training annotation")'
 	@echo 'make build      colcon build; then ". install/setup.bash" is all a shell needs'
 	@echo 'make demo       simulated trials and their report (POLICY=$(POLICY) TRIALS=$(TRIALS) OUT=$(OUT))'
 	@echo 'make faults     every fault N=$(N) times into docs/reliability.md; goes on where it was ended (ROWS=word)'
@@ -41,10 +43,14 @@ help:
 	@echo 'make clean      remove what was built; .venv and out stay'
 
 setup: .venv/.ready
-	@:
+	@$(if $(EXTRAS),$(PYTHON) requirements/bootstrap.py .venv $(EXTRAS))
 
 .venv/.ready: $(wildcard requirements/*)
 	@$(PYTHON) requirements/bootstrap.py .venv && touch $@
+
+# Tests and linters look at everything.
+everything: .venv/.ready
+	@$(PYTHON) requirements/bootstrap.py .venv training annotation dev
 
 build: build/.ready
 	@:
@@ -66,13 +72,13 @@ faults: build
 	@$(SOURCE) && PYTHONPATH="$$PYTHONPATH:test:spear_bringup/test" \
 		python3 test/fault_matrix.py --repeats '$(N)' --rows '$(ROWS)'
 
-test: build
+test: everything build
 	@$(SOURCE) && .ci/test $(PYTEST_ARGS) $(TESTS)
 
-test-slow: build
+test-slow: everything build
 	@$(SOURCE) && python3 -m pytest -rfEs $(PYTEST_ARGS) -m slow --junitxml=build/test-slow.xml $(TESTS)
 
-lint: setup
+lint: everything
 	@$(ACTIVATE) && .ci/lint
 
 shell: build

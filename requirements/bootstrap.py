@@ -1,10 +1,11 @@
 """Make the workspace's environment on a machine without ROS.
 
-    python3 requirements/bootstrap.py .venv
+    python3 requirements/bootstrap.py .venv [training] [annotation] [dev]
 
-Checks the Debian packages, makes a virtual environment with the ROS 2 Jazzy wheels and
-everything else SPEAR imports, and writes the environment file that plays the part of
-/opt/ros/jazzy/setup.bash. Running it again repairs what is missing and is otherwise quick.
+Checks the Debian packages, makes a virtual environment with the ROS 2 Jazzy wheels and what a
+robot or its simulation imports, and writes the environment file that plays the part of
+/opt/ros/jazzy/setup.bash. The words after the folder are further lists of requirements/; what was
+installed once stays. Running it again repairs what is missing and is otherwise quick.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-LISTS = ("ros.txt", "apps.txt", "training.txt", "dev.txt")
+LISTS, EXTRAS = ["ros", "common", "robot"], ["training", "annotation", "dev"]
 # pip's settings and the variables of uv that mean the same.
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -138,21 +139,26 @@ def uv_settings(python):
 
 def main():
     """Run every step that is not done yet."""
-    venv = Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parent / ".venv").absolute()
+    venv, *extras = sys.argv[1:] or [HERE.parent / ".venv"]
+    venv = Path(venv).absolute()
+    if unknown := set(extras) - set(EXTRAS):
+        sys.exit(f"There is no extra {unknown.pop()!r}; choose from {', '.join(EXTRAS)}.")
     check_python()
     install_debian_packages()
     done = venv / ".fingerprint"
-    if done.exists() and done.read_text() == fingerprint():
+    made_from, *installed = done.read_text().split() if done.exists() else [""]
+    if made_from == fingerprint() and set(extras) <= set(installed):
         return
+    lists = [*LISTS, *sorted({*extras, *installed}, key=EXTRAS.index)]
     done.unlink(missing_ok=True)
     python = make_venv(venv)
     (venv / "COLCON_IGNORE").touch()
     print("Installing Python packages (about 3 GB in all) ...", flush=True)
-    lists = [argument for name in LISTS for argument in ("-r", HERE / name)]
-    if install_packages(python, ["-c", HERE / "constraints.txt", *lists]):
+    files = [argument for name in lists for argument in ("-r", HERE / f"{name}.txt")]
+    if install_packages(python, ["-c", HERE / "constraints.txt", *files]):
         sys.exit("The installation failed; see above. Run the same command again to go on.")
     subprocess.run([python, HERE / "environment.py", venv], check=True)
-    done.write_text(fingerprint())
+    done.write_text(" ".join([fingerprint(), *lists[len(LISTS) :]]))
     print(f"Environment ready in {venv}")
 
 

@@ -31,14 +31,14 @@ setup(
     package_data={NAME: ["**/*.yaml", "**/*.json", "**/*.html"]},
     data_files=shared_files(),
     install_requires=["setuptools"],
-    extras_require={"test": ["pytest"]},
+    extras_require={"test": ["pytest"], "robot": ["torch", "tokenizers", "safetensors"]},
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "policy_node = spear_policy.nodes.policy_node:main",
-            "make_checkpoint = spear_policy.inference.make_checkpoint:main",
-            "spear_bench = spear_policy.inference.bench:main",
-            "model_info = spear_policy.model.model_info:main",
+            "policy_node = spear_policy.programs:policy_node",
+            "make_checkpoint = spear_policy.programs:make_checkpoint",
+            "spear_bench = spear_policy.programs:spear_bench",
+            "model_info = spear_policy.programs:model_info",
         ],
     },
 )

@@ -5,6 +5,27 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "spear_training"
+TRAINING = [
+    "torch",
+    "tokenizers",
+    "pyarrow",
+    "protobuf",
+    "google-crc32c",
+    "rosbags",
+    "lz4",
+    "zstandard",
+    "av",
+]
+ANNOTATION = [
+    "pillow",
+    "pi-heif",
+    "pycocotools",
+    "transformers",
+    "google-genai",
+    "ray[data]",
+    "lzstring",
+    "mujoco",
+]
 
 
 def shared_files():
@@ -31,19 +52,19 @@ setup(
     package_data={NAME: ["**/*.yaml", "**/*.json", "**/*.txt", "**/*.html"]},
     data_files=shared_files(),
     install_requires=["setuptools"],
-    extras_require={"test": ["pytest"]},
+    extras_require={"test": ["pytest"], "training": TRAINING, "annotation": TRAINING + ANNOTATION},
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "annotate = spear_training.annotation.annotate:main",
-            "bench_data = spear_training.data.store.bench:main",
-            "import_episodes = spear_training.data.import_episodes:main",
-            "spear_stats = spear_training.data.stats:main",
-            "store_report = spear_training.data.report:main",
-            "replay_plot = spear_training.data.replay_plot:main",
-            "make_lookup = spear_training.data.store.reader:main",
-            "inspect_rlds = spear_training.data.rlds:main",
-            "inspect_row = spear_training.data.oxe.inspect_row:main",
+            "annotate = spear_training.programs:annotate",
+            "bench_data = spear_training.programs:bench_data",
+            "import_episodes = spear_training.programs:import_episodes",
+            "spear_stats = spear_training.programs:spear_stats",
+            "store_report = spear_training.programs:store_report",
+            "replay_plot = spear_training.programs:replay_plot",
+            "make_lookup = spear_training.programs:make_lookup",
+            "inspect_rlds = spear_training.programs:inspect_rlds",
+            "inspect_row = spear_training.programs:inspect_row",
         ],
     },
 )

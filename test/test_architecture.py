@@ -163,13 +163,11 @@ def length(path):
 
 
 def programs():
-    """Return the modules that setup.py makes executables of."""
-    entry = re.compile(r'"\w+ = ([\w.]+):\w+"')
-    return {
-        module
-        for package in PACKAGES
-        for module in entry.findall((ROOT / package / "setup.py").read_text())
-    }
+    """Return the modules that are executables."""
+    started = re.compile(r'run_program, "([\w.]+)"')
+    texts = ((ROOT / name / name / "programs.py").read_text() for name in PACKAGES)
+    own = {f"{name}.programs" for name in PACKAGES}  # setup.py names these
+    return own.union(*map(started.findall, texts))
 
 
 def importers(modules):

@@ -1,10 +1,12 @@
-"""The versions of a lab's apt ROS 2 Jazzy (numpy below 2) work too, in an environment of their own.
+"""Each extra works in an environment of its own, with the versions of a lab's apt ROS 2 Jazzy.
 
-Ubuntu's own packages cannot be installed here; constraints-apt.txt names the same versions.
+Ubuntu's own packages cannot be installed here; constraints-apt.txt names the same versions (numpy
+below 2).
 """
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -17,31 +19,47 @@ PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
 NEEDS_ROS = re.compile(
     r"rclpy|spear_msgs|free_places|\.nodes|franky|simulated_franka|franka_fixture|install/setup"
 )
+# What must be importable with the lists of an environment.
+MODULES = {
+    "robot": ("spear_policy", "spear_bringup"),
+    "training": ("spear_training.data",),
+    "annotation": ("spear_training.annotation", "spear_training.vqa"),
+    "robot annotation": PACKAGES,
+}
+# Imports every module below the packages that are named; only what is part of ROS may be missing.
 IMPORTS = """
-import numpy, scipy, cv2, rosbags.rosbag2, mcap.writer, mcap_ros2.decoder, av, torch
-import franky, franky_sim, mujoco, pinocchio, google.protobuf, matplotlib, jinja2, rich
-import tokenizers, pycocotools.mask, google.genai, pyarrow, transformers
-import spear_policy.geometry, spear_policy.model.config
+import importlib, pkgutil, re, sys
+import numpy, torch
+ros = re.compile(r"rclpy|launch|launch_ros|ament_index_python|domain_coordinator|\\w+_msgs")
+for top in sys.argv[1:]:
+    package = importlib.import_module(top)
+    for found in pkgutil.walk_packages(package.__path__, top + "."):
+        try:
+            importlib.import_module(found.name)
+        except ModuleNotFoundError as error:
+            assert ros.fullmatch(error.name.partition(".")[0]), (found.name, error)
 assert numpy.__version__.startswith("1.26."), numpy.__version__
 assert torch.from_numpy(numpy.ones(3)).numpy().sum() == 3
-print("fine")
+print(*(name for name in ("ray", "pyarrow", "franky") if importlib.util.find_spec(name)))
 """
+THERE = {"robot": "franky", "training": "pyarrow", "annotation": "ray pyarrow"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-@pytest.fixture(scope="module")
-def lab_python():
-    """Make the environment and return a function that runs its Python."""
+@pytest.fixture(scope="module", params=MODULES)
+def lab(request):
+    """Make the environment of some extras; return them and a function that runs its Python."""
     ours = ("PYTHONPATH", "LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     environment["PYTHONPATH"] = ":".join(str(ROOT / package) for package in PACKAGES)
     with tempfile.TemporaryDirectory(prefix="spear_lab_") as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], env=environment, check=True)
+        python = Path(folder, "bin", "python")
 
         def run(*arguments):
             result = subprocess.run(
-                [f"{folder}/bin/python", *map(str, arguments)],
+                [python, *map(str, arguments)],
                 env=environment,
                 cwd=ROOT,
                 capture_output=True,
@@ -52,25 +70,28 @@ def lab_python():
                 pytest.fail(f"{arguments}:\n{result.stdout}{result.stderr}", pytrace=False)
             return result.stdout
 
-        lists = [ROOT / "requirements" / name for name in ("lab.txt", "apps.txt", "training.txt")]
-        limits = ROOT / "requirements" / "constraints-apt.txt"
-        tools = ["pytest", "pytest-timeout", "hypothesis", "PyYAML"]
-        files = [argument for path in lists for argument in ("-r", path)]
-        run("-m", "pip", "install", "-qq", "--no-input", "-c", limits, *files, *tools)
-        yield run
+        requirements = ROOT / "requirements"
+        install = runpy.run_path(str(requirements / "bootstrap.py"))["install_packages"]
+        lists = ["common", *request.param.split()]
+        files = [argument for name in lists for argument in ("-r", requirements / f"{name}.txt")]
+        tools = ["pytest", "pytest-timeout", "hypothesis"]
+        assert not install(python, ["-c", requirements / "constraints-apt.txt", *files, *tools])
+        yield request.param, run
 
 
-def test_the_libraries_import(lab_python):
-    assert lab_python("-c", IMPORTS).strip() == "fine"
+def test_every_module_of_an_extra_imports_and_nothing_conflicts(lab):
+    extras, run = lab
+    there = run("-c", IMPORTS, *MODULES[extras]).splitlines()[-1]
+    assert there == THERE.get(extras, "ray pyarrow franky")
+    run("-m", "pip", "check")
 
 
-def test_nothing_conflicts(lab_python):
-    lab_python("-m", "pip", "check")
-
-
-def test_the_logic_without_ros_passes_its_tests(lab_python):
+def test_the_logic_without_ros_passes_its_tests(lab):
+    extras, run = lab
+    if extras != "robot annotation":
+        pytest.skip("the tests of a package need all of its extras")
     folders = [ROOT / package / "test" for package in PACKAGES]
     files = [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
     plain = [path for path in files if not NEEDS_ROS.search(path.read_text())]
     assert plain, "no test file that needs no ROS"
-    lab_python("-m", "pytest", "-q", "-m", "not slow", *plain)
+    run("-m", "pytest", "-q", *plain)

@@ -2,11 +2,12 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +15,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
-NODES = ("franka_driver", "sim_world", "trial_recorder", "lifecycle_manager")
 # Import name -> rosdep key, where apt has the library.
 ROSDEP_KEYS = {
     "cv2": "python3-opencv",
@@ -33,7 +33,7 @@ ROSDEP_KEYS = {
 # Needed without an import: the launch command, and what conftest.py and pyproject.toml ask for.
 USED_OTHERWISE = {"spear_bringup": {"ros2launch"}}
 USED_BY_TESTS = {"domain_coordinator", "python3-hypothesis", "python3-pytest-timeout"}
-# Import name -> what pip calls it (requirements/lab.txt, and training.txt for spear_training).
+# Import name -> what pip calls it.
 PIP_NAMES = {
     "franky": "franky-control",
     "franky_sim": "franky-sim",
@@ -60,7 +60,8 @@ def names_in(requirements):
     """Return the names of a requirements list, lower case, without versions."""
     lines = (ROOT / "requirements" / requirements).read_text().splitlines()
     names = [re.match(r"[A-Za-z0-9._-]+", line) for line in lines if line[:1].isalnum()]
-    return {match.group().lower() for match in names}
+    within = [line.split()[1] for line in lines if line.startswith("-r ")]
+    return {match.group().lower() for match in names}.union(*map(names_in, within))
 
 
 def declared(package, tags=("depend", "exec_depend")):
@@ -75,13 +76,14 @@ def rosdep_keys(names):
 
 
 def programs(package):
-    """Return (name, module, function) of what a package installs below lib/."""
-    return re.findall(r'"(\w+) = ([\w.]+):(\w+)"', (ROOT / package / "setup.py").read_text())
+    """Return {name: the partial that runs it} of what a package installs below lib/."""
+    module = import_module(f"{package}.programs")
+    return {name: value for name, value in vars(module).items() if isinstance(value, partial)}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_is_declared_for_a_lab_machine(package):
-    pip_lists = ["lab.txt"] + ["training.txt"] * (package == "spear_training")
+    pip_lists = ["annotation.txt" if package == "spear_training" else "robot.txt"]
     by_pip = set().union(*map(names_in, pip_lists))
     undeclared = []
     for name in sorted(imported_libraries(package)):
@@ -108,28 +110,59 @@ def test_what_tests_import_is_a_dependency_of_tests(package):
     assert by_apt - everything == set()
 
 
-def test_a_program_has_a_name_of_its_own_and_help_with_an_example(monkeypatch, capsys):
-    """The nodes' help is proved by test_parameter_files.py."""
-    for package in PACKAGES:
-        for program, module, function in programs(package):
-            assert program not in ("bench", "demo", "look", "report", "run", "stats")
-            if program.endswith("_node") or program in NODES:
-                continue
-            monkeypatch.setattr(sys, "argv", [program, "--help"])
-            with suppress(SystemExit):
-                getattr(import_module(module), function)()
-            out = capsys.readouterr().out
-            assert "example" in out.lower() and program in out, program
-
-
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_program_has_a_module_with_a_main(package):
-    for program, module, function in programs(package):
-        spec = find_spec(module)
-        assert spec, f"{program}: no module {module}"
-        tree = ast.parse(Path(spec.origin).read_text())
-        functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-        assert function in functions, f"{program}: no {function} in {module}"
+def test_a_program_is_installed_under_a_name_of_its_own_and_help_has_an_example(
+    package, monkeypatch, capsys
+):
+    """The nodes' help is proved by test_parameter_files.py."""
+    entries = re.findall(r'"(\w+) = ([\w.]+):(\w+)"', (ROOT / package / "setup.py").read_text())
+    assert entries == [(name, f"{package}.programs", name) for name in programs(package)]
+    for program, run in programs(package).items():
+        assert program not in ("bench", "demo", "look", "report", "run", "stats")
+        if run.args[0].startswith(f"{package}.nodes") and program != "spear_demo":
+            continue
+        monkeypatch.setattr(sys, "argv", [program, "--help"])
+        with suppress(SystemExit):
+            run()
+        out = capsys.readouterr().out
+        assert "example" in out.lower() and program in out, program
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "library", "extra"),
+    [
+        ("spear_bringup", "franka_driver", "franky", "robot"),
+        ("spear_training", "spear_stats --mixture x.yaml --out y", "pyarrow", "training"),
+        ("spear_training", "annotate inspect out", "pycocotools", "annotation"),
+    ],
+)
+def test_a_missing_library_is_one_sentence_with_its_extra(package, command, library, extra):
+    program = (
+        f"import sys; sys.modules[{library!r}] = None; sys.argv = {command.split()!r}; "
+        f"from {package}.programs import {command.split()[0]} as run; sys.exit(run())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"needs the Python package {library}" in done.stderr
+    assert f"requirements/{extra}.txt" in done.stderr and f"EXTRAS={extra}" in done.stderr
+
+
+def test_the_extras_of_setup_py_are_the_lists_of_requirements(monkeypatch):
+    extras = {}
+    monkeypatch.setattr("setuptools.setup", lambda **given: extras.update(given["extras_require"]))
+    robot = []
+    for package in PACKAGES:
+        monkeypatch.chdir(ROOT / package)
+        runpy.run_path("setup.py")
+        robot += extras.pop("robot", [])
+    lists = {"robot": robot, **extras}
+    for name in ("robot", "training", "annotation"):
+        assert {re.match(r"[\w-]+", each)[0].lower() for each in lists[name]} == names_in(
+            f"{name}.txt"
+        )
+    assert not {"ray", "pyarrow"} & names_in("robot.txt") and "pi-heif" in names_in(
+        "annotation.txt"
+    )
 
 
 def test_all_packages_have_one_version():
@@ -144,9 +177,10 @@ def test_all_packages_have_one_version():
 
 def test_every_requirement_is_pinned():
     pinned = names_in("constraints.txt") | names_in("constraints-ros.txt")
-    for requirements in ("ros.txt", "apps.txt", "dev.txt"):
-        assert names_in(requirements) <= pinned, requirements
-    assert names_in("lab.txt") <= names_in("constraints-apt.txt")
+    for requirements in ("ros", "common", "robot", "annotation", "dev"):
+        assert names_in(f"{requirements}.txt") <= pinned, requirements
+    for requirements in ("common", "robot", "annotation"):
+        assert names_in(f"{requirements}.txt") <= names_in("constraints-apt.txt"), requirements
 
 
 def test_nothing_cites_a_file_that_a_user_does_not_have():
