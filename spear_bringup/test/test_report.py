@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import av
@@ -18,8 +19,9 @@ from std_msgs.msg import Float64
 from spear_bringup.trials.bag_reader import BagReadError, cameras, frames, read_trial
 from spear_bringup.trials.bag_writer import BagTopic, definition_of
 from spear_bringup.trials.plots import SpeedLimits
-from spear_bringup.trials.recording import Recording, TrialEnd, TrialRequest
-from spear_bringup.trials.report import ReportError, write_report
+from spear_bringup.trials.recording import Recording, TrialEnd, TrialRequest, read_rows
+from spear_bringup.trials.report import ReportError, reads_truth, write_report
+from spear_bringup.trials.results import ReportedTrial, TrialsSummary
 from spear_msgs.msg import EndEffectorCommand, EndEffectorState, GateStatus
 from spear_policy.nodes.messages import pose_from_array, s_to_duration, s_to_stamp
 
@@ -185,6 +187,21 @@ def test_the_video_shows_both_cameras_in_a_form_that_every_browser_plays(folder)
     assert middle[180, 67 + 480, 2] - middle[180, 67 + 480, 1] > 100  # red, in the wrist view
     data = (folder / "media/first.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # starts to play before it is read whole
+
+
+def test_the_page_says_what_its_numbers_are_of(folder):
+    page = " ".join((folder / "report.html").read_text().split())
+    assert "Engine scripted reads the true poses of the objects" in page
+    assert "95 % interval of the rate: 1% to 99%" in page
+    assert "position seam p99" in page and "rotation seam p99" in page
+    assert "external 320x240 px, wrist 256x256 px" in page
+    low, high = json.loads((folder / "summary.json").read_text())["success_rate_95"]
+    assert (low, high) == pytest.approx((0.0126, 0.9874), abs=1e-4)  # Clopper and Pearson, 1 of 2
+    (row, _), _ = read_rows(folder / "scores.jsonl")
+    five = tuple(ReportedTrial(row) for _ in range(5))
+    assert TrialsSummary("replay", five).success_rate_95 == pytest.approx((0.478, 1.0), abs=1e-3)
+    learned = ReportedTrial(replace(row, engine="spear"))
+    assert reads_truth(TrialsSummary("spear", (learned,))) == []
 
 
 class _Links(HTMLParser):

@@ -85,13 +85,13 @@ _SHOWN = (
     "instruction",
     "verdicts",
     "duration [s]",
-    "seam p99 [mm]",
-    "seam p99 [mrad]",
+    "position seam p99 [mm]",
+    "rotation seam p99 [mrad]",
     "period p99 [s]",
     "age p99 [s]",
     "real time",
 )
-_WRAPPED = {"instruction": 14, "verdicts": 11}  # least width
+_WRAPPED = {"instruction": 11, "verdicts": 8}  # least width
 
 
 def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -> None:
@@ -105,7 +105,9 @@ def report(out_dir: Path, engine: str, trial_ids: list[str], console: Console) -
         console.print(f"demo: {error}", markup=False)
         return
     console.print(as_table(summary))
-    console.print(f"{summary.successes} of {len(summary.trials)} trials succeeded", highlight=False)
+    interval = "95 % interval of the rate: {:.0%} to {:.0%}".format(*summary.success_rate_95)
+    succeeded = f"{summary.successes} of {len(summary.trials)} trials succeeded"
+    console.print(f"{succeeded} ({interval})", highlight=False)
     console.print(f"report: {out_dir / 'report.html'}", highlight=False, soft_wrap=True)
 
 

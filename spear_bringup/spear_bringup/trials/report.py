@@ -24,9 +24,17 @@ from spear_bringup.trials.metrics import measure
 from spear_bringup.trials.plots import SpeedLimits, write_plots
 from spear_bringup.trials.recording import SHEET_NAME, TrialRow, read_rows
 from spear_bringup.trials.results import COLUMNS, ReportedTrial, TrialsSummary, cells, verdict_rows
+from spear_policy.inference.engine import ENGINES
 from spear_policy.shared.files import atomic_write, write_atomically
 from spear_policy.shared.pages import Headline, render
 from spear_policy.shared.workers import process_pool
+
+
+def reads_truth(summary: TrialsSummary) -> list[str]:
+    """The engines of the trials that see the simulation's ground truth, which no robot gives."""
+    ran = {trial.row.engine for trial in summary.trials} | set(summary.engine.split(", "))
+    return sorted(name for name in ran if name in ENGINES and ENGINES[name].simulation_only)
+
 
 # Headlines -------------------------------------------------------------------------------------
 
@@ -36,7 +44,11 @@ def headlines(summary: TrialsSummary) -> list[Headline]:
     trials = summary.trials
     metrics = [trial.metrics for trial in trials if trial.metrics is not None]
     found = [
-        Headline(f"{summary.successes} of {len(trials)}", "trials succeeded"),
+        Headline(
+            f"{summary.successes} of {len(trials)}",
+            "trials succeeded",
+            "95 % interval of the rate: {:.0%} to {:.0%}".format(*summary.success_rate_95),
+        ),
         Headline(
             f"{np.median([trial.row.duration_s for trial in trials]):.1f} s",
             "median duration",
@@ -44,8 +56,8 @@ def headlines(summary: TrialsSummary) -> list[Headline]:
         ),
     ]
     worst = (
-        ("seam_mm", "{:.1f} mm", "seam", "step between chunks"),
-        ("seam_mrad", "{:.1f} mrad", "seam", "turn between chunks"),
+        ("seam_mm", "{:.1f} mm", "position seam", "step between chunks"),
+        ("seam_mrad", "{:.1f} mrad", "rotation seam", "turn between chunks"),
         ("command_period_s", "{:.3f} s", "command period", "from command to command"),
         ("camera_to_command_age_s", "{:.3f} s", "camera to command", "image stamp to hand-over"),
     )
@@ -76,15 +88,19 @@ _COLOURS = {
 }
 
 
-def write_video(trial: TrialSeries, path: Path, poster: Path, rate_hz: int = 15) -> bool:
-    """Write the video and a still from its middle; False when the bag has no image.
+def write_video(
+    trial: TrialSeries, path: Path, poster: Path, rate_hz: int = 15
+) -> dict[str, tuple[int, int]]:
+    """Write the video and a still from its middle, unless the bag has no image.
+
+    Returns width and height of each camera's own pictures [px], for each that has any.
 
     Each frame shows the newest image of each camera at that moment of the node clock, so the
     video runs at the pace of the trial, also where the simulation was slower.
     """
     views = [view for view in (_View(trial, name) for name in cameras(trial.folder)) if view.seen]
     if not views:
-        return False
+        return {}
     count = max(1, int((trial.end_s - trial.start_s) * rate_hz))
     with (
         atomic_write(path) as temporary,
@@ -98,7 +114,7 @@ def write_video(trial: TrialSeries, path: Path, poster: Path, rate_hz: int = 15)
             if number == count // 2:
                 cv2.imwrite(str(poster), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
         file.mux(stream.encode())
-    return True
+    return {view.name: view.size for view in views}
 
 
 def _stream(file, picture: NDArray, rate_hz: int):
@@ -123,10 +139,14 @@ class _View:
     """One camera, read in step with the video."""
 
     def __init__(self, trial: TrialSeries, name: str):
-        self._name = name
+        self.name = name
+        self.size = (0, 0)
         self._frames = frames(trial.folder, name)
         self._next = next(self._frames, None)
-        self._shown = None if self._next is None else np.zeros_like(self._fitted(self._next[1]))
+        self._shown = None
+        if self._next is not None:
+            self.size = self._next[1].shape[1::-1]
+            self._shown = np.zeros_like(self._fitted(self._next[1]))
 
     @property
     def seen(self) -> bool:
@@ -146,10 +166,11 @@ class _View:
         width = 2 * round(width * VIEW_HEIGHT / height / 2)
         method = cv2.INTER_AREA if height > VIEW_HEIGHT else cv2.INTER_CUBIC
         fitted = cv2.resize(image, (width, VIEW_HEIGHT), interpolation=method)
-        (text_width, text_height), _ = cv2.getTextSize(self._name, _FONT, _SCALE, 1)
+        words = "{} {}x{}".format(self.name, *self.size)
+        (text_width, text_height), _ = cv2.getTextSize(words, _FONT, _SCALE, 1)
         label = fitted[: text_height + 20, : text_width + 20]
         label[:] = (label * 0.45).astype(np.uint8)
-        _put(fitted, self._name, 10, text_height + 10)
+        _put(fitted, words, 10, text_height + 10)
         return fitted
 
 
@@ -280,15 +301,16 @@ def _result(folder: Path, limits: SpeedLimits | None, row: TrialRow) -> Reported
     try:
         trial = read_trial(folder / row.bag)
         video, poster = media / f"{row.trial_id}.mp4", media / f"{row.trial_id}.jpg"
-        filmed = write_video(trial, video, poster)
+        cameras = write_video(trial, video, poster)
     except BagReadError as error:
         return ReportedTrial(row, problem=str(error))
     plots = write_plots(trial, media, row.trial_id, limits)
     return ReportedTrial(
         row,
         measure(trial),
-        video=f"{MEDIA_NAME}/{video.name}" if filmed else "",
-        poster=f"{MEDIA_NAME}/{poster.name}" if filmed else "",
+        video=f"{MEDIA_NAME}/{video.name}" if cameras else "",
+        poster=f"{MEDIA_NAME}/{poster.name}" if cameras else "",
+        cameras=cameras,
         plots={name: f"{MEDIA_NAME}/{file}" for name, file in plots.items()},
     )
 
@@ -298,6 +320,7 @@ def _write_page(folder: Path, summary: TrialsSummary) -> None:
         Path(__file__).parent / "templates" / "report.html",
         summary=summary,
         headlines=headlines(summary),
+        reads_truth=reads_truth(summary),
         columns=COLUMNS,
         cells=cells,
         verdict_rows=verdict_rows,

@@ -32,6 +32,7 @@ class ReportedTrial:
     Attributes:
         metrics: None when the bag cannot be read; `problem` then says why.
         video, poster: empty when the bag has no image.
+        cameras: width and height of each one's own pictures [px].
         plots: file by name of the drawing.
     """
 
@@ -39,6 +40,7 @@ class ReportedTrial:
     metrics: TrialMetrics | None = None
     video: str = ""
     poster: str = ""
+    cameras: dict[str, tuple[int, int]] = field(default_factory=dict)
     plots: dict[str, str] = field(default_factory=dict)
     problem: str = ""
 
@@ -61,11 +63,20 @@ class TrialsSummary:
         """Trials judged a success."""
         return sum(trial.success for trial in self.trials)
 
+    @property
+    def success_rate_95(self) -> tuple[float, float]:
+        """The 95 % interval of the rate of success (Clopper and Pearson, 1934)."""
+        from scipy.stats import binomtest  # a second to import
+
+        interval = binomtest(self.successes, len(self.trials)).proportion_ci(0.95)
+        return float(interval.low), float(interval.high)
+
     def as_json(self) -> dict:
         """The contents of summary.json; seams as {p50, p99, max}, null where nothing is known."""
         return {
             "engine": self.engine,
             "successes": self.successes,
+            "success_rate_95": self.success_rate_95,
             "limits": self.limits and asdict(self.limits),
             "trials": [_trial_json(trial) for trial in self.trials],
         }
@@ -89,8 +100,8 @@ COLUMNS = (
     "instruction",
     "seed",
     "duration [s]",
-    "seam p99 [mm]",
-    "seam p99 [mrad]",
+    "position seam p99 [mm]",
+    "rotation seam p99 [mrad]",
     "period p99 [s]",
     "age p99 [s]",
     "real time",
