@@ -130,7 +130,8 @@ def graph(tmp_path_factory, ros_domain, link):
 def watcher(graph):
     """What is heard on the robot's side, where the person is too, who gives an instruction."""
     watcher = Watcher(graph)
-    watcher.person = graph.node.create_publisher(String, "instruction", qos.LATCHED)
+    watcher.person = graph.node.create_publisher(String, "instruction", qos.COMMAND)
+    watcher.until(watcher.person.get_subscription_count, "a policy that listens")
     watcher.person.publish(String(data=task_of_seed(SEED).instruction))
     return watcher
 

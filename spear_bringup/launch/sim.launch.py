@@ -3,7 +3,10 @@
 Example:
     ros2 launch spear_bringup sim.launch.py engine:=scripted seed:=3
     ros2 launch spear_bringup sim.launch.py engine:=spear checkpoint:=checkpoints/mine
-    ros2 topic pub --once /instruction std_msgs/msg/String "{data: put the red cube on the plate}"
+    ros2 action send_goal /run_instruction spear_msgs/action/RunInstruction \\
+        "{instruction: put the red cube on the plate}"
+    ros2 topic pub --once -w 2 /instruction std_msgs/msg/String \\
+        "{data: put the red cube on the plate}"
 """
 
 from spear_bringup.graph import ENGINES, sim_graph

@@ -5,11 +5,13 @@ import time
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from dummy_graph import dummy, install_dummies
+from std_msgs.msg import Empty
 from std_srvs.srv import Trigger
 
 from spear_bringup.graph import manager_spec
-from spear_bringup.nodes.lifecycle_manager import ManagedNodes, Timeouts
+from spear_bringup.nodes.lifecycle_manager import ManagedNodes, Timeouts, TransitionError
 from spear_bringup.nodes.supervisor import RunningGraph, SpunNode
+from spear_policy.nodes.messages import NEWEST
 
 pytestmark = pytest.mark.kills_processes
 
@@ -112,8 +114,30 @@ def test_a_node_busy_with_a_transition_is_not_taken_for_dead(run_managed):
 def test_a_node_that_has_not_come_yet_is_not_reported_as_dead(ros_domain):
     spun = SpunNode("manager", ros_domain)
     try:
-        managed = ManagedNodes(spun.node, ["/late"], Timeouts(), print)
+        managed = ManagedNodes(spun.node, ["/late"], Timeouts(appear_s=0.5), print)
         assert managed.probe() == []
-        assert managed.states == {"/late": "not started"} and not managed.dead
+        with pytest.raises(TransitionError, match="/late did not appear within"):
+            managed.bring_up()
+        assert managed.probe() == []
+        assert managed.states == {"/late": "not seen yet"} and not managed.dead
     finally:
         spun.close()
+
+
+def test_the_heartbeat_goes_on_through_a_slow_transition_and_ends_with_the_manager(run_managed):
+    beats_s = []
+    with run_managed(dummy("robot", slow_s=3.0)) as graph:
+        graph.node.create_subscription(
+            Empty,
+            "lifecycle_manager/heartbeat",
+            lambda _: beats_s.append(time.monotonic()),
+            NEWEST,
+        )
+        assert _until(lambda: "/robot: activate" in _log(graph))
+        begun_s = time.monotonic()
+        assert _until(lambda: "all 1 nodes are active" in _log(graph))
+        assert sum(beat_s > begun_s for beat_s in beats_s) > 10
+        graph.kill("lifecycle_manager")
+        killed_s = time.monotonic()
+        time.sleep(0.5)
+        assert beats_s[-1] < killed_s + 0.2

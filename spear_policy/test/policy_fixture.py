@@ -116,7 +116,7 @@ class World(Node):
             PolicyStatus, "policy_status", self.statuses.append, PATIENT_LATCHED
         )
         self.create_subscription(
-            String, "instruction", lambda message: self.said.append(message.data), LATCHED
+            String, "instruction", lambda message: self.said.append(message.data), COMMAND
         )
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, EVENT)
         self.create_timer(0.02, self._publish_state)
@@ -191,7 +191,8 @@ class World(Node):
         return self._start_x_m + speed_m_s * (stamp_s - since_s)
 
     def instruct(self, text):
-        """A person publishes an instruction."""
+        """A person publishes an instruction to the policy and to this world."""
+        wait(lambda: self._person.get_subscription_count() >= 2)
         self._person.publish(String(data=text))
 
     def run_instruction(self, text, timeout_s=0.0):

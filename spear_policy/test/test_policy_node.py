@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from policy_fixture import FakeEngine, policy_fixture
+from rclpy.lifecycle import TransitionCallbackReturn
 from ros_fixture import ros, wait
+from std_msgs.msg import String
 
 from spear_msgs.action import RunInstruction
 from spear_msgs.msg import PolicyStatus
-from spear_policy.nodes.messages import chunk_from_msg, stamp_to_s
+from spear_policy.nodes.messages import EVENT, chunk_from_msg, stamp_to_s
 
 Result = RunInstruction.Result
 
@@ -215,11 +217,38 @@ def test_a_finished_instruction_does_not_come_back_after_deactivation():
 def test_an_instruction_from_before_activation_is_taken_up():
     engine = FakeEngine()
     with policy_fixture(engine, up=False) as bench:
-        bench.world.instruct("go")
         assert bench.configure()
+        bench.world.instruct("go")
         wait(lambda: bench.node._coordinator._waiting == "go")
         assert bench.activate()
         bench.world.wait_for_chunks(1)
+
+
+def test_a_restarted_policy_waits_until_somebody_says_it_again():
+    engine = FakeEngine()
+    with policy_fixture(engine) as bench:
+        world = bench.world
+        world.instruct("go")  # latched by its publisher
+        world.wait_for_chunks(1)
+        assert (
+            bench.deactivate() and bench.node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
+        )
+        count = len(world.statuses)
+        bench.up()
+        wait(lambda: len(world.statuses) >= count + 4)
+        assert world.statuses[-1].state == PolicyStatus.STATE_WAITING
+        assert engine.instructions == ["go"]
+        world.instruct("go")
+        world.wait_for_chunks(1)
+
+
+def test_an_instruction_of_a_volatile_publisher_is_followed():
+    with policy_fixture(FakeEngine()) as bench:
+        world = bench.world
+        person = world.create_publisher(String, "instruction", EVENT)
+        wait(lambda: person.get_subscription_count() == 2)
+        person.publish(String(data="go"))
+        world.wait_for_chunks(1)
 
 
 def test_the_status_is_latched_and_repeated_every_second():

@@ -2,6 +2,8 @@
 
 A plain node on the steady clock: it works when /clock stands still. When a managed node dies, it
 first deactivates what commands the robot; the driver holds by itself and stays, to report it.
+While the manager lives it publishes `lifecycle_manager/heartbeat`; a driver that no longer gets it
+holds.
 First the client of one node, then the managed nodes in their order, then the manager.
 """
 
@@ -17,13 +19,16 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import Empty
 from std_srvs.srv import Trigger
 
 from spear_policy.nodes.lifecycle import RefusedError, keep_clock, params_files_problem
+from spear_policy.nodes.messages import NEWEST
 from spear_policy.nodes.parameters import Parameters, node_help
 
 # One node -----------------------------------------------------------------------------------------
@@ -41,7 +46,7 @@ _LABELS = {
     State.PRIMARY_STATE_FINALIZED: "finalized",
 }
 _ERROR = 40  # Log.ERROR is an int in one distribution and a byte in another
-_NOT_STARTED = "not started"
+_NOT_SEEN = "not seen yet"
 _RETRY_S = 2.0  # a reply can be lost while two processes are still discovering each other
 
 
@@ -237,8 +242,9 @@ class ManagedNodes:
     ):
         errors = ErrorLog(io)
         self.clients = {name: LifecycleClient(io, name, errors, check) for name in full_names}
-        self.states: dict[str, str] = dict.fromkeys(full_names, _NOT_STARTED)
+        self.states: dict[str, str] = dict.fromkeys(full_names, _NOT_SEEN)
         self.dead: dict[str, str] = {}
+        self._seen: set[str] = set()
         self._timeouts, self._on_progress = timeouts, on_progress
 
     def bring_up(self) -> None:
@@ -251,8 +257,8 @@ class ManagedNodes:
             TransitionError: naming the node, the transition and what the node logged.
         """
         for name, client in self.clients.items():
-            self.states[name] = "waiting for its process"
             client.wait_for_node(self._timeouts.appear_s)
+            self._seen.add(name)
             state = client.state(self._timeouts.appear_s)
             if state not in ("unconfigured", "inactive", "active"):
                 raise TransitionError(name, f"is {state or 'silent'}; start its process again")
@@ -292,14 +298,14 @@ class ManagedNodes:
     def probe(self) -> list[str]:
         """Ask every node for its state. Returns those found dead that were not before.
 
-        A node that is busy with a transition does not answer and is not taken for dead, nor is one
-        that has not been seen yet: with autostart off its process may come later.
+        A node is not seen yet, alive, or gone; only one that was seen can be gone, since its
+        process may come later. One that is busy with a transition does not answer and is alive.
         """
         died = []
         for name, client in self.clients.items():
-            unseen = name in self.dead or self.states[name] == _NOT_STARTED
-            if unseen and not client.present:
+            if not client.present and (name in self.dead or name not in self._seen):
                 continue
+            self._seen.add(name)
             state = client.state(self._timeouts.watch_s) if client.present else None
             if state is None and not (client.present and client.in_transition):
                 silent = f"no answer for {self._timeouts.watch_s:.0f} s"
@@ -326,12 +332,18 @@ Example:
 """
 
 
+_HEARTBEAT_PERIOD_S = 0.1
+
+
 class StoppedError(Exception):
     """SIGINT or SIGTERM came while the manager was waiting for a node."""
 
 
 class LifecycleManager:
-    """The node: its services on one thread, calls to the managed nodes on another."""
+    """The node: its services on one thread, calls to the managed nodes on another.
+
+    A third one publishes the heartbeat, also while a slow node is being brought up or down.
+    """
 
     def __init__(self, stop: threading.Event):
         self._stop = stop
@@ -364,8 +376,12 @@ class LifecycleManager:
         self.problem = ""
         self.node.create_service(Trigger, "~/activate_all", self._on_activate_all)
         self.node.create_service(Trigger, "~/deactivate_all", self._on_deactivate_all)
-        self.io.create_timer(1.0, self._publish_diagnostics)
-        self._io_thread = threading.Thread(target=self._spin_io, daemon=True)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.io.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self._heartbeat = self.io.create_publisher(Empty, "lifecycle_manager/heartbeat", NEWEST)
+        self._threads = [
+            threading.Thread(target=target, daemon=True) for target in (self._spin_io, self._beat)
+        ]
 
     def _full_name(self, name: str) -> str:
         return name if name.startswith("/") else f"{self.node.get_namespace().rstrip('/')}/{name}"
@@ -381,9 +397,14 @@ class LifecycleManager:
             executor.spin_once(timeout_sec=0.1)
         executor.shutdown(timeout_sec=1.0)
 
+    def _beat(self) -> None:
+        while not self._ended.wait(_HEARTBEAT_PERIOD_S):
+            self._heartbeat.publish(Empty())
+
     def run(self) -> None:
         """Serve until the stop event is set; then bring everything down."""
-        self._io_thread.start()
+        for thread in self._threads:
+            thread.start()
         executor = SingleThreadedExecutor()
         executor.add_node(self.node)
         try:
@@ -394,7 +415,8 @@ class LifecycleManager:
             pass
         self._bring_down_once()
         self._ended.set()
-        self._io_thread.join(timeout=5.0)
+        for thread in self._threads:
+            thread.join(timeout=5.0)
         executor.shutdown(timeout_sec=1.0)
         self.io.destroy_node()
         self.node.destroy_node()

@@ -1,4 +1,4 @@
-"""Numbers to messages and back: stamps, poses, chunks; and the four qualities of service.
+"""Numbers to messages and back: stamps, poses, chunks; and the qualities of service.
 
 Shapes are checked here, because rclpy sends uninitialised memory for a fixed array of the wrong
 length when its field checks are off.
@@ -157,11 +157,11 @@ def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
 
 # images, states: the newest counts, a lost one is gone
 SENSOR = _profile(reliable=False, depth=5)
-# action_chunk: every one must arrive, only the last counts
+# action_chunk, instruction: every one must arrive, only the last counts
 COMMAND = _profile(reliable=True, depth=1)
 # heartbeats: only the newest counts
 NEWEST = _profile(reliable=False, depth=1)
 # command: every one counts
 EVENT = _profile(reliable=True, depth=10)
-# instruction, status: late joiners see it
+# status: late joiners see it
 LATCHED = _profile(reliable=True, depth=1, latched=True)

@@ -1,7 +1,7 @@
 """The topics of the policy node: observations in, chunks and status out, the instruction.
 
 In: images, ee_state and objects (`PolicyInputs`). Out: chunks, their single steps when due, holds
-and the status (`PolicyOutputs`). Both ways: the latched topic `instruction`. In place of the
+and the status (`PolicyOutputs`). Both ways: the topic `instruction`. In place of the
 cameras: the images that a recording brings (`ReplayedImages`). The coordinator in policy_node
 decides what is published when.
 """
@@ -314,18 +314,20 @@ class PolicyOutputs:
 
 
 class InstructionTopic:
-    """The instructions of others, and those of goals published on, so that bags have every one."""
+    """The instructions of others, and those of goals published on, so that bags have every one.
+
+    Volatile on purpose: nothing that was said before this node was there reaches it, so a policy
+    that was restarted waits until somebody instructs it again, and publishers of either durability
+    (`ros2 topic pub` too) are received.
+    """
 
     def __init__(self, node, on_instruction):
-        """Call `on_instruction(text)` on the data plane for each instruction of somebody else.
-
-        Publisher and subscription end together: what an earlier one latched must not come back.
-        """
+        """Call `on_instruction(text)` on the data plane for each instruction of somebody else."""
         self._node, self._on_instruction = node, on_instruction
         self._echoes: list[str] = []
-        self._publisher = node.io.create_publisher(String, "instruction", LATCHED)
+        self._publisher = node.io.create_publisher(String, "instruction", COMMAND)
         self._subscription = node.io.create_subscription(
-            String, "instruction", self._on_message, LATCHED
+            String, "instruction", self._on_message, COMMAND
         )
 
     def close(self) -> None:
