@@ -25,7 +25,7 @@ NEEDS_ROS = re.compile(
 )
 # Of those, what only one names that starts the simulated robot, which must keep 1 kHz.
 NEEDS_ROBOT = re.compile(
-    r"franka_fixture|simulated_franka|graph_fixture|demo_program|remote_link|free_loopback_host"
+    r"franka_fixture|simulated_franka|graph_fixture|demo_program|free_loopback_host"
 )
 # Helpers that Python and torch keep for the life of the test process.
 LASTING_HELPERS = ("resource_tracker", "forkserver", "compile_worker")
@@ -59,8 +59,8 @@ def pytest_addoption(parser):
     """Add `--phase`, by which .ci/test runs each kind of test in the way that suits it."""
     parser.addoption(
         "--phase",
-        choices=("pure", "nodes", "robot"),
-        help="only the test files without ROS, with ROS nodes, or with the simulated robot",
+        choices=("pure", "nodes", "robot", "network"),
+        help="only the test files without ROS, with nodes, with the simulated robot, over a network",
     )
 
 
@@ -68,6 +68,8 @@ def _phase(path):
     text = path.read_text()
     if not NEEDS_ROS.search(text):
         return "pure"
+    if "remote_link" in text:
+        return "network"
     return "robot" if NEEDS_ROBOT.search(text) else "nodes"
 
 

@@ -62,3 +62,29 @@ rclpy.shutdown()'"""
 def test_tests_run_with_field_checks_and_a_domain_of_their_own(ros_domain):
     assert os.environ["ROS_PYTHON_CHECK_FIELDS"] == "1"
     assert os.environ["ROS_DOMAIN_ID"] == str(ros_domain)
+
+
+@pytest.mark.parametrize("discovery_range", ["LOCALHOST", "SUBNET"])
+def test_a_node_listens_on_loopback_only(in_fresh_shell, ros_domain, discovery_range):
+    script = """python3 -c '
+import os, pathlib, rclpy
+rclpy.init()
+node = rclpy.create_node("probe")
+links = [os.readlink(each) for each in pathlib.Path("/proc/self/fd").iterdir() if each.is_symlink()]
+own = {link[8:-1] for link in links if link.startswith("socket:[")}
+for table in ("udp", "udp6"):
+    for line in pathlib.Path("/proc/self/net", table).read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[9] in own:
+            print("socket", *fields[1].split(":"))
+node.destroy_node()
+rclpy.shutdown()'"""
+    given = {"ROS_DOMAIN_ID": str(ros_domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": discovery_range}
+    lines = [line.split()[1:] for line in in_fresh_shell(script, **given).splitlines()]
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    # In the range LOCALHOST rmw_fastrtps adds a transport that only sends, from ephemeral ports.
+    listening = {address for address, port in lines if int(port, 16) < first_ephemeral}
+    loopback, multicast = "0100007F", "0100FFEF"  # joined on loopback
+    assert loopback in listening and listening <= {loopback, multicast}
+    if discovery_range == "SUBNET":
+        assert {address for address, _ in lines} <= {loopback, multicast}

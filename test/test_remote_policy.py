@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ COMPRESSED = {"external_transport": "compressed", "wrist_transport": "compressed
 @pytest.fixture(scope="module")
 def link(ros_domain):
     """The network; it has to be there before any node looks for its ports."""
+    if "librmw_fastrtps_cpp" in Path("/proc/self/maps").read_text():
+        pytest.skip("FastDDS has read its profile in this process: run this file by itself")
     with remote_link() as link, pytest.MonkeyPatch.context() as patch:
         for name, value in link.environment.items():
             patch.setenv(name, value)
