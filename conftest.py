@@ -60,7 +60,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--phase",
         choices=("pure", "nodes", "robot", "network"),
-        help="only the test files without ROS, with nodes, with the simulated robot, over a network",
+        help="only the test files without ROS, with nodes, with a robot, or over a network",
     )
 
 
