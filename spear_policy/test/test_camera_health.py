@@ -49,8 +49,8 @@ MOVING = [moved(0.01 * k) for k in range(16)]
 
 def test_the_same_picture_while_the_arm_moves_warns_then_holds():
     verdicts = watch(FROZEN, MOVING)
-    # 1 s is frame 5, and 1 s later is frame 10.
-    assert levels(verdicts) == [OK] * 5 + [WARN] * 5 + [HOLD] * 6
+    # Noticed within 1 s in all: an arm at 0.15 m/s goes 150 mm in that time.
+    assert levels(verdicts) == [OK] * 3 + [WARN] * 2 + [HOLD] * 11
     assert verdicts[5].text == (
         "the external camera has shown exactly the same picture for 1.0 s (6 frames) while the end "
         "effector moved 50 mm and turned 0 degrees: its driver is frozen, restart it"
@@ -58,8 +58,8 @@ def test_the_same_picture_while_the_arm_moves_warns_then_holds():
 
 
 def test_a_turn_alone_is_motion_too():
-    verdicts = watch(FROZEN, [moved(radians=0.05 * k) for k in range(16)])
-    assert levels(verdicts) == [OK] * 5 + [WARN] * 5 + [HOLD] * 6
+    verdicts = watch(FROZEN, [moved(radians=0.06 * k) for k in range(16)])
+    assert levels(verdicts) == [OK] * 3 + [WARN] * 2 + [HOLD] * 11
 
 
 def test_a_still_arm_before_a_still_scene_is_no_fault():
@@ -88,7 +88,7 @@ def test_the_first_move_after_a_long_rest_warns_before_it_holds():
     verdicts = watch(FROZEN * 2, [STILL] * 20 + MOVING[:12])
     assert set(levels(verdicts[:20])) == {OK}
     found = levels(verdicts[20:])
-    assert found == sorted(found) and found.count(WARN) == 5 and found[-1] is HOLD
+    assert found == sorted(found) and found.count(WARN) == 2 and found[-1] is HOLD
 
 
 def test_it_recovers_with_the_first_new_picture():

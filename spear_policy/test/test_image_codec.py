@@ -1,13 +1,22 @@
 """Our image converter: every encoding, padding, byte order, and what it says to broken messages."""
 
+import struct
 import sys
+import zlib
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from spear_policy.inference.image_codec import CvBridge, CvBridgeError, convert, encoding_of
+from spear_policy.inference.image_codec import (
+    CvBridge,
+    CvBridgeError,
+    convert,
+    encoding_of,
+    header_size,
+)
+from spear_policy.inference.observation import InputError, rgb_of_message
 
 BRIDGE = CvBridge(SimpleNamespace, SimpleNamespace)
 SHAPES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 1}
@@ -212,14 +221,38 @@ def test_a_jpeg_is_nearly_the_picture():
 @pytest.mark.parametrize(
     ("data", "format_", "words"),
     [
-        (b"", "jpeg", "0 bytes of format 'jpeg' are no picture"),
-        (b"no picture at all", "png", "17 bytes of format 'png' are no picture"),
+        (b"", "jpeg", "0 bytes of format 'jpeg' are no JPEG or PNG"),
+        (b"no picture at all", "png", "17 bytes of format 'png' are no JPEG or PNG"),
         (b"\x00" * 20, "16UC1; compressedDepth png", "compressedDepth is no plain picture"),
     ],
 )
 def test_broken_compressed_data_is_refused(data, format_, words):
     with pytest.raises(CvBridgeError, match=words):
         BRIDGE.compressed_imgmsg_to_cv2(SimpleNamespace(data=data, format=format_))
+
+
+@pytest.mark.parametrize("options", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]])
+def test_the_header_tells_the_size(options):
+    picture = sample("bgr8", 300, 517)
+    for format_ in (".png", ".jpg"):
+        data = cv2.imencode(format_, picture, options if format_ == ".jpg" else [])[1].tobytes()
+        assert header_size(data) == (517, 300)
+        assert header_size(data[:10]) == (0, 0)
+
+
+def test_a_small_file_that_claims_a_huge_size_is_refused_before_it_is_decoded(monkeypatch):
+    rows = zlib.compress(bytes(100_000))
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
+        crc32 = struct.pack(">I", zlib.crc32(name + content))
+        data += struct.pack(">I", len(content)) + name + content + crc32
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    message = SimpleNamespace(data=data, format="rgb8; png compressed bgr8")
+    with pytest.raises(CvBridgeError, match="says that it is 30000x30000; at most 8K"):
+        BRIDGE.compressed_imgmsg_to_cv2(message)
+    with pytest.raises(InputError, match="/external/image_raw/compressed: the compressed image"):
+        rgb_of_message(message, "/external/image_raw/compressed", None)
 
 
 def test_a_format_that_opencv_cannot_write_is_refused():

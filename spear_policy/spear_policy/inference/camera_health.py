@@ -43,11 +43,11 @@ class CameraLimits:
             simulated one that faces elsewhere.
     """
 
-    frozen_after_s: float = 1.0
+    frozen_after_s: float = 0.5
     min_frames: int = 4
     min_motion_m: float = 0.02
     min_rotation_rad: float = 0.15
-    hold_after_s: float = 1.0
+    hold_after_s: float = 0.3
     black_below: int = 3
     black_hold_after_s: float = 1.0
     required: bool = True

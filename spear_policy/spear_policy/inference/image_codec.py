@@ -34,6 +34,10 @@ _DEPTH_NAMES = {np.dtype(dtype): name for name, dtype in _DEPTHS.items()}
 _OPENCV_TYPE = re.compile(r"(8U|8S|16U|16S|32S|32F|64F)C([1-4])")
 
 
+# 8K. A small file may claim to be far larger, and decoding it would keep the policy busy.
+_MOST_PIXELS = 7680 * 4320
+
+
 class CvBridgeError(TypeError):
     """An image cannot be read, converted or written; the text says why and what to do."""
 
@@ -137,25 +141,44 @@ def read_compressed(message: Any) -> tuple[NDArray, str]:
     """The pixels of a CompressedImage and the encoding that they have now (bgr8, mono8, ...).
 
     Raises:
-        CvBridgeError: OpenCV cannot decode the bytes.
+        CvBridgeError: no PNG or JPEG, too large by its header, or OpenCV cannot decode the bytes.
     """
     if "compressedDepth" in message.format:
         raise CvBridgeError("compressedDepth is no plain picture; subscribe to the raw depth image")
     data = _bytes_of(message.data)
-    pixels = None
-    if len(data):
-        try:
-            pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        except cv2.error as error:
-            raise CvBridgeError(f"the compressed image is broken: {error}") from None
+    width, height = header_size(data.tobytes())
+    if width * height > _MOST_PIXELS:
+        raise CvBridgeError(
+            f"the compressed image says that it is {width}x{height}; at most 8K (7680x4320 pixels) "
+            "is decoded: set the camera to a smaller size"
+        )
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if width * height else None
+    except cv2.error as error:
+        raise CvBridgeError(f"the compressed image is broken: {error}") from None
     if pixels is None:
         raise CvBridgeError(
-            f"{len(data)} bytes of format {message.format!r} are no picture that OpenCV can decode"
+            f"{len(data)} bytes of format {message.format!r} are no JPEG or PNG that OpenCV can "
+            "decode"
         )
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     names = {(np.uint8, 1): "mono8", (np.uint16, 1): "mono16"}
     names |= {(np.uint8, 3): "bgr8", (np.uint8, 4): "bgra8"}
     return pixels, names.get((pixels.dtype.type, channels), _opencv_type(pixels))
+
+
+def header_size(data: bytes) -> tuple[int, int]:
+    """(width, height) by the header of a PNG or JPEG, nothing decoded; (0, 0) of anything else."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    at = 2
+    while data.startswith(b"\xff\xd8") and at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        # 0xFF before a marker is only a filler.
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return 0, 0
 
 
 def _bytes_of(data: Any) -> NDArray:

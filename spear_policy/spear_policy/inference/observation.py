@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from spear_policy.geometry.poses import Pose, PoseHistory
 from spear_policy.inference.engine import CameraSpec, SceneObject
+from spear_policy.inference.image_codec import read_compressed
 
 # Enough for the frames of two cameras to find their partners, and for the state to catch up.
 _DEPTH = 6
@@ -365,7 +366,7 @@ def rgb_of_message(message: Any, topic: str, bridge: Any) -> NDArray[np.uint8]:
     try:
         if not compressed:
             return bridge.imgmsg_to_cv2(message, "rgb8")
-        image = bridge.compressed_imgmsg_to_cv2(message, "passthrough")
+        image, _ = read_compressed(message)  # cv_bridge would decode whatever size it claims
     except Exception as error:  # cv_bridge lets OpenCV's and numpy's errors through
         raise InputError(f"{topic}: {error}") from None
     if image.ndim != 3 or image.dtype != np.uint8 or image.shape[2] != 3:
