@@ -28,6 +28,8 @@ def test_every_process_of_the_list_is_active_and_none_is_left_behind(tmp_path, r
         assert {(name, "/left") for name in names} <= shown
         topics = dict(graph.node.get_topic_names_and_types())
         assert {"/left/ee_state", "/left/action_chunk", "/left/external/image_raw"} <= set(topics)
+        # And a clock of its own, so that two simulations do not mix.
+        assert "/left/clock" in topics and "/clock" not in topics
     assert not leftovers(graph)
     assert [process.returncode for process in graph.processes.values()] == [0, 0, 0, 0]
     assert graph.shared_memory

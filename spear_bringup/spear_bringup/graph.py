@@ -11,7 +11,7 @@ import os
 import random
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +209,14 @@ def sim_graph(
         # Two publishers of one camera would mix.
         parameters={"host": host, "seed": seed, "cameras": not ENGINES[engine].publishes_images},
         log_level=log_level,
+        remappings=_own_clock(namespace),
     )
-    return [world, *others]
+    return [world, *(replace(node, remappings=world.remappings) for node in others)]
+
+
+def _own_clock(namespace: str) -> tuple[tuple[str, str], ...]:
+    """A simulation in a namespace has a clock there: two in one domain do not mix."""
+    return (("/clock", "clock"),) if namespace else ()
 
 
 def franka_graph(

@@ -55,6 +55,8 @@ def test_nodes_are_activated_in_order_and_deactivated_in_reverse_on_sigint(run_m
         assert _until(lambda: graph.states() == {"robot": "active", "policy": "active"})
         process = graph.processes["lifecycle_manager"]
         graph.kill("lifecycle_manager", 2)
+        time.sleep(0.05)
+        graph.kill("lifecycle_manager", 2)  # one Ctrl-C is two under launch, which sends its own
         assert process.wait(60.0)
         assert process.returncode == 0
         assert graph.states() == {"robot": "inactive", "policy": "inactive"}

@@ -1,8 +1,10 @@
 """policy_node as the process that a launch file starts, driven through its services."""
 
+import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from lifecycle_msgs.msg import Transition
@@ -42,9 +44,11 @@ def test_the_process_follows_an_instruction_and_holds_when_it_is_interrupted(wor
         world.wait_for_chunks(3)
     finally:
         process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)  # one Ctrl-C is two under launch, which sends its own
         _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
-    assert "Traceback" not in log
+    assert not re.search("Traceback|RCLError|InvalidHandle|may not have got its result", log), log
     world.wait_for_hold()
     wait(future.done)  # the goal got its result before the end
     assert "deactivated" in future.result().result.message

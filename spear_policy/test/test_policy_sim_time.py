@@ -60,6 +60,16 @@ def test_a_clock_that_was_set_back_ends_the_instruction_and_the_next_one_works()
         assert chunk.instruction == "again" and stamp_to_s(chunk.header.stamp) < clock.START_S
 
 
+def test_two_simulated_clocks_are_named():
+    with sim_clock(1.0), policy_fixture(FakeEngine(), use_sim_time=True) as bench:
+        world = bench.world
+        world.instruct("go")
+        world.wait_for_chunks(1)
+        with sim_clock(1.0):
+            world.wait_for_state("BLOCKED", "2 nodes publish /clock (/sim_clock, /sim_clock)")
+            world.wait_for_hold()
+
+
 def test_the_time_of_a_goal_is_simulated_time():
     with sim_clock(4.0), policy_fixture(FakeEngine(), use_sim_time=True) as bench:
         begun_s = bench.node.now_s()

@@ -41,6 +41,10 @@ def describe(graph, **own: tuple[str, tuple[str, ...] | None, str]) -> LaunchDes
     return LaunchDescription([*declared, OpaqueFunction(function=build)])
 
 
+# What closing may take: the arm comes to rest, the bag is finished, an engine ends its inference.
+_SIGTERM_TIMEOUT_S, _SIGKILL_TIMEOUT_S = 30, 10
+
+
 def as_action(spec: NodeSpec) -> Node:
     """One node of the graph. It is never respawned."""
     kind = LifecycleNode if spec.managed else Node
@@ -57,6 +61,8 @@ def as_action(spec: NodeSpec) -> Node:
         ros_arguments=["--log-level", spec.log_level],
         output="both",
         respawn=False,
+        sigterm_timeout=str(_SIGTERM_TIMEOUT_S),
+        sigkill_timeout=str(_SIGKILL_TIMEOUT_S),
     )
 
 

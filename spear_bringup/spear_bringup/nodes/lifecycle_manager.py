@@ -7,6 +7,7 @@ holds.
 First the client of one node, then the managed nodes in their order, then the manager.
 """
 
+import math
 import signal
 import sys
 import threading
@@ -143,12 +144,12 @@ class LifecycleClient:
         return self._get.service_is_ready()
 
     def state(self, timeout_s: float) -> str | None:
-        """Its state ("unconfigured", "inactive", "active", "finalized"); None without an answer."""
+        """Its state ("unconfigured", "inactive", "active", "finalized").
+
+        None without an answer, at once when the graph does not show the node (any more).
+        """
         deadline = time.monotonic() + timeout_s
-        while (left_s := deadline - time.monotonic()) > 0.0:
-            # A request to a node that is not discovered yet would be lost.
-            if not self._wait(self._get.service_is_ready, left_s):
-                break
+        while self.present and (left_s := deadline - time.monotonic()) > 0.0:
             reply = self._call(self._get, GetState.Request(), min(_RETRY_S, left_s))
             if reply is not None:
                 return _LABELS.get(reply.current_state.id, reply.current_state.label)
@@ -193,7 +194,8 @@ class LifecycleClient:
         future = client.call_async(request)
         future.add_done_callback(lambda _: done.set())
         try:
-            return future.result() if self._wait(done.is_set, timeout_s) else None
+            self._wait(lambda: done.is_set() or not client.service_is_ready(), timeout_s)
+            return future.result() if done.is_set() else None
         finally:
             client.remove_pending_request(future)
 
@@ -333,6 +335,7 @@ Example:
 
 
 _HEARTBEAT_PERIOD_S = 0.1
+_SAME_CTRL_C_S = 1.0
 
 
 class StoppedError(Exception):
@@ -422,7 +425,7 @@ class LifecycleManager:
         self.node.destroy_node()
 
     def _bring_down_once(self) -> None:
-        self._stop.clear()  # bounded by the timeouts from here on; a second Ctrl-C gives up
+        self._stop.clear()  # bounded by the timeouts from here on; a later Ctrl-C gives up
         try:
             for complaint in self.managed.bring_down():
                 self.node.get_logger().warn(complaint)
@@ -504,8 +507,17 @@ def main() -> int:
         return 2
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
+    signalled_s = -math.inf
+
+    def on_signal(*_) -> None:
+        # Under ros2 launch one Ctrl-C comes twice, from the terminal and from launch.
+        nonlocal signalled_s
+        if time.monotonic() - signalled_s > _SAME_CTRL_C_S:
+            signalled_s = time.monotonic()
+            stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal)
     try:
         LifecycleManager(stop).run()
     except RefusedError as refusal:

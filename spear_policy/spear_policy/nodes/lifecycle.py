@@ -96,6 +96,17 @@ class SpearNode(LifecycleNode):
         """Whether the node clock follows /clock."""
         return bool(self.get_parameter("use_sim_time").value)
 
+    def two_clocks(self) -> str:
+        """A sentence when several nodes publish the simulated clock; empty otherwise."""
+        publishers = self.io.get_publishers_info_by_topic("/clock") if self.simulated_time else []
+        if len(publishers) < 2:
+            return ""
+        names = sorted(f"{each.node_namespace.rstrip('/')}/{each.node_name}" for each in publishers)
+        return (
+            f"{len(names)} nodes publish /clock ({', '.join(names)}) and time jumps between them; "
+            "end one, or start each simulation in a namespace, where it has its own clock"
+        )
+
     def wait_until(self, condition, timeout_s: float) -> bool:
         """Whether `condition()` became true within `timeout_s` of steady time, uninterrupted."""
         deadline = time.monotonic() + timeout_s
@@ -181,7 +192,10 @@ class SpearNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         while not self._stopping.wait(1.0) and self.context.ok():
             try:
-                message = DiagnosticArray(status=[self._status(*row) for row in self.diagnose()])
+                rows = self.diagnose()
+                if problem := self.two_clocks():
+                    rows.append(("clock", ERROR, problem, {}))
+                message = DiagnosticArray(status=[self._status(*row) for row in rows])
                 message.header.stamp = self.io.get_clock().now().to_msg()
                 self._diagnostics.publish(message)
             except Exception as error:
@@ -255,9 +269,11 @@ def run(node_class, arguments: list[str] | None = None) -> int:
     node = None
 
     def on_signal(*_) -> None:
-        stop.set()
-        if node is not None:
+        # Under ros2 launch one Ctrl-C comes twice, from the terminal and from launch. The second
+        # must not cut short what the first began.
+        if node is not None and not stop.is_set():
             node.interrupt()
+        stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)

@@ -474,6 +474,7 @@ class PolicyNode(SpearNode):
     def _tick(self) -> None:
         now_s, steady_s = read_clocks(self.now_s)
         if problem := self._clock_monitor.check(now_s, steady_s):
+            problem = self.two_clocks() or problem
             self._coordinator.on_clock_fault(problem, self._clock_monitor.stalled)
         if self._images and self.active:
             self._images.publish_due(now_s)
