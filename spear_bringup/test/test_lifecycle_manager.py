@@ -1,6 +1,7 @@
 """The lifecycle manager, run as a process of its own against small real nodes."""
 
 import time
+from itertools import pairwise
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -135,10 +136,9 @@ def test_the_heartbeat_goes_on_through_a_slow_transition_and_ends_with_the_manag
             lambda _: beats_s.append(time.monotonic()),
             NEWEST,
         )
-        assert _until(lambda: beats_s and graph.managed.clients["/robot"].in_transition)
-        begun_s = time.monotonic()
         assert _until(lambda: graph.states()["robot"] == "active")
-        assert sum(beat_s > begun_s for beat_s in beats_s) > 10
+        gaps_s = [after - before for before, after in pairwise(beats_s)]
+        assert len(gaps_s) > 10 and max(gaps_s) < 2.0, gaps_s
         graph.kill("lifecycle_manager")
         killed_s = time.monotonic()
         time.sleep(0.5)

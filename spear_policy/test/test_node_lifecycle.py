@@ -148,8 +148,23 @@ def test_diagnostics_come_every_second_with_the_name_of_the_node(make, neighbour
 def test_namespace_and_remapping_reach_both_planes(make, neighbour):
     arguments = "--ros-args -r __ns:=/left -r __node:=other -r words:=letters".split()
     node = make(arguments)
-    assert (node.get_fully_qualified_name(), node.io.get_name()) == ("/left/other", "other_io")
+    assert node.get_fully_qualified_name() == "/left/other"
     wait(lambda: neighbour.count_subscribers("/left/letters") == 1)
+
+
+def test_the_graph_shows_one_node_with_all_that_it_has(make, neighbour):
+    make()
+    wait(lambda: "sample" in neighbour.get_node_names())
+    assert "sample_io" not in neighbour.get_node_names()
+
+    def shown(of):
+        found = of("sample", "/")
+        return {name for name, _ in found}
+
+    wait(lambda: "/words" in shown(neighbour.get_subscriber_names_and_types_by_node))
+    wait(lambda: "/diagnostics" in shown(neighbour.get_publisher_names_and_types_by_node))
+    services = shown(neighbour.get_service_names_and_types_by_node)
+    assert {"/sample/change_state", "/sample/set_parameters"} <= services
 
 
 def test_both_planes_take_the_same_clock(make):

@@ -139,6 +139,8 @@ def test_a_parameter_is_described_with_its_unit_and_constraints(make):
     descriptor = make().node.describe_parameter("timeout_s")
     assert descriptor.description == "lost after [s]"
     assert descriptor.additional_constraints == "0.02 to 2.0 s, safety"
+    (bounds,) = descriptor.floating_point_range
+    assert (bounds.from_value, bounds.to_value) == (0.02, 2.0)
 
 
 @pytest.mark.parametrize(

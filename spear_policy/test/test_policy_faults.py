@@ -380,7 +380,7 @@ def test_the_cameras_of_the_card_and_no_others_are_subscribed():
     with policy_fixture(FakeEngine(cameras=CAMERAS[:1])) as bench:
         names = [info.topic_type for info in bench.world.get_publishers_info_by_topic("x")]
         assert names == []
-        own = bench.node.io.get_name()
+        own = bench.node.get_name()
         topics = dict(bench.world.get_subscriber_names_and_types_by_node(own, "/"))
         assert "/external/image_raw" in topics and "/wrist/image_raw" not in topics
         assert "/sim_world/objects" not in topics

@@ -1,9 +1,9 @@
 """The one lifecycle base of every SPEAR node.
 
-A node has two planes. The control plane is the lifecycle node itself: transitions and parameters.
-The data plane is `io`, a plain node spun by its own thread, which carries every subscription,
-timer, data service and action. So a transition may wait (for a camera, a model, a robot) while
-data keeps flowing.
+A node has two planes, each with a thread and an executor. The control plane is the callback group
+of transitions and parameters. The data plane is everything else: every subscription, timer, data
+service and action. So a transition may wait (for a camera, a model, a robot) while data keeps
+flowing.
 """
 
 import signal
@@ -16,11 +16,12 @@ from itertools import pairwise
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.signals import SignalHandlerOptions
 
@@ -45,28 +46,24 @@ class SpearNode(LifecycleNode):
         super().__init__(name, cli_args=arguments, use_global_arguments=False, **kwargs)
         self.active = False
         self._configured = False
-        self.io = _DataPlane(
-            f"{self.get_name()}_io",
-            namespace=self.get_namespace(),
-            cli_args=_without_node_name(arguments),
-            use_global_arguments=False,
-            enable_rosout=False,
-            start_parameter_services=False,
-            parameter_overrides=[
-                Parameter("use_sim_time", value=self.get_parameter("use_sim_time").value)
-            ],
-        )
-        # One /clock subscription a process: a hundred callbacks a second are not free in Python.
+        # rclpy made its own services in the default group; what comes from here on is data.
+        self.control_group = self.default_callback_group
+        self._default_callback_group = MutuallyExclusiveCallbackGroup()
         self._time_source.detach_node()
-        self.io._time_source.attach_clock(self.get_clock())
+        self._time_source.attach_node(self)  # /clock is data too
         keep_clock(self)
-        self._diagnostics = self.io.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._stopping = threading.Event()
         self._interrupted = False
         self._threads = [threading.Thread(target=self._spin_io, name=f"{name}_io", daemon=True)]
         self._threads.append(
             threading.Thread(target=self._publish_diagnostics, name=f"{name}_diag", daemon=True)
         )
+
+    @property
+    def io(self) -> Node:
+        """What carries the data plane: this node, so that `ros2 node info` shows all of it."""
+        return self
 
     def start_threads(self) -> None:
         """Begin to serve the data plane; call it once, after the constructor."""
@@ -84,12 +81,11 @@ class SpearNode(LifecycleNode):
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(timeout=5.0)
-        self.io.destroy_node()
         self.destroy_node()
 
     def now_s(self) -> float:
         """Node clock [s]: system time, or /clock under use_sim_time (0.0 before the first one)."""
-        return clock_s(self.io.get_clock())
+        return clock_s(self.get_clock())
 
     @property
     def simulated_time(self) -> bool:
@@ -98,7 +94,7 @@ class SpearNode(LifecycleNode):
 
     def two_clocks(self) -> str:
         """A sentence when several nodes publish the simulated clock; empty otherwise."""
-        publishers = self.io.get_publishers_info_by_topic("/clock") if self.simulated_time else []
+        publishers = self.get_publishers_info_by_topic("/clock") if self.simulated_time else []
         if len(publishers) < 2:
             return ""
         names = sorted(f"{each.node_namespace.rstrip('/')}/{each.node_name}" for each in publishers)
@@ -171,22 +167,45 @@ class SpearNode(LifecycleNode):
         if needed:
             self._attempt(what, hook)
 
+    # Few entities: at each message an executor of rclpy visits every one, and compares every event
+    # with every other. By default a publisher and a subscription bring two events each, which only
+    # ever warn. The one that tells why nothing arrives stays: a publisher's QoS does not fit.
+
+    def create_publisher(self, *args, **kwargs):
+        """A publisher without events."""
+        events = PublisherEventCallbacks(use_default_callbacks=False)
+        return super().create_publisher(*args, event_callbacks=events, **kwargs)
+
+    def create_subscription(self, msg_type, topic: str, *args, **kwargs):
+        """A subscription whose only event is that a publisher's QoS does not fit."""
+
+        def warn(event) -> None:
+            policy = qos_policy_name_from_kind(event.last_policy_kind)
+            self.get_logger().warn(f"a publisher of {topic} has another {policy}: nothing arrives")
+
+        events = kwargs.setdefault("event_callbacks", SubscriptionEventCallbacks())
+        events.use_default_callbacks = False
+        events.incompatible_qos = events.incompatible_qos or warn
+        return super().create_subscription(msg_type, topic, *args, **kwargs)
+
     # Data plane --------------------------------------------------------------------------
 
     def _spin_io(self) -> None:
-        executor = SingleThreadedExecutor(context=self.context)
-        executor.add_node(self.io)
+        executor = _PlaneExecutor(self, data=True)
+        executor.add_node(self)
         while not self._stopping.is_set() and self.context.ok():
             try:
                 executor.spin_once(timeout_sec=0.1)
             except ExternalShutdownException:
                 break
+            except InvalidHandle:  # a transition has just destroyed what the executor visits
+                continue
             except Exception as error:  # one bad callback must not silence the others
                 if not self.context.ok() or self._stopping.is_set():
                     break
                 self.get_logger().error(f"callback failed: {type(error).__name__}: {error}")
                 _log_traceback(self)
-        executor.remove_node(self.io)
+        executor.remove_node(self)
         executor.shutdown(timeout_sec=1.0)
 
     def _publish_diagnostics(self) -> None:
@@ -196,7 +215,7 @@ class SpearNode(LifecycleNode):
                 if problem := self.two_clocks():
                     rows.append(("clock", ERROR, problem, {}))
                 message = DiagnosticArray(status=[self._status(*row) for row in rows])
-                message.header.stamp = self.io.get_clock().now().to_msg()
+                message.header.stamp = self.get_clock().now().to_msg()
                 self._diagnostics.publish(message)
             except Exception as error:
                 if self.context.ok() and not self._stopping.is_set():
@@ -231,30 +250,19 @@ class SpearNode(LifecycleNode):
         return [("lifecycle", OK, state, {})]
 
 
-class _DataPlane(Node):
-    """A node whose executor has little to visit.
+class _PlaneExecutor(SingleThreadedExecutor):
+    """Serves one plane of a node; the data plane's is the one that the node knows."""
 
-    At each message an rclpy executor visits every entity, and compares every event with every
-    other. By default a publisher and a subscription bring two events each, which only ever warn.
-    The one that tells why nothing arrives stays: a publisher's QoS does not fit.
-    """
+    def __init__(self, node: SpearNode, data: bool):
+        super().__init__(context=node.context)
+        self._plane_node, self._data = node, data
 
-    def create_publisher(self, *args, **kwargs):
-        """A publisher without events."""
-        events = PublisherEventCallbacks(use_default_callbacks=False)
-        return super().create_publisher(*args, event_callbacks=events, **kwargs)
+    def get_nodes(self) -> list[Node]:
+        return [self._plane_node]
 
-    def create_subscription(self, msg_type, topic: str, *args, **kwargs):
-        """A subscription whose only event is that a publisher's QoS does not fit."""
-
-        def warn(event) -> None:
-            policy = qos_policy_name_from_kind(event.last_policy_kind)
-            self.get_logger().warn(f"a publisher of {topic} has another {policy}: nothing arrives")
-
-        events = kwargs.setdefault("event_callbacks", SubscriptionEventCallbacks())
-        events.use_default_callbacks = False
-        events.incompatible_qos = events.incompatible_qos or warn
-        return super().create_subscription(msg_type, topic, *args, **kwargs)
+    def can_execute(self, entity) -> bool:
+        control = entity.callback_group is self._plane_node.control_group
+        return control is not self._data and super().can_execute(entity)
 
 
 def run(node_class, arguments: list[str] | None = None) -> int:
@@ -279,14 +287,14 @@ def run(node_class, arguments: list[str] | None = None) -> int:
         signal.signal(number, on_signal)
     node = node_class()
     node.start_threads()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    executor = _PlaneExecutor(node, data=False)
     while not stop.is_set():
         try:
             executor.spin_once(timeout_sec=0.1)
+        except InvalidHandle:  # the data plane has just destroyed what the executor visits
+            continue
         except Exception as error:  # such as an impossible transition; the node lives on
             node.get_logger().error(f"{type(error).__name__}: {error}")
-    executor.remove_node(node)
     node.close()
     executor.shutdown(timeout_sec=1.0)
     rclpy.shutdown()
@@ -315,17 +323,6 @@ def params_files_problem(arguments: list[str] | None = None) -> str:
 
 def _answer(done: bool) -> TransitionCallbackReturn:
     return TransitionCallbackReturn.SUCCESS if done else TransitionCallbackReturn.FAILURE
-
-
-def _without_node_name(arguments: list[str]) -> list[str]:
-    """The arguments without `-r __node:=x`, which would rename both nodes of the process alike."""
-    kept: list[str] = []
-    for argument in arguments:
-        if argument.startswith(("__node:=", "__name:=")) and kept and kept[-1] in ("-r", "--remap"):
-            kept.pop()
-            continue
-        kept.append(argument)
-    return kept
 
 
 def _log_traceback(node: Node) -> None:

@@ -20,17 +20,24 @@ Values come from ordinary ROS parameter files and arguments. A wrong one fails `
 sentence, not the start with a traceback.
 """
 
+import copy
 import difflib
 import math
 import re
 import textwrap
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
-from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 
 from spear_policy.nodes.lifecycle import RefusedError
 
@@ -89,6 +96,11 @@ class ParameterSpec:
         """What a value must be, in words, as `ros2 param describe` shows it."""
         words = [self._words(name) for name in self.validation]
         return ", ".join([*words, *(["safety"] if self.safety else [])])
+
+    @property
+    def range(self) -> tuple:
+        """(lowest, highest) of a number that has both bounds, else (None, None)."""
+        return tuple(self.validation.get("bounds<>", (None, None)))
 
     def complaint(self, value: Any) -> str | None:
         """What is wrong with `value`, in a sentence; None when nothing is."""
@@ -228,6 +240,7 @@ class Parameters:
             )
             node.declare_parameter(spec.name, spec.default, descriptor)
         node.add_on_set_parameters_callback(self._on_change)
+        node.describe_parameter = partial(self._describe, node.describe_parameter)
 
     def __getitem__(self, name: str) -> Any:
         return self.specs[name].typed(self._raw(name))
@@ -249,6 +262,19 @@ class Parameters:
     def release(self) -> None:
         """Let fixed parameters change again; call it in cleanup()."""
         self.fixed = False
+
+    def _describe(self, describe, name: str) -> ParameterDescriptor:
+        """With its range, which is only shown: by a declared one rclpy would end the node."""
+        descriptor = copy.copy(describe(name))
+        low, high = self.specs[name].range if name in self.specs else (None, None)
+        if low is None:
+            return descriptor
+        if self.specs[name].type == "int":
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        else:
+            bounds = FloatingPointRange(from_value=float(low), to_value=float(high))
+            descriptor.floating_point_range = [bounds]
+        return descriptor
 
     def _raw(self, name: str) -> Any:
         return self._node.get_parameter(name).value
