@@ -1,11 +1,11 @@
-"""Start the simulated Franka with its policy, driver and recorder.
+r"""Start the simulated Franka with its policy, driver and recorder.
 
 Example:
     ros2 launch spear_bringup sim.launch.py engine:=scripted seed:=3
     ros2 launch spear_bringup sim.launch.py engine:=spear checkpoint:=checkpoints/mine
-    ros2 action send_goal /run_instruction spear_msgs/action/RunInstruction \\
+    ros2 action send_goal /run_instruction spear_msgs/action/RunInstruction \
         "{instruction: put the red cube on the plate}"
-    ros2 topic pub --once -w 2 /instruction std_msgs/msg/String \\
+    ros2 topic pub --once -w 2 /instruction std_msgs/msg/String \
         "{data: put the red cube on the plate}"
 """
 

@@ -1,7 +1,10 @@
 """A camera that repeats itself while the robot moves is found out, and only then."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -55,6 +58,15 @@ def test_the_same_picture_while_the_arm_moves_warns_then_holds():
         "the external camera has shown exactly the same picture for 1.0 s (6 frames) while the end "
         "effector moved 50 mm and turned 0 degrees: its driver is frozen, restart it"
     )
+
+
+def test_the_node_has_the_same_limits():
+    content = (Path(__file__).parents[1] / "config" / "policy_node.yaml").read_text()
+    given = {
+        name: each["default_value"] for name, each in yaml.safe_load(content)["policy_node"].items()
+    }
+    times_s = given["frozen_after_s"], given["frozen_hold_after_s"]
+    assert times_s == (LIMITS.frozen_after_s, LIMITS.hold_after_s)
 
 
 def test_a_turn_alone_is_motion_too():

@@ -153,23 +153,24 @@ def test_namespace_and_remapping_reach_both_planes(make, neighbour):
 
 
 def test_the_graph_shows_one_node_with_all_that_it_has(make, neighbour):
-    make()
-    wait(lambda: "sample" in neighbour.get_node_names())
-    assert "sample_io" not in neighbour.get_node_names()
+    make(["--ros-args", "-r", "__node:=whole"])
+    wait(lambda: "whole" in neighbour.get_node_names())
+    assert "whole_io" not in neighbour.get_node_names()
 
     def shown(of):
-        found = of("sample", "/")
+        found = of("whole", "/")
         return {name for name, _ in found}
 
     wait(lambda: "/words" in shown(neighbour.get_subscriber_names_and_types_by_node))
     wait(lambda: "/diagnostics" in shown(neighbour.get_publisher_names_and_types_by_node))
     services = shown(neighbour.get_service_names_and_types_by_node)
-    assert {"/sample/change_state", "/sample/set_parameters"} <= services
+    assert {"/whole/change_state", "/whole/set_parameters"} <= services
 
 
 def test_both_planes_take_the_same_clock(make):
     node = make(["--ros-args", "-p", "use_sim_time:=true"])
     assert node.simulated_time and node.now_s() == 0.0
+    assert len(list(node.subscriptions)) == 2  # one /clock
     before_s = time.time()
     assert before_s <= make().now_s() <= time.time()
 

@@ -201,13 +201,6 @@ class CvBridge:
         """An Image as an array in `desired_encoding`. Raises CvBridgeError."""
         return convert(read_image(img_msg), img_msg.encoding, desired_encoding)
 
-    def compressed_imgmsg_to_cv2(
-        self, cmprs_img_msg: Any, desired_encoding: str = "passthrough"
-    ) -> NDArray:
-        """A CompressedImage as an array, bgr8 unless asked otherwise. Raises CvBridgeError."""
-        pixels, encoding = read_compressed(cmprs_img_msg)
-        return convert(pixels, encoding, desired_encoding)
-
     def cv2_to_imgmsg(self, cvim: NDArray, encoding: str = "passthrough", header=None) -> Any:
         """An array as an Image; "passthrough" names it by its OpenCV type. Raises CvBridgeError."""
         actual = self._type_of(cvim)

@@ -50,7 +50,8 @@ class SpearNode(LifecycleNode):
         self.control_group = self.default_callback_group
         self._default_callback_group = MutuallyExclusiveCallbackGroup()
         self._time_source.detach_node()
-        self._time_source.attach_node(self)  # /clock is data too
+        self._time_source.ros_time_is_active = False
+        self._time_source.attach_node(self)  # subscribes to /clock again, which is data too
         keep_clock(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._stopping = threading.Event()
