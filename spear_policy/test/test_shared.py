@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
+import yaml
 from rich.console import Console
 
 from spear_policy.shared.clocks import ClockMonitor
-from spear_policy.shared.config import ConfigError, read_dataclass
+from spear_policy.shared.config import ConfigError, params_file_problem, read_dataclass
 from spear_policy.shared.files import (
     MismatchError,
     atomic_write,
@@ -342,6 +343,13 @@ def test_a_union_is_read_by_its_tag_and_a_mapping_by_its_values():
 def test_what_fits_no_member_is_named_by_its_place(changes, text):
     with pytest.raises(ConfigError, match=text):
         table(**changes)
+
+
+def test_a_parameter_file_as_launch_ros_writes_it_is_fine(tmp_path):
+    path = tmp_path / "launch_params"
+    path.write_text(yaml.dump({"/**": {"ros__parameters": {"node_names": ("/a", "/b")}}}))
+    assert "python/tuple" in path.read_text()
+    assert params_file_problem(path) == ""
 
 
 # Clocks --------------------------------------------------------------------------------------

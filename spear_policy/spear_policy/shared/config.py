@@ -118,13 +118,22 @@ def _tag(members: tuple[type, ...]) -> str:
 # Parameter files of ROS ---------------------------------------------------------------------------
 
 
+class _ParameterLoader(yaml.SafeLoader):
+    """Takes a tuple too: launch_ros writes every list as one, and rcl does not look at tags."""
+
+
+_ParameterLoader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", yaml.SafeLoader.construct_sequence
+)
+
+
 def params_file_problem(path: str | Path) -> str:
     """Why ROS could not read a parameter file, in a sentence with the fix; empty when it can.
 
     rclpy answers with a traceback that names a line of the file and no fix.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _ParameterLoader)
     except OSError as error:
         return f"params_file {path} does not exist or cannot be read ({error.strerror})"
     except (yaml.YAMLError, UnicodeDecodeError) as error:
