@@ -54,12 +54,12 @@ def node(ros_domain):
 def test_a_trial_leaves_a_whole_bag_and_a_whole_row(node, tmp_path):
     with recorder(node, tmp_path) as lab:
         instruction, status, external, commands = lab.publishers(
-            (String, "instruction", LATCHED),
+            (String, "instruction", EVENT),
             (PolicyStatus, "policy_status", LATCHED),
             (Image, "external/image_raw", SENSOR),
             (EndEffectorCommand, "command", EVENT),
         )
-        # before the start, and so known from the latched message only
+        # before the start, and so known from the last message only
         instruction.publish(String(data="lift the red cube"))
         status.publish(
             PolicyStatus(engine="scripted", checkpoint_id="expert-1", statistics_hash="abc")

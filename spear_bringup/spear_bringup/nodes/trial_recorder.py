@@ -51,7 +51,7 @@ from spear_bringup.trials.recording import (
 from spear_msgs.msg import PolicyStatus, TrialInfo
 from spear_msgs.srv import EndTrial, StartTrial
 from spear_policy.nodes.lifecycle import ERROR, OK, WARN, RefusedError, SpearNode, run
-from spear_policy.nodes.messages import LATCHED, s_to_duration, s_to_stamp, text_to_msg
+from spear_policy.nodes.messages import COMMAND, LATCHED, s_to_duration, s_to_stamp, text_to_msg
 from spear_policy.nodes.parameters import Parameters, node_help
 from spear_policy.nodes.policy_topics import choose_bridge
 
@@ -134,6 +134,7 @@ class TopicSubscriber:
         self._names = [node.resolve_topic_name(name) for name in names]
         self._optional_names = [node.resolve_topic_name(name) for name in optional_names]
         self._image_names = [node.resolve_topic_name(name) for name in image_names]
+        self._instruction_name = node.resolve_topic_name("instruction")
         self._encode = ImageCompressor(jpeg_quality)
         self._subscribed: dict[str, _Subscribed] = {}
         self._warned_of: set[str] = set()
@@ -166,7 +167,7 @@ class TopicSubscriber:
         return [name for name in self.expected() if name not in self._subscribed]
 
     def latched(self) -> list[tuple[BagTopic, bytes]]:
-        """The last message of every latched topic, in the order of arrival."""
+        """The last message of every latched topic and the last instruction, by arrival."""
         return list(self._last.values())
 
     def last(self, name: str) -> bytes | None:
@@ -224,7 +225,8 @@ class TopicSubscriber:
         self._subscribed[bag_name] = subscribed
 
     def _receive(self, subscribed: _Subscribed, raw: bytes) -> None:
-        if subscribed.latched:
+        # An instruction is not latched, and yet in force until the next one.
+        if subscribed.latched or subscribed.topic.name == self._instruction_name:
             self._last.pop(subscribed.topic.name, None)
             self._last[subscribed.topic.name] = (subscribed.topic, raw)
         self._sink(subscribed.topic, raw, subscribed.encode)
@@ -327,7 +329,7 @@ class TrialRecorder(SpearNode):
         self._reported_fault, self._published_s = "", 0.0
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._info_publisher = self.io.create_publisher(TrialInfo, "trial", LATCHED)
-        self._instruction_publisher = self.io.create_publisher(String, "instruction", LATCHED)
+        self._instruction_publisher = self.io.create_publisher(String, "instruction", COMMAND)
         self.io.create_service(StartTrial, "start_trial", self._on_start)
         self.io.create_service(EndTrial, "end_trial", self._on_end)
         self.io.create_timer(0.25, self._match, clock=steady)
