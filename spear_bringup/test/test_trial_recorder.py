@@ -179,7 +179,7 @@ def fill(lab, publisher, until):
 
 def test_a_trial_on_a_full_disk_is_stopped_at_once_and_earlier_data_stays(node, tmp_path):
     with recorder(node, tmp_path) as lab:
-        instructions = lab.listen(String, "instruction", LATCHED)
+        instructions = lab.listen(String, "instruction", EVENT)
         images = lab.publisher(CompressedImage, "external/image_raw/compressed", EVENT)
         bag = Path(lab.start().bag)
         mcap = bag / f"{bag.name}.mcap"
