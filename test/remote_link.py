@@ -44,6 +44,7 @@ class Namespaces:
         assert text.count(LOOPBACK) == 1
         self._profile = Path(tempfile.mkdtemp(prefix="spear_link_")) / "opened.xml"
         self._profile.write_text(text.replace(LOOPBACK, f"{LOOPBACK}<address>{here_ip}</address>"))
+        self._here_ip = here_ip
         self.environment = {
             "ROS_STATIC_PEERS": there_ip,
             "FASTRTPS_DEFAULT_PROFILES_FILE": str(self._profile),
@@ -62,6 +63,11 @@ class Namespaces:
         except OSError:
             self.close()
             raise
+
+    def opened(self) -> bool:
+        """Whether the nodes of this process listen at this end of the link."""
+        address = bytes(map(int, reversed(self._here_ip.split(".")))).hex().upper()
+        return f" {address}:" in Path("/proc/self/net/udp").read_text()
 
     def cut(self, process) -> None:
         """Pull the cable."""
@@ -84,6 +90,10 @@ class Loopback:
 
     prefix, is_network = UDP_ONLY, False
     environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+
+    def opened(self) -> bool:
+        """Whatever profile there is, loopback is in it."""
+        return True
 
     def cut(self, process) -> None:
         """Stop the policy."""
