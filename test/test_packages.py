@@ -1,6 +1,7 @@
 """What the packages say about themselves is true: dependencies, programs, versions."""
 
 import ast
+import os
 import re
 import runpy
 import subprocess
@@ -181,6 +182,19 @@ def test_every_requirement_is_pinned():
         assert names_in(f"{requirements}.txt") <= pinned, requirements
     for requirements in ("common", "robot", "annotation"):
         assert names_in(f"{requirements}.txt") <= names_in("constraints-apt.txt"), requirements
+
+
+def test_the_image_is_made_by_the_commands_of_the_readme():
+    """The image itself is built by .github/workflows/jazzy.yml: here is no Docker."""
+    readme = (ROOT / "README.md").read_text()
+    recipe = readme[readme.index("## On a lab machine") :].split("```")[1].splitlines()
+    image = " ".join((ROOT / "Dockerfile").read_text().replace("\\\n", " ").split())
+    for word in ("rosdep install", "python3 -m venv", "pip install", "colcon build"):
+        (line,) = (line for line in recipe if word in line)
+        assert line.removesuffix(" && . install/setup.bash") in image
+    launch_test = ROOT / ".ci" / "launch_test"
+    assert ".ci/launch_test" in image and os.access(launch_test, os.X_OK)
+    subprocess.run(["bash", "-n", launch_test], check=True)
 
 
 def test_nothing_cites_a_file_that_a_user_does_not_have():
