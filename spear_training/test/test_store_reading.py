@@ -170,7 +170,7 @@ def test_a_damaged_picture_is_named_with_its_frame(root):
 
 def test_the_lookup_can_be_made_again_from_the_data_files(root, written, capsys):
     shutil.rmtree(root / "lookup")
-    with pytest.raises(DataFileError, match="data.store.reader .*store`"):
+    with pytest.raises(DataFileError, match="make_lookup .*store`"):
         FrameStore(root)
     assert lookup.main([str(root)]) == 0
     assert "3 data files, 195 frames" in capsys.readouterr().out
