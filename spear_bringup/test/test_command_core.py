@@ -357,13 +357,41 @@ def test_chunks_are_held_while_the_driver_is_busy():
     assert not decision.stop, "the homing motion is not the policy's to stop"
 
 
-def test_the_monitor_latches_when_the_robot_itself_goes_too_fast():
-    core = make_core()
-    decision = None
-    for i in range(60):
-        pose = Pose(DOWN.position_m + [0.006 * i, 0, 0], DOWN.orientation_xyzw)  # 0.6 m/s
-        decision = decision or tick(core, 10.0 + 0.01 * i, pose)
-    assert_verdict(decision, Verdict.STOPPED, Reason.LIMIT_MONITOR)
+def seen_by_the_monitor(way, axis, seconds, rate_hz):
+    """What is told while an end effector goes `way(t)` along or about an axis, from -seconds on."""
+    core, told = make_core(), []
+    for time_s in np.arange(-seconds, seconds, 1.0 / rate_hz):
+        step = way(time_s)
+        if axis < 3:
+            pose = Pose(DOWN.position_m + step * np.eye(3)[axis], DOWN.orientation_xyzw)
+        else:
+            pose = turned(DOWN, step * np.eye(3)[axis - 3])
+        told += [tick(core, 10.0 + time_s, pose)]
+    return [decision for decision in told if decision is not None]
+
+
+@pytest.mark.parametrize("rate_hz", [100.0, 500.0])
+@pytest.mark.parametrize(
+    ("axis", "unit", "speed", "acceleration"),
+    [
+        (0, "m/s", Limits.max_linear_speed_m_s, Limits.max_linear_acceleration_m_s2),
+        (5, "rad/s", Limits.max_angular_speed_rad_s, Limits.max_angular_acceleration_rad_s2),
+    ],
+)
+def test_the_monitor_latches_at_twice_the_limits_and_never_at_them(
+    axis, unit, speed, acceleration, rate_hz
+):
+    def steady(factor):
+        return seen_by_the_monitor(lambda t: factor * speed * t, axis, 0.05, rate_hz)
+
+    def reversing(factor):  # from full speed back to full speed the other way
+        reversal = factor * acceleration
+        return seen_by_the_monitor(lambda t: reversal * t**2 / 2, axis, speed / reversal, rate_hz)
+
+    assert not steady(1.0) and not reversing(1.0)
+    for told, what in ((steady(2.0), f"{unit};"), (reversing(2.0), f"{unit}^2;")):
+        assert_verdict(told[0], Verdict.STOPPED, Reason.LIMIT_MONITOR)
+        assert what in told[0].gate.text
 
 
 def test_the_monitor_latches_when_the_robot_itself_leaves_the_box():

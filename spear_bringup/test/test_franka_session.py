@@ -137,19 +137,3 @@ def test_the_yaml_has_the_defaults_of_the_classes_that_it_fills():
     assert specs["gripper_force_n"].default == hand.force_n
     stops = [name for name, spec in specs.items() if name.startswith("max_") and not spec.safety]
     assert not stops, f"limits that are not marked as safety parameters: {stops}"
-
-
-def test_the_planner_of_the_robot_can_do_what_the_gate_lets_through(session):
-    settings = FrankaSettings(HOST)
-    robot = session.arm._connection.client
-    linear = settings.velocity_factor * robot.translation_velocity_limit.get()
-    angular = settings.velocity_factor * robot.rotation_velocity_limit.get()
-    limits = Limits()
-    for planner, gate in (
-        (linear, limits.max_linear_speed_m_s),
-        (angular, limits.max_angular_speed_rad_s),
-    ):
-        # Room for its own profile between knots, and below where the monitor stops the arm.
-        assert 1.1 * gate < planner < limits.monitor_factor * gate
-    acceleration = settings.acceleration_factor * robot.translation_acceleration_limit.get()
-    assert acceleration > limits.max_linear_acceleration_m_s2

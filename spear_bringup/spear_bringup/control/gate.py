@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spear_bringup.control.limits import Limits, Timing
 from spear_bringup.control.path import Path, Reference, turns
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.poses import Chunk, Pose, PoseHistory, distance
+from spear_policy.geometry.poses import Chunk, Pose, PoseHistory
 
 # Verdicts and reasons, in the numbers of spear_msgs/msg/GateStatus (a test compares them) ---------
 
@@ -434,14 +434,18 @@ def judge_path_time(gate: GateDecision, path: Path, timing: Timing) -> GateDecis
 # The robot's own motion: the last check, behind gate and planner ----------------------------------
 
 WINDOW_S = 0.1
+SPACING_S = 0.01
 MARGIN_M = 0.02
 
 
 class LimitMonitor:
-    """Judges the robot's own commanded poses against the limits, over windows of 0.1 s.
+    """Judges the robot's own commanded poses: speed, acceleration, and the way out of the box.
 
-    The robot's planner may pass a knot a little faster than the knot says, so speeds count as
-    broken above `monitor_factor` times the limit, and the box above a margin of 2 cm.
+    Speed is the mean over 10 ms of the robot's time, or from one sample to the next where these are
+    farther apart; acceleration is the change of two such speeds in turn. Both are means of the true
+    ones, so a motion within the limits never looks faster, and one that lasts for 20 ms is seen
+    whole. They count as broken above `monitor_factor` times the limit, which leaves room for how a
+    robot goes from one motion to the next, and the box above a margin of 2 cm within 0.1 s.
     """
 
     def __init__(self, limits: Limits):
@@ -460,22 +464,34 @@ class LimitMonitor:
             else:
                 return None
         self._poses.append((robot_time_s, commanded))
-        while len(self._poses) > 2 and self._poses[1][0] <= robot_time_s - WINDOW_S:
+        while len(self._poses) > 3 and self._poses[1][0] <= robot_time_s - WINDOW_S:
             self._poses.popleft()
-        first_s, first = self._poses[0]
-        span_s = robot_time_s - first_s
-        if span_s < WINDOW_S * 0.9:
+        return self._too_fast() or self._leaving(self._poses[0][1], commanded)
+
+    def _too_fast(self) -> tuple[str, float, float] | None:
+        """What the newest three poses at least SPACING_S apart show."""
+        spaced = [self._poses[-1]]
+        for sample in reversed(self._poses):
+            if spaced[-1][0] - sample[0] >= SPACING_S - 1e-6:
+                spaced.append(sample)
+        if len(spaced) < 3:
             return None
-        translation, rotation = distance(first, commanded)
-        factor = self.limits.monitor_factor
-        for seen, allowed, unit in (
-            (translation / span_s, factor * self.limits.max_linear_speed_m_s, "m/s"),
-            (rotation / span_s, factor * self.limits.max_angular_speed_rad_s, "rad/s"),
+        (third_s, third), (second_s, second), (first_s, first) = spaced[:3]
+        before = _twist(first, second, second_s - first_s)
+        now = _twist(second, third, third_s - second_s)
+        change = (now - before) / ((third_s - first_s) / 2)
+        factor, limits = self.limits.monitor_factor, self.limits
+        for vector, limit, unit in (
+            (now[:3], limits.max_linear_speed_m_s, "m/s"),
+            (now[3:], limits.max_angular_speed_rad_s, "rad/s"),
+            (change[:3], limits.max_linear_acceleration_m_s2, "m/s^2"),
+            (change[3:], limits.max_angular_acceleration_rad_s2, "rad/s^2"),
         ):
+            seen, allowed = float(np.linalg.norm(vector)), factor * limit
             if seen > allowed:
                 text = f"the robot commands itself {seen:.3g} {unit}; {allowed:.3g} is the most"
                 return text, seen, allowed
-        return self._leaving(first, commanded)
+        return None
 
     def _leaving(self, first: Pose, commanded: Pose) -> tuple[str, float, float] | None:
         way = np.vstack([first.position_m, commanded.position_m])
@@ -489,6 +505,12 @@ class LimitMonitor:
                 )
                 return text, float(violation[1]), MARGIN_M
         return None
+
+
+def _twist(start: Pose, end: Pose, seconds: float) -> NDArray:
+    """Mean velocity (6,) [m/s, rad/s] from pose to pose, base axes."""
+    turn = quat.multiply(end.orientation_xyzw, quat.inverse(start.orientation_xyzw))
+    return np.concatenate([end.position_m - start.position_m, quat.rotation_vector(turn)]) / seconds
 
 
 _OSCILLATION_WINDOW_S = 2.0

@@ -23,7 +23,7 @@ class Limits:
     max_linear_speed_m_s: float = 0.30
     max_angular_speed_rad_s: float = 1.0
     max_linear_acceleration_m_s2: float = 6.5
-    max_angular_acceleration_rad_s2: float = 20.0
+    max_angular_acceleration_rad_s2: float = 14.0
     max_linear_jerk_m_s3: float = 300.0
     max_angular_jerk_rad_s3: float = 1200.0
     max_step_translation_m: float = 0.10

@@ -30,7 +30,14 @@ from spear_bringup.drivers.franka_faults import (
     is_planner_failure,
     is_preemption,
 )
+from spear_bringup.drivers.franka_limits import (
+    FrankaSettings,
+    generation_of,
+    limit_planner,
+    refuse_beyond,
+)
 from spear_bringup.drivers.protocol import FaultKind, RobotError, RobotState
+from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.poses import Pose
 
 # Connections that close when their last reference goes -------------------------------------------
@@ -102,86 +109,143 @@ def call_within(timeout_s: float, function: Callable[[], Any], name: str) -> Any
     return result
 
 
-# Motions made from paths: units, whole milliseconds, bounds of the robot's planner ---------------
+# Motions made from paths: units, whole milliseconds, bounds of each waypoint ----------------------
 
-KNOT_SPEED_MARGIN = 0.9  # of the planner's limit, which it refuses a knot to stand at exactly
-PLANNER_SPEED_MARGIN = 1.25  # between two knots the robot's own profile is faster than their chord
+# libfranka's own low-pass (100 Hz by default) is off: the planner's motion is smooth already, and a
+# motion that takes over would begin with the filter's late speed and acceleration.
+NO_FILTER_HZ = 1000.0
+_KNOT_SHARE = 0.95  # of an axis's bound, which the planner refuses a knot to stand at exactly
 
 
-@dataclass(frozen=True)
-class FrankaSettings:
-    """How to reach and drive one Franka.
+def cartesian_motion(path: Path, robot: franky.Robot) -> franky.CartesianWaypointMotion:
+    """Absolute waypoints with a velocity each and a last one at rest; single-use."""
+    state = robot.state
+    here, twist = state.O_T_EE_c, state.O_dP_EE_c
+    positions = np.vstack([np.ravel(here.translation), path.positions_m])
+    orientations = np.vstack([np.ravel(here.quaternion), path.orientations_xyzw])
+    turns = quat.rotation_vector(quat.multiply(orientations[1:], quat.inverse(orientations[:-1])))
+    # From one waypoint to the next the planner keeps the change of the rotation vector, which is
+    # the angular velocity along the turn only: what stands across it would be a jump.
+    along = turns / np.maximum(np.linalg.norm(turns, axis=1, keepdims=True), 1e-9)
+    angular_rad_s = along * np.sum(along * path.angular_rad_s, axis=1, keepdims=True)
+    linear = _Stretches(
+        np.diff(positions, axis=0),
+        np.vstack([np.ravel(twist.linear), path.linear_m_s]),
+        robot.translation_velocity_limit.get(),
+        robot.translation_acceleration_limit.get(),
+        robot.translation_jerk_limit.get(),
+    )
+    angular = _Stretches(
+        turns,
+        np.vstack([np.ravel(twist.angular), angular_rad_s]),
+        robot.rotation_velocity_limit.get(),
+        robot.rotation_acceleration_limit.get(),
+        robot.rotation_jerk_limit.get(),
+    )
+    # The planner's axes are those of the end effector at the waypoint before.
+    to_axes, durations_s = quat.inverse(orientations[:-1]), path.durations_s
+    shares = np.minimum(
+        linear.axis_shares(durations_s, to_axes), angular.axis_shares(durations_s, to_axes)
+    )
+    linear_m_s = linear.knot_velocities(shares, to_axes)
+    angular_rad_s = angular.knot_velocities(shares, to_axes)
+    waypoints = []
+    for i, duration in enumerate(_milliseconds(durations_s)):
+        pose = franky.RobotPose(franky.Affine(path.positions_m[i], path.orientations_xyzw[i]))
+        target = franky.CartesianState(pose)
+        if i < len(path) - 1:  # a last knot with a velocity would have to be followed by another
+            velocity = franky.RobotVelocity(franky.Twist(linear_m_s[i], angular_rad_s[i]))
+            target = franky.CartesianState(pose, velocity)
+        waypoints.append(
+            franky.CartesianWaypoint(
+                target,
+                franky.ReferenceType.Absolute,
+                relative_dynamics_factor=franky.RelativeDynamicsFactor(shares[i], 1.0, 1.0),
+                minimum_time=franky.Duration(duration),
+            )
+        )
+    return franky.CartesianWaypointMotion(waypoints)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretches:
+    """Translation or rotation between the knots of a path, base axes.
 
     Attributes:
-        address: host name or IP address of the robot's control box.
-        realtime: "enforce" (refuse a kernel without real time) or "ignore" (simulated robot).
-        velocity_factor, acceleration_factor, jerk_factor: share (0..1) of the robot's own limits
-            that its planner may use, whatever a path asks for.
-        max_linear_speed_m_s, max_angular_speed_rad_s: the gate's limits. Where they are the lower
-            ones, they bound the robot's planner too, with PLANNER_SPEED_MARGIN on top.
-        collision_torque_nm, collision_force_n: contact thresholds of the robot's reflex.
-        connect_timeout_s: how long `connect` may take.
+        moves: (N, 3) way from the knot before.
+        velocities: (N + 1, 3) at the start and at each knot.
+        speed: the planner's bound on the vector; acceleration, jerk: those on one axis.
     """
 
-    address: str
-    realtime: str = "enforce"
-    velocity_factor: float = 0.5
-    acceleration_factor: float = 0.6
-    jerk_factor: float = 0.15
-    max_linear_speed_m_s: float = 0.3
-    max_angular_speed_rad_s: float = 1.0
-    collision_torque_nm: float = 20.0
-    collision_force_n: float = 30.0
-    connect_timeout_s: float = 3.0
+    moves: NDArray
+    velocities: NDArray
+    speed: float
+    acceleration: float
+    jerk: float
+
+    def axis_shares(self, durations_s: NDArray, to_axes: NDArray) -> NDArray:
+        """Shares (N,) of `speed` that one axis may have so that the vector keeps `speed`."""
+        peaks = _peak_speeds(
+            quat.rotate(to_axes, self.moves),
+            quat.rotate(to_axes, self.velocities[:-1]),
+            quat.rotate(to_axes, self.velocities[1:]),
+            durations_s[:, None],
+            self.acceleration,
+            self.jerk,
+        )
+        squares = np.sort((peaks / self.speed) ** 2, axis=1)
+        # The slower axes take what they need, and the others share what is left.
+        left = np.maximum(1.0 - np.cumsum(squares, axis=1) + squares, 0.0)
+        return np.sqrt(np.max(left / [3.0, 2.0, 1.0], axis=1))
+
+    def knot_velocities(self, shares: NDArray, to_axes: NDArray) -> NDArray:
+        """Velocity (N, 3) at each knot, shortened to what the planner takes there."""
+        velocities = self.velocities[1:]
+        largest = np.max(np.abs(quat.rotate(to_axes, velocities)), axis=1)
+        most = _KNOT_SHARE * self.speed * shares
+        return velocities * np.minimum(1.0, most / np.maximum(largest, 1e-12))[:, None]
 
 
-def limit_planner(robot: franky.Robot, settings: FrankaSettings) -> None:
-    """Bound the end-effector speeds that the robot's planner may reach; not while it moves."""
-    for limit, wanted in (
-        (robot.translation_velocity_limit, settings.max_linear_speed_m_s),
-        (robot.rotation_velocity_limit, settings.max_angular_speed_rad_s),
-    ):
-        # Motions multiply the limit with the factor again.
-        limit.set(min(limit.max, PLANNER_SPEED_MARGIN * wanted / settings.velocity_factor))
+def _peak_speeds(move, start, end, duration_s, acceleration, jerk) -> NDArray:
+    """The largest speed (N, 3) of each axis on its way to each knot, or a little more.
+
+    The planner goes over to a constant speed v, and from it to the end's. A change by d takes at
+    most d / acceleration + acceleration / jerk, so v solves a quadratic equation. Where that has no
+    solution the time is too short; the planner then takes more, without any constant speed.
+    """
+    ramp_s = acceleration / jerk
+    duration_s = duration_s - ramp_s
+    move = move - (start + end) * ramp_s / 2
+    peak = np.maximum(np.abs(start), np.abs(end))
+    for sign in (1.0, -1.0):
+        first, last = sign * start, sign * end
+        half = (first + last + acceleration * duration_s) / 2
+        square = acceleration * sign * move + (first**2 + last**2) / 2
+        root = half**2 - square
+        speed = np.where(
+            (root >= 0.0) & (half > 0.0),
+            half - np.sqrt(np.maximum(root, 0.0)),
+            np.sqrt(np.maximum(square, 0.0)),
+        )
+        peak = np.maximum(peak, np.where(speed > np.maximum(first, last), speed, 0.0))
+    return peak
 
 
-def cartesian_stop(settings: FrankaSettings) -> franky.CartesianStopMotion:
+def cartesian_stop() -> franky.CartesianStopMotion:
     """Come to rest from a Cartesian motion."""
-    return franky.CartesianStopMotion(_factors(settings))
+    return franky.CartesianStopMotion()
 
 
 def joint_stop(settings: FrankaSettings) -> franky.JointStopMotion:
     """Come to rest from a joint motion."""
-    return franky.JointStopMotion(_factors(settings))
-
-
-def cartesian_motion(
-    path: Path, robot: franky.Robot, settings: FrankaSettings
-) -> franky.CartesianWaypointMotion:
-    """Absolute waypoints with a velocity each and a last one at rest; single-use."""
-    share = KNOT_SPEED_MARGIN * settings.velocity_factor
-    linear = _shortened(path.linear_m_s, share * robot.translation_velocity_limit.get())
-    angular = _shortened(path.angular_rad_s, share * robot.rotation_velocity_limit.get())
-    waypoints = []
-    for i, duration in enumerate(_milliseconds(path.durations_s)):
-        pose = franky.RobotPose(franky.Affine(path.positions_m[i], path.orientations_xyzw[i]))
-        target = franky.CartesianState(pose)
-        if i < len(path) - 1:  # a last knot with a velocity would have to be followed by another
-            velocity = franky.RobotVelocity(franky.Twist(linear[i], angular[i]))
-            target = franky.CartesianState(pose, velocity)
-        waypoints.append(
-            franky.CartesianWaypoint(
-                target, franky.ReferenceType.Absolute, minimum_time=franky.Duration(duration)
-            )
-        )
-    return franky.CartesianWaypointMotion(waypoints, relative_dynamics_factor=_factors(settings))
+    return franky.JointStopMotion(_joint_factors(settings))
 
 
 def joint_motion(
     durations_s: NDArray, joints: NDArray, robot: franky.Robot, settings: FrankaSettings
 ) -> franky.JointWaypointMotion:
     """Joint waypoints (N, 7) [rad] with central-difference velocities, at rest at the end."""
-    limits = KNOT_SPEED_MARGIN * settings.velocity_factor * robot.joint_velocity_limit.get()
+    limits = _KNOT_SHARE * settings.joint_velocity_factor * robot.joint_velocity_limit.get()
     velocities = np.zeros_like(joints)
     if len(joints) > 1:
         here = np.asarray(robot.state.q_d, float)
@@ -199,19 +263,14 @@ def joint_motion(
             joints, velocities, _milliseconds(durations_s), strict=True
         )
     ]
-    return franky.JointWaypointMotion(waypoints, relative_dynamics_factor=_factors(settings))
+    return franky.JointWaypointMotion(waypoints, relative_dynamics_factor=_joint_factors(settings))
 
 
-def _factors(settings: FrankaSettings) -> franky.RelativeDynamicsFactor:
+def _joint_factors(settings: FrankaSettings) -> franky.RelativeDynamicsFactor:
+    s = settings
     return franky.RelativeDynamicsFactor(
-        settings.velocity_factor, settings.acceleration_factor, settings.jerk_factor
+        s.joint_velocity_factor, s.joint_acceleration_factor, s.joint_jerk_factor
     )
-
-
-def _shortened(vectors: NDArray, limit: float) -> NDArray:
-    """Each row of (N, 3) scaled to a length of at most `limit`, direction kept."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors * np.minimum(1.0, limit / np.maximum(length, 1e-12))
 
 
 def _milliseconds(durations_s: NDArray) -> list[int]:
@@ -267,7 +326,13 @@ class FrankaArm:
         try:
             what = f"connecting to {s.address}"
             connection = Connection(call_within(s.connect_timeout_s, open_robot, what))
-            limit_planner(connection.client, s)
+            described = getattr(connection.client, "model_urdf", None)  # no Panda's wheel has it
+            generation = generation_of(described, s.robot_generation, s.address)
+            refuse_beyond(s, generation)
+            limit_planner(connection.client, s, generation)
+        except RobotError:
+            connection.drop(_DROP_TIMEOUT_S)
+            raise
         except Exception as error:
             raise connect_fault(error, "robot", s.address) from None
         with self._commanding():
@@ -295,7 +360,7 @@ class FrankaArm:
             path.linear_m_s,
             path.angular_rad_s,
         )
-        self._start(lambda robot: cartesian_motion(path, robot, self.settings))
+        self._start(lambda robot: cartesian_motion(path, robot))
 
     def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray) -> None:
         durations = np.asarray(durations_s, float)
@@ -312,8 +377,8 @@ class FrankaArm:
                     return
                 signal = connection.client.current_control_signal_type
                 joint = signal == franky.ControlSignalType.JointPositions
-                make_stop = joint_stop if joint else cartesian_stop
-                connection.client.move(make_stop(self.settings), asynchronous=True)
+                motion = joint_stop(self.settings) if joint else cartesian_stop()
+                connection.client.move(motion, asynchronous=True, cutoff_frequency=NO_FILTER_HZ)
             except Exception as error:
                 if connection.client is not None and connection.client.is_in_control:
                     self._stop_hard(connection)
@@ -389,7 +454,8 @@ class FrankaArm:
                 raise self._fault(connection, error) from None
 
     def _launch(self, connection: Connection, make_motion) -> None:
-        connection.client.move(make_motion(connection.client), asynchronous=True)
+        motion = make_motion(connection.client)
+        connection.client.move(motion, asynchronous=True, cutoff_frequency=NO_FILTER_HZ)
         connection.client.join_motion(timeout=_START_CHECK_S)
 
     def _end_of_motion(self, connection: Connection, error: Exception) -> None:

@@ -7,6 +7,7 @@ Example:
 """
 
 import sys
+from dataclasses import fields
 
 from spear_bringup.drivers.franka import (
     FrankaArm,
@@ -29,16 +30,8 @@ class FrankaDriver(ArmNode):
         p = self.params
         return FrankaArm(
             FrankaSettings(
-                address=p["robot_host"],
-                realtime=p["realtime"],
-                velocity_factor=p["velocity_factor"],
-                acceleration_factor=p["acceleration_factor"],
-                jerk_factor=p["jerk_factor"],
-                max_linear_speed_m_s=p["max_linear_speed_m_s"],
-                max_angular_speed_rad_s=p["max_angular_speed_rad_s"],
-                collision_torque_nm=p["collision_torque_nm"],
-                collision_force_n=p["collision_force_n"],
-                connect_timeout_s=p["connect_timeout_s"],
+                p["robot_host"],
+                **{field.name: p[field.name] for field in fields(FrankaSettings)[1:]},
             )
         )
 
