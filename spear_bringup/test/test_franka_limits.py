@@ -145,6 +145,24 @@ def test_the_commanded_pose_keeps_the_limits_on_the_length_of_its_vectors(
     assert found.max() > 0.1, "nothing moved"
 
 
+def test_a_planner_that_fails_at_the_end_of_the_path_is_no_fault_and_elsewhere_is_one(robot, arm):
+    failure, connection = (
+        RuntimeError("Motion planner failed with error code -111"),
+        arm._connection,
+    )
+    start = go_home(arm).commanded
+    arm.send(
+        path_through([0.3], [start.position_m + [0, 0, 0.02]], [start.orientation_xyzw], start)
+    )
+    at_rest(arm)
+    assert fault(arm._after_failure, connection, failure) is None
+    arm.send(
+        path_through([0.5], [start.position_m], [start.orientation_xyzw], at_rest(arm).commanded)
+    )
+    assert fault(arm._after_failure, connection, failure).kind is FaultKind.PLANNER
+    at_rest(arm)
+
+
 @pytest.mark.parametrize("generation", ROBOT_LIMITS)
 @pytest.mark.parametrize("name", ROBOT_LIMITS["fr3"])
 def test_a_limit_above_the_robots_own_is_refused_by_name_and_number(generation, name):

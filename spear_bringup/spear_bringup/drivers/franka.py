@@ -38,7 +38,7 @@ from spear_bringup.drivers.franka_limits import (
 )
 from spear_bringup.drivers.protocol import FaultKind, RobotError, RobotState
 from spear_policy.geometry import quaternions as quat
-from spear_policy.geometry.poses import Pose
+from spear_policy.geometry.poses import Pose, distance
 
 # Connections that close when their last reference goes -------------------------------------------
 
@@ -284,6 +284,7 @@ def _milliseconds(durations_s: NDArray) -> list[int]:
 _SWITCH_TIMEOUT_S = 0.5  # robot time for the tail of a motion of the other control type
 _JOIN_TIMEOUT_S = 0.5
 _SLOWEST_STEADY_S = 10.0  # for it on our clock: a simulation may be slow
+_ARRIVED_M_RAD = 1e-3
 _START_CHECK_S = 0.002  # a plan that cannot be made fails within this time
 _CLEAR_TIMEOUT_S = 2.0
 _DROP_TIMEOUT_S = 3.0
@@ -305,6 +306,7 @@ class FrankaArm:
         self._mode, self._errors = "", ()  # of the newest state
         self._unconnected_why = f"there is no connection to the robot at {settings.address}"
         self._ending = False  # the newest order was a stop
+        self._end: Pose | None = None  # of the newest path, if that was Cartesian
         self._preempting = False  # franky will report, later, a motion that we ended by force
 
     def connect(self) -> None:
@@ -360,7 +362,8 @@ class FrankaArm:
             path.linear_m_s,
             path.angular_rad_s,
         )
-        self._start(lambda robot: cartesian_motion(path, robot))
+        end = Pose(path.positions_m[-1], path.orientations_xyzw[-1])
+        self._start(lambda robot: cartesian_motion(path, robot), end)
 
     def send_joints(self, durations_s: NDArray, joint_positions_rad: NDArray) -> None:
         durations = np.asarray(durations_s, float)
@@ -431,13 +434,13 @@ class FrankaArm:
     def _unconnected(self) -> RobotError:
         return RobotError(FaultKind.NETWORK, self._unconnected_why)
 
-    def _start(self, make_motion) -> None:
+    def _start(self, make_motion, end: Pose | None = None) -> None:
         """Send a fresh motion now, and once more at once when the planner fails."""
         with self._commanding():
             connection = self._connected()
             if fault := fault_of_state(self._mode, self._errors):
                 raise fault
-            self._ending = False
+            self._ending, self._end = False, end
             try:
                 self._launch(connection, make_motion)
                 return
@@ -474,9 +477,19 @@ class FrankaArm:
 
         It is not sent again: the arm is no longer where its path was judged.
         """
-        over = self._is_preemption_of_ours(error) or (self._ending and is_planner_failure(error))
+        over = self._is_preemption_of_ours(error) or (
+            is_planner_failure(error) and (self._ending or self._arrived(connection))
+        )
         if not over:  # else the motion has ended, which is what stop() wants
             raise self._fault(connection, error) from None
+
+    def _arrived(self, connection: Connection) -> bool:
+        """Whether the robot commands the end of its last path: franky plans on there for 10 ms."""
+        try:
+            commanded = self._converted(connection, connection.client.state).commanded
+        except Exception:  # the error at hand says more than a second one
+            return False
+        return self._end is not None and max(distance(commanded, self._end)) < _ARRIVED_M_RAD
 
     def _is_preemption_of_ours(self, error: Exception) -> bool:
         ours = is_preemption(error) and self._preempting
