@@ -153,7 +153,7 @@ def main():
     done.unlink(missing_ok=True)
     python = make_venv(venv)
     (venv / "COLCON_IGNORE").touch()
-    print("Installing Python packages (about 3 GB in all) ...", flush=True)
+    print("Installing Python packages (2 GB, with all extras 3) ...", flush=True)
     files = [argument for name in lists for argument in ("-r", HERE / f"{name}.txt")]
     if install_packages(python, ["-c", HERE / "constraints.txt", *files]):
         sys.exit("The installation failed; see above. Run the same command again to go on.")
