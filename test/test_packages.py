@@ -148,6 +148,15 @@ def test_a_missing_library_is_one_sentence_with_its_extra(package, command, libr
     assert f"requirements/{extra}.txt" in done.stderr and f"EXTRAS={extra}" in done.stderr
 
 
+def test_an_engine_that_lacks_a_library_is_refused_with_the_extra(monkeypatch):
+    from spear_policy.inference.engine import make_engine
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "spear_policy.inference.spear_engine", raising=False)
+    with pytest.raises(ValueError, match="needs the Python package torch.*requirements/robot.txt"):
+        make_engine({"engine": "spear", "checkpoint": "anything"})
+
+
 def test_the_extras_of_setup_py_are_the_lists_of_requirements(monkeypatch):
     extras = {}
     monkeypatch.setattr("setuptools.setup", lambda **given: extras.update(given["extras_require"]))

@@ -20,9 +20,10 @@ from spear_bringup.trials.bag_reader import BagReadError, cameras, frames, read_
 from spear_bringup.trials.bag_writer import BagTopic, definition_of
 from spear_bringup.trials.plots import SpeedLimits
 from spear_bringup.trials.recording import Recording, TrialEnd, TrialRequest, read_rows
-from spear_bringup.trials.report import ReportError, reads_truth, write_report
+from spear_bringup.trials.report import TRUTH_ENGINES, ReportError, reads_truth, write_report
 from spear_bringup.trials.results import ReportedTrial, TrialsSummary
 from spear_msgs.msg import EndEffectorCommand, EndEffectorState, GateStatus
+from spear_policy.inference.engine import ENGINES
 from spear_policy.nodes.messages import pose_from_array, s_to_duration, s_to_stamp
 
 START_S, DURATION_S = 100.0, 6.0
@@ -202,6 +203,7 @@ def test_the_page_says_what_its_numbers_are_of(folder):
     assert TrialsSummary("replay", five).success_rate_95 == pytest.approx((0.478, 1.0), abs=1e-3)
     learned = ReportedTrial(replace(row, engine="spear"))
     assert reads_truth(TrialsSummary("spear", (learned,))) == []
+    assert {name for name, entry in ENGINES.items() if entry.simulation_only} == TRUTH_ENGINES
 
 
 class _Links(HTMLParser):

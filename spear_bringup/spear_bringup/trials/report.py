@@ -24,16 +24,18 @@ from spear_bringup.trials.metrics import measure
 from spear_bringup.trials.plots import SpeedLimits, write_plots
 from spear_bringup.trials.recording import SHEET_NAME, TrialRow, read_rows
 from spear_bringup.trials.results import COLUMNS, ReportedTrial, TrialsSummary, cells, verdict_rows
-from spear_policy.inference.engine import ENGINES
 from spear_policy.shared.files import atomic_write, write_atomically
 from spear_policy.shared.pages import Headline, render
 from spear_policy.shared.workers import process_pool
+
+# The engines that are `simulation_only` in spear_policy.inference.engine.
+TRUTH_ENGINES = {"scripted"}
 
 
 def reads_truth(summary: TrialsSummary) -> list[str]:
     """The engines of the trials that see the simulation's ground truth, which no robot gives."""
     ran = {trial.row.engine for trial in summary.trials} | set(summary.engine.split(", "))
-    return sorted(name for name in ran if name in ENGINES and ENGINES[name].simulation_only)
+    return sorted(ran & TRUTH_ENGINES)
 
 
 # Headlines -------------------------------------------------------------------------------------

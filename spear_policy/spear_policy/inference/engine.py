@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from spear_policy.geometry.poses import Chunk, Pose
+from spear_policy.shared.programs import missing_library
 
 
 @dataclass(frozen=True)
@@ -166,4 +167,9 @@ def make_engine(params: Mapping[str, Any]) -> Engine:
     entry = ENGINES[name]
     if entry.needs and not params[entry.needs]:
         raise ValueError(f"engine {name!r} needs {entry.needs}; {entry.made_by} makes one")
-    return importlib.import_module(entry.module).from_parameters(params)
+    try:
+        return importlib.import_module(entry.module).from_parameters(params)
+    except ModuleNotFoundError as error:
+        if not (sentence := missing_library(error, entry.module)):
+            raise
+        raise ValueError(sentence) from None
