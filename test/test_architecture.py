@@ -55,6 +55,12 @@ ALLOWED = {
         "spear_policy.shared",
         "spear_policy.inference.engine",
     ],
+    # Which engines see the simulation's ground truth.
+    "spear_bringup.trials.report": [
+        "spear_bringup",
+        "spear_policy.shared",
+        "spear_policy.inference.engine",
+    ],
     "spear_training": [
         "spear_training",
         "spear_policy.model",
