@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from spear_bringup.control.path import Path
 from spear_bringup.drivers.franka_faults import (
+    MOVING_MODES,
     connect_fault,
     fault_of,
     fault_of_state,
@@ -438,8 +439,8 @@ class FrankaArm:
         """Send a fresh motion now, and once more at once when the planner fails."""
         with self._commanding():
             connection = self._connected()
-            if fault := fault_of_state(self._mode, self._errors):
-                raise fault
+            if self._mode not in MOVING_MODES or self._errors:
+                raise fault_of_state(self._mode, self._errors)
             self._ending, self._end = False, end
             try:
                 self._launch(connection, make_motion)
