@@ -434,6 +434,11 @@ def test_deactivation_stops_the_arm_and_the_node_comes_up_again(ready, lab):
     [
         ({"robot_timeout_s": 9.0}, ("safety parameter robot_timeout_s", "0.02 to 5.0 s")),
         ({"max_linear_speed_m_s": 3.0}, ("max_linear_speed_m_s", "m/s")),
+        (
+            {"max_linear_acceleration_m_s2": 9.5},
+            ("max_linear_acceleration_m_s2 is 9.5", "fr3", "9;"),
+        ),
+        ({"robot_generation": "panda"}, ("calls itself 'fr3'", "robot_generation")),
         ({"workspace_min_m": "[0.8,-0.4,0.0]"}, ("workspace_min_m", "below")),
         ({"home_joints_rad": "[0.0,0.0]"}, ("home_joints_rad", "7")),
         ({"realtime": "maybe"}, ("realtime", "enforce")),
@@ -441,7 +446,7 @@ def test_deactivation_stops_the_arm_and_the_node_comes_up_again(ready, lab):
         ({"robot_host": "127.42.0.98"}, ("127.42.0.98", "refuses", "robot_host")),
     ],
 )
-def test_configure_fails_with_a_sentence(lab, make_driver, parameters, words):
+def test_configure_fails_with_a_sentence(robot, lab, make_driver, parameters, words):
     node = make_driver(use_gripper=False, **parameters)
     lab.logs.clear()
     assert node.trigger_configure() is FAILURE
