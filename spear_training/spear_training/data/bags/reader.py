@@ -115,7 +115,7 @@ class BagReader:
                     folder = path if path.is_dir() else path.parent
                     raise EpisodeError(
                         "it lists no message; if it was torn, find them with: "
-                        f"python3 -m spear_bringup.trials.bag_repair {folder}"
+                        f"ros2 run spear_bringup bag_repair {folder}"
                     )
                 if not (self._rules.topics or bag.has("ee_state")):
                     raise EpisodeError(
