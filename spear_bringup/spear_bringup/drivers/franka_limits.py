@@ -78,7 +78,7 @@ class FrankaSettings:
 
 
 def generation_of(description: str | None, wanted: str, address: str) -> str:
-    """ "fr3" or "panda".
+    """Which robot it is, "fr3" or "panda".
 
     Args:
         description: the URDF that the robot sends about itself; None from the firmware of a Panda
