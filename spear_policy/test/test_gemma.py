@@ -270,7 +270,7 @@ def test_nothing_in_the_prefix_or_the_state_depends_on_the_actions(model):
     stack = model.expert.stack
 
     def record(name):
-        return lambda module, arguments, output: seen.setdefault(name, []).append(output.detach())
+        return lambda module, inputs, output: seen.setdefault(name, []).append(output[0].detach())
 
     hooks = [
         model.language.layers[-1].norm1.register_forward_hook(record("prefix")),
@@ -325,8 +325,9 @@ def test_every_part_that_stage_two_uses_gets_a_gradient(model):
     model.zero_grad()
     model.velocity(observation(), actions, tau).pow(2).sum().backward()
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     model.zero_grad()
     last = f"language.layers.{MICRO.language.layers - 1}"
     dead = {f"{last}.{part}.weight" for part in ("out", "norm2", "gate_up", "down")}
     dead |= {"language.norm.weight", "tokens.coordinates", "depth.mask_token"}
-    assert without == dead
+    assert without == frozen == set(model.unused_parameters()) == dead

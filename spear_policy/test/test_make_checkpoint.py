@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from checkpoint_checks import public_dinov2, public_pi0, write_moge
-from toy_models import MICRO
+from toy_models import MICRO, micro
 
 from spear_policy.inference import make_checkpoint
 from spear_policy.inference.spear_engine import SpearEngine, load
+from spear_policy.model.checkpoint import CheckpointError, save_weights
 from spear_policy.model.config import PRESETS
+from spear_policy.model.public_weights import load_stage1
+from spear_policy.model.tokenizer import train_tokenizer
 
 
 def call(monkeypatch, *arguments):
@@ -51,6 +54,26 @@ def test_a_model_without_actions_gets_a_folder_that_makes_no_chunks(monkeypatch,
     policy = load(tmp_path / "vlm")
     with pytest.raises(ValueError, match="no action expert .* folder of a stage 2 checkpoint"):
         SpearEngine(policy, "franka")
+
+
+def test_a_trained_model_of_stage_one_becomes_the_start_of_stage_two(monkeypatch, tmp_path, capsys):
+    stage1 = micro(expert=None, depth=replace(MICRO.depth, output_layers=(0, 2)))
+    save_weights(tmp_path / "vlm", stage1, train_tokenizer(MICRO.vocabulary))
+    monkeypatch.setitem(PRESETS, "micro", lambda: MICRO)
+    given = ["--preset", "micro", "--stage1", tmp_path / "vlm", "--output", tmp_path / "out"]
+    call(monkeypatch, *given)
+    assert "random: expert\n" in capsys.readouterr().out
+    policy = load(tmp_path / "out")
+    assert policy.model.config == replace(MICRO, depth=stage1.config.depth)
+    for name, values in stage1.state_dict().items():
+        assert torch.equal(policy.model.get_parameter(name), values), name
+    with pytest.raises(SystemExit, match="--stage1 has all but the expert"):
+        call(monkeypatch, *given, "--moge", tmp_path)
+    with pytest.raises(CheckpointError, match=r"config.json: its depth is not that of micro"):
+        load_stage1(micro(), tmp_path / "vlm")
+    (tmp_path / "vlm" / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"vlm/config.json: .*; give a folder of stage 1"):
+        call(monkeypatch, *given)
 
 
 @pytest.mark.parametrize(

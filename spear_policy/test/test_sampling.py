@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_models import MICRO, micro, observation
 
-from spear_policy.model.gemma import DynamicKVCache, StaticKVCache, ids_from_columns
+from spear_policy.model.gemma import StaticKVCache, ids_from_columns
 from spear_policy.model.sampling import Sampler, answer
 from spear_policy.model.spear import ModelInputs
 
@@ -96,27 +96,22 @@ def test_a_model_without_actions_and_zero_steps_are_refused():
         Sampler(micro(), steps=0)
 
 
-def test_both_caches_show_the_same_tokens():
-    caches = DynamicKVCache(2), StaticKVCache(2, 1, 7, 3)
+def test_tokens_that_are_not_kept_make_room_for_the_next():
+    cache = StaticKVCache(2, 1, 7, 3)
     tokens = torch.randn(2, 1, 7, 3)
-    views = []
-    for cache in caches:
-        for layer in range(2):
-            cache.view(layer, tokens[layer, :, :4], -tokens[layer, :, :4])
-        cache.keep(4)
-        for begin in (4, 5):  # the second view replaces the first, which was not kept
-            new = tokens[:, :, begin : begin + 2]
-            seen = [cache.view(layer, new[layer], -new[layer]) for layer in range(2)]
-        views.append(torch.stack([torch.stack(pair) for pair in seen]))
-        assert cache.length == 4
+    for begin, end, kept in ((0, 4, 4), (4, 6, 0), (5, 7, 2)):
+        for layer, (keys, values) in enumerate(cache.room(end - begin)):
+            keys[:, begin - end :] = tokens[layer, :, begin:end]
+            values[:, begin - end :] = -tokens[layer, :, begin:end]
+        cache.keep(kept)
     expected = tokens[:, :, [0, 1, 2, 3, 5, 6]]
-    for view in views:
-        assert torch.equal(view[:, 0], expected) and torch.equal(view[:, 1], -expected)
+    for layer, (keys, values) in enumerate(cache.room(0)):
+        assert torch.equal(keys, expected[layer]) and torch.equal(values, -expected[layer])
 
 
 def test_a_memory_that_is_too_small_says_so():
     with pytest.raises(ValueError, match="5 tokens do not fit a cache made for 4"):
-        StaticKVCache(1, 1, 4, 2).view(0, torch.zeros(1, 5, 2), torch.zeros(1, 5, 2))
+        StaticKVCache(1, 1, 4, 2).room(5)
 
 
 # Answers -----------------------------------------------------------------------------------------

@@ -80,16 +80,13 @@ def test_a_grid_of_the_tables_own_size_stays_as_it_is(table):
     torch.testing.assert_close(resample_to_size(table, 37, 37), table, atol=1e-6, rtol=0)
 
 
-def test_a_kept_resampling_follows_a_change_of_the_table(table):
+@torch.no_grad()
+def test_the_positions_follow_values_that_are_exchanged_behind_the_tables_back(table):
     module = PositionTable(37, 6, lambda *grid: resample_by_offset(*grid, 0.1))
-    with torch.no_grad():
-        module.table.copy_(table)
-        before = module(8, 8)
-        assert module(8, 8) is before
-        module.table.mul_(2.0)
-        torch.testing.assert_close(module(8, 8), 2.0 * before)
-        module.table = torch.nn.Parameter(table * 3.0)
-        torch.testing.assert_close(module(8, 8), 3.0 * before)
+    module.table.copy_(table)
+    before = module(8, 8)
+    module.table.data.copy_(3.0 * table)  # as EMA weights are: changes neither address nor version
+    torch.testing.assert_close(module(8, 8), 3.0 * before)
 
 
 def test_the_table_learns_through_the_resampling():

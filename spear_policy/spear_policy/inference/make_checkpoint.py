@@ -3,6 +3,8 @@ r"""make_checkpoint: put a SPEAR checkpoint together, from public weights or fro
 Example: ros2 run spear_policy make_checkpoint --preset tiny --output checkpoints/tiny
          ros2 run spear_policy make_checkpoint --preset spear1 --paligemma paligemma-3b-pt-224 \
              --moge moge-vitl/model.pt --output checkpoints/start
+         ros2 run spear_policy make_checkpoint --preset spear1 --stage1 checkpoints/vlm \
+             --output checkpoints/stage2
 
 What no given file fills is random and is named, so such a checkpoint is where training begins. Its
 card says `untrained` and its statistics are a guess: a table-top in front of the robot.
@@ -25,7 +27,9 @@ from spear_policy.model.public_weights import (
     load_moge,
     load_paligemma,
     load_pi0_expert,
+    load_stage1,
     with_layers_of_moge,
+    with_parts_of_stage1,
 )
 from spear_policy.model.spear import build
 from spear_policy.model.tokenizer import TextTokenizer, train_tokenizer
@@ -85,6 +89,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
     parser.add_argument("--paligemma", type=Path, help="folder of a PaliGemma from Hugging Face")
     parser.add_argument("--moge", type=Path, help="model.pt of MoGe v1 or v2")
+    parser.add_argument(
+        "--stage1", type=Path, help="folder of a trained SPEAR-VLM; its sizes are the model's"
+    )
     pi0 = parser.add_mutually_exclusive_group()
     pi0.add_argument("--pi0", type=Path, help="safetensors or folder of a pi0, for both its halves")
     pi0.add_argument("--pi0-expert", type=Path, help="the same, for its action expert alone")
@@ -104,10 +111,18 @@ def main() -> None:
 def _make(arguments):
     config = preset(arguments.preset)
     sources = {
-        name: getattr(arguments, name) for name in ("paligemma", "moge", "pi0", "pi0_expert")
+        name: getattr(arguments, name)
+        for name in ("stage1", "paligemma", "moge", "pi0", "pi0_expert")
     }
     sources = {name: path for name, path in sources.items() if path}
     tokenizer = arguments.tokenizer
+    if arguments.stage1:
+        if sources.keys() - {"stage1", "pi0_expert"}:
+            raise ValueError(
+                "--stage1 has all but the expert: give --pi0-expert or nothing with it"
+            )
+        tokenizer = tokenizer or arguments.stage1 / "tokenizer.json"
+        config = with_parts_of_stage1(config, arguments.stage1)
     if arguments.paligemma:
         if arguments.pi0:
             raise ValueError(
@@ -121,6 +136,7 @@ def _make(arguments):
     dtype = getattr(torch, arguments.dtype)
     policy = untrained_policy(config, arguments.seed, dtype, tokenizer)
     loaders = {
+        "stage1": (load_stage1,),
         "paligemma": (load_paligemma,),
         "moge": (load_moge,),
         "pi0": (load_paligemma, load_pi0_expert),

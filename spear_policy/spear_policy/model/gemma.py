@@ -4,13 +4,14 @@ Both read one KV cache: the expert's tokens attend to the keys and values of ima
 nothing in the prefix sees the expert's tokens, the joint attention of pi0 is exactly this: first
 one stack, then the other over its cache (test_gemma.py compares it with the joint form).
 
-In order: the embedding of tokens, the two KV caches, multi-query attention, the layers. Both caches
-have the same two methods. `view` gives a layer's kept tokens followed by new ones; `keep` makes the
-tokens viewed last part of the cache. Without `keep` the next `view` replaces them, which is what
-ten denoising steps over the same prefix need.
+In order: the embedding of tokens, the loss of answers, the KV cache of inference, multi-query
+attention, the layers. A layer takes and returns keys and values as tensors and changes nothing
+else, so that activation checkpointing and sharding see all that flows through it. Only where it is
+given the room of a `StaticKVCache` does it write in place.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -117,38 +118,54 @@ def initialise_coordinates(
     return mean + math.sqrt(scale / len(words)) * drawn
 
 
-# KV caches: keys and values of tokens already read -----------------------------------------------
+# The loss of answers -----------------------------------------------------------------------------
 
 
-class DynamicKVCache:
-    """Concatenates; gradients flow through it. For training.
+def answer_loss(
+    logits: Tensor,
+    ids: Tensor,
+    answer: Tensor,
+    vocabulary: VocabularyConfig,
+    *,
+    coordinate_weight: float = 1.0,
+    count: Tensor | float | None = None,
+) -> Tensor:
+    """Cross entropy of the answers' tokens, each predicted at the position before it. For stage 1.
 
-    Attributes:
-        length: tokens kept.
+    The sum over answer tokens, 3D tokens `coordinate_weight` times, over the number of answer
+    tokens, whatever their weights are.
+
+    Args:
+        logits: (B, T, columns) from `SpearModel.text_logits`.
+        ids: (B, T).
+        answer: (B, T) bool, the tokens to predict, <eos> among them; see `prompts.QuestionBatch`.
+        vocabulary: the model's.
+        coordinate_weight: the paper's lambda: 1 in stage 1a, 2 in 1b.
+        count: answer tokens of the whole step, where this batch is one of its parts (ranks,
+            accumulation); those of this batch when not given.
+
+    Returns:
+        A scalar in fp32; 0 for a batch without answers.
     """
+    ids, answer = ids[:, 1:], answer[:, 1:]
+    targets = columns_from_ids(ids, vocabulary).where(answer, NO_COLUMN)
+    scores = logits[:, :-1].flatten(0, 1).float()
+    losses = F.cross_entropy(scores, targets.flatten(), ignore_index=NO_COLUMN, reduction="none")
+    weights = torch.where(ids >= vocabulary.coordinate_begin, coordinate_weight, 1.0)
+    count = answer.sum().clamp_min(1) if count is None else count
+    return (losses * weights.flatten()).sum() / count
 
-    def __init__(self, layers: int):
-        """Begin empty."""
-        self.length = 0
-        self._kept: list[tuple[Tensor, Tensor] | None] = [None] * layers
-        self._viewed = list(self._kept)
 
-    def view(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Kept and new keys and values of a layer, each (B, length + S, head_dim)."""
-        kept = self._kept[layer]
-        if kept is not None:
-            k, v = torch.cat([kept[0], k], dim=1), torch.cat([kept[1], v], dim=1)
-        self._viewed[layer] = (k, v)
-        return k, v
+# Keys and values of tokens already read ----------------------------------------------------------
 
-    def keep(self, count: int) -> None:
-        """Keep the `count` tokens that every layer viewed last."""
-        self._kept = list(self._viewed)
-        self.length += count
+KeysValues = tuple[Tensor, Tensor]  # of one layer, each (B, tokens, head_dim)
 
 
 class StaticKVCache:
-    """Writes into buffers made once; nothing is copied again. For inference only.
+    """Buffers made once, so that nothing is copied again. For inference only.
+
+    Tokens that were written and not kept are replaced by the next ones, which is what ten
+    denoising steps over the same prefix need.
 
     Attributes:
         length: tokens kept.
@@ -164,31 +181,28 @@ class StaticKVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        """Make room for `capacity` tokens, those of the widest view included."""
+        """Make buffers for `capacity` tokens, those included that are never kept."""
         self.length = 0
         shape = (layers, batch, capacity, head_dim)
         self._keys = torch.empty(shape, device=device, dtype=dtype)
         self._values = torch.empty_like(self._keys)
 
-    def view(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Kept and new keys and values of a layer, each (B, length + S, head_dim).
+    def room(self, count: int) -> list[KeysValues]:
+        """Views of each layer's kept tokens followed by `count` that it is to write.
 
         Raises:
             ValueError: the tokens do not fit; the buffers stay as they were.
         """
-        begin, end = self.length, self.length + k.shape[1]
-        keys, values = self._keys[layer], self._values[layer]
-        if end > keys.shape[1]:
-            raise ValueError(f"{end} tokens do not fit a cache made for {keys.shape[1]}")
-        keys[:, begin:end], values[:, begin:end] = k, v
-        return keys[:, :end], values[:, :end]
+        end, capacity = self.length + count, self._keys.shape[2]
+        if end > capacity:
+            raise ValueError(f"{end} tokens do not fit a cache made for {capacity}")
+        pairs = zip(self._keys[:, :, :end], self._values[:, :, :end], strict=True)
+        return list(pairs)
 
     def keep(self, count: int) -> None:
-        """Keep the `count` tokens that every layer viewed last."""
+        """Keep the first `count` tokens that every layer wrote last."""
         self.length += count
 
-
-KVCache = DynamicKVCache | StaticKVCache
 
 # Multi-query attention ---------------------------------------------------------------------------
 
@@ -304,20 +318,47 @@ class GemmaLayer(nn.Module):
         self.gate_up = nn.Linear(width, 2 * mlp_width, bias=False)
         self.down = nn.Linear(mlp_width, width, bias=False)
 
-    def forward(self, x: Tensor, rotary, allowed: Tensor | None, view) -> Tensor:
-        """Return (B, S, width) from (B, S, width); `view` is the cache's, for this layer."""
-        qkv = self.qkv(self.norm1(x)).unflatten(-1, (-1, self.head_dim))
-        q, k, v = qkv.split([self.heads, 1, 1], dim=-2)
-        keys, values = view(rotate(k, rotary).squeeze(-2), v.squeeze(-2))
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        allowed: Tensor | None,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
+        in_place: bool = False,
+        keys_only: bool = False,
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Run new tokens through the layer.
+
+        Args:
+            x: (B, S, width).
+            rotary: from `rotary_tables`.
+            allowed: see `multi_query_attention`; keys are the tokens before, then these.
+            keys, values: (B, P, head_dim) of the tokens before; None: there are none.
+            in_place: keys and values are `StaticKVCache.room`: write into their last S tokens.
+            keys_only: compute nothing but the new tokens' keys and values.
+
+        Returns:
+            (B, S, width), or None for `keys_only`; keys and values, each (B, P + S, head_dim).
+        """
+        # flat arguments and results: reentrant checkpointing loses gradients inside of tuples
+        weight, heads = self.qkv.weight, self.heads
+        if keys_only:
+            weight, heads = weight[heads * self.head_dim :], 0
+        qkv = F.linear(self.norm1(x), weight).unflatten(-1, (-1, self.head_dim))
+        q, k, v = qkv.split([heads, 1, 1], dim=-2)
+        k, v = rotate(k, rotary).squeeze(-2), v.squeeze(-2)
+        if in_place:
+            keys[:, -k.shape[1] :], values[:, -k.shape[1] :] = k, v
+        elif keys is not None:
+            keys, values = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
+        else:
+            keys, values = k, v
+        if keys_only:
+            return None, keys, values
         x = x + self.out(multi_query_attention(rotate(q, rotary), keys, values, allowed))
         gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
-        return x + self.down(F.gelu(gate, approximate="tanh") * up)
-
-    def prefill(self, x: Tensor, rotary, view) -> None:
-        """Only put this layer's keys and values into the cache."""
-        rows = self.qkv.weight[self.heads * self.head_dim :]
-        k, v = F.linear(self.norm1(x), rows).unflatten(-1, (2, self.head_dim)).unbind(-2)
-        view(rotate(k.unsqueeze(-2), rotary).squeeze(-2), v)
+        return x + self.down(F.gelu(gate, approximate="tanh") * up), keys, values
 
 
 class GemmaStack(nn.Module):
@@ -339,37 +380,36 @@ class GemmaStack(nn.Module):
         self.norm = RmsNorm(width)
 
     def forward(
-        self, x: Tensor, positions: Tensor, allowed: Tensor | None, cache: KVCache
-    ) -> Tensor:
+        self,
+        x: Tensor,
+        positions: Tensor,
+        allowed: Tensor | None,
+        kept: Sequence[KeysValues] | StaticKVCache | None = None,
+        keys_only: bool = False,
+    ) -> tuple[Tensor | None, list[KeysValues]]:
         """Run new tokens through all layers.
 
         Args:
             x: (B, S, width) embeddings.
             positions: (B, S).
-            allowed: see `multi_query_attention`; keys are the cache's tokens, then these.
-            cache: is viewed, not kept.
+            allowed: see `multi_query_attention`; keys are the kept tokens, then these.
+            kept: each layer's keys and values of the tokens before, or the cache that holds them
+                and takes the new ones in, but does not keep them.
+            keys_only: what only the output needs is not computed. In the last layer that is
+                everything but keys and values, and the final norm: 109.1 of Gemma-2B's 1,981.9
+                million parameters.
 
         Returns:
-            (B, S, width) after the final norm.
+            (B, S, width) after the final norm, or None for `keys_only`; each layer's keys and
+            values of the tokens before and the new ones.
         """
         rotary = rotary_tables(positions, self.head_dim, self.rope_base)
+        in_place, found = isinstance(kept, StaticKVCache), []
+        if in_place:
+            kept = kept.room(x.shape[1])
         for index, layer in enumerate(self.layers):
-            x = layer(x, rotary, allowed, _viewer(cache, index))
-        return self.norm(x)
-
-    def prefill(self, x: Tensor, positions: Tensor, allowed: Tensor | None, cache: KVCache) -> None:
-        """Keep the keys and values of new tokens; what only their output needs is not computed.
-
-        In the last layer that is everything but keys and values, and the final norm: 109.1 of
-        Gemma-2B's 1,981.9 million parameters.
-        """
-        rotary = rotary_tables(positions, self.head_dim, self.rope_base)
-        *first, last = self.layers
-        for index, layer in enumerate(first):
-            x = layer(x, rotary, allowed, _viewer(cache, index))
-        last.prefill(x, rotary, _viewer(cache, len(first)))
-        cache.keep(x.shape[1])
-
-
-def _viewer(cache, layer):
-    return lambda k, v: cache.view(layer, k, v)
+            before = kept[index] if kept else (None, None)
+            last = index == len(self.layers) - 1
+            x, *pair = layer(x, rotary, allowed, *before, in_place, keys_only and last)
+            found.append(tuple(pair))
+        return None if keys_only else self.norm(x), found

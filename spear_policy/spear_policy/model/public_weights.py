@@ -1,4 +1,4 @@
-"""Weights that others have published: PaliGemma's, MoGe's encoder, pi0's action expert.
+"""What a model begins with: published weights (PaliGemma, MoGe's encoder, pi0) or those of stage 1.
 
     model = build(spear1())
     load_paligemma(model, paligemma_folder)
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from spear_policy.model.checkpoint import (
+    CONFIG,
     CheckpointError,
     TensorFiles,
     open_tensors,
     plain_name,
     read_json,
 )
-from spear_policy.model.config import ExpertConfig, ModelConfig
+from spear_policy.model.config import ConfigError, ExpertConfig, ModelConfig
 from spear_policy.model.gemma import ROWS_AT_ONCE, initialise_coordinates
 from spear_policy.model.public_layouts import (
     Filled,
@@ -36,6 +37,53 @@ from spear_policy.model.public_layouts import (
     refuse_unknown,
 )
 from spear_policy.model.spear import SpearModel, time_embedding
+
+# A model of stage 1, a folder of ours ------------------------------------------------------------
+
+STAGE1_PARTS = ("patch_size", "siglip", "depth", "language", "vocabulary")
+
+
+def with_parts_of_stage1(config: ModelConfig, folder: str | Path) -> ModelConfig:
+    """The configuration with encoders, language model and vocabulary of a stage-1 folder.
+
+    Raises:
+        CheckpointError: the folder has no config.json of this suite.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        stage1 = ModelConfig.from_dict(read_json(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; give a folder of stage 1") from None
+    return replace(config, **{part: getattr(stage1, part) for part in STAGE1_PARTS})
+
+
+def load_stage1(model: SpearModel, folder: str | Path, *, progress: bool | None = None) -> Filled:
+    """Fill everything but the action expert from a trained SPEAR-VLM.
+
+    Args:
+        model: with values; its configuration has the folder's parts, see `with_parts_of_stage1`.
+        folder: with config.json and model.safetensors.
+        progress: draw a bar on stderr, if that is a terminal.
+
+    Raises:
+        CheckpointError: something is missing, unknown, damaged, of other sizes or not finite;
+            names the file and the key or the part. The model is as it was.
+        ValueError: the model has no values.
+    """
+    expected = with_parts_of_stage1(model.config, folder)
+    for part in STAGE1_PARTS:
+        if getattr(expected, part) != getattr(model.config, part):
+            raise CheckpointError(
+                f"{Path(folder) / CONFIG}: its {part} is not that of {model.config.name}: take "
+                "the parts over by with_parts_of_stage1, as make_checkpoint does"
+            )
+    files = open_tensors(folder)
+    names = [name for name, _ in model.named_parameters() if not name.startswith("expert.")]
+    layout = {name: TensorSource((name,)) for name in names}
+    refuse_unknown(files, layout, (), files.where)
+    fill(model, layout, files, files.where, progress=progress)
+    return Filled(tuple(layout))
+
 
 # PaliGemma, a Hugging Face folder ----------------------------------------------------------------
 

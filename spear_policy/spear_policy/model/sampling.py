@@ -61,6 +61,8 @@ class PrefixCache:
 class Sampler:
     """Draws chunks from a model that is not being trained.
 
+    What follows from the weights is worked out once: make a new one after they changed.
+
     Example:
         sampler = Sampler(model)
         actions = sampler(inputs, generator=torch.Generator().manual_seed(0))
@@ -130,13 +132,15 @@ class Sampler:
         """
         model, expert = self.model, self.model.expert
         cache = self.new_cache(*inputs.text_ids.shape) if cache is None else cache
-        valid = model.prefill(inputs, cache, image_tokens)
+        _, valid = model.prefill(inputs, cache, image_tokens)
+        cache.keep(valid.shape[1])
         count = 1 + model.config.chunk_length
         seen = model.visible(inputs, F.pad(valid, (0, count), value=True))
         seen_by_state = None if seen is None else seen[..., : 1 - count]
         positions = expert.positions(valid, count)
         state = expert.embed_state(inputs.state)
-        expert.stack.prefill(state, positions[:, :1], seen_by_state, cache)
+        expert.stack(state, positions[:, :1], seen_by_state, cache, keys_only=True)
+        cache.keep(1)
         return PrefixCache(cache, positions[:, 1:], seen)
 
     @torch.no_grad()
@@ -147,7 +151,7 @@ class Sampler:
     def velocity(self, prefix: PrefixCache, actions: Tensor, k: int, tau: float) -> Tensor:
         """One step's velocity (B, H, D) for noisy actions (B, H, D) at tau = k / steps."""
         expert, features = self.model.expert, self._embed(actions, k)
-        hidden = expert.stack(features, prefix.positions, prefix.seen, prefix.kv_cache)
+        hidden, _ = expert.stack(features, prefix.positions, prefix.seen, prefix.kv_cache)
         return expert.velocity(hidden)
 
     def new_cache(self, batch: int, text_tokens: int) -> StaticKVCache:
@@ -190,7 +194,7 @@ def answer(model: SpearModel, inputs: ModelInputs, max_tokens: int) -> list[list
         device=embedded.device,
         dtype=embedded.dtype,
     )
-    hidden = model.language(embedded, positions_of(valid), valid.unsqueeze(1), cache)
+    hidden, _ = model.language(embedded, positions_of(valid), valid.unsqueeze(1), cache)
     cache.keep(begin)
     position = valid.sum(-1, keepdim=True)
     # the prompt's last token, which padding may follow
@@ -207,6 +211,7 @@ def answer(model: SpearModel, inputs: ModelInputs, max_tokens: int) -> list[list
         if not open_rows:
             break
         valid = F.pad(valid, (0, 1), value=True)
-        last = model.language(model.tokens.embed(ids), position + count, valid.unsqueeze(1), cache)
+        new = model.tokens.embed(ids)
+        last, _ = model.language(new, position + count, valid.unsqueeze(1), cache)
         cache.keep(1)
     return answers

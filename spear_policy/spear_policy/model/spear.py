@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from spear_policy.model import s3
 from spear_policy.model.config import STATE_DIM, ExpertConfig, ModelConfig
 from spear_policy.model.gemma import (
-    DynamicKVCache,
     GemmaStack,
-    KVCache,
+    KeysValues,
     RmsNorm,
+    StaticKVCache,
     TokenEmbedding,
     block_mask,
     initialise_coordinates,
@@ -149,7 +149,12 @@ class ActionExpert(nn.Module):
         self.action_out = nn.Linear(width, config.flow.action_dim)
 
     def forward(
-        self, state: Tensor, actions: Tensor, tau: Tensor, cache: KVCache, prefix_valid: Tensor
+        self,
+        state: Tensor,
+        actions: Tensor,
+        tau: Tensor,
+        prefix: Sequence[KeysValues],
+        prefix_valid: Tensor,
     ) -> Tensor:
         """Velocity of the flow, state and actions in one pass. For training.
 
@@ -157,7 +162,7 @@ class ActionExpert(nn.Module):
             state: (B, 8).
             actions: (B, H, D) noisy.
             tau: (B,) in [0, 1]; 1 is data.
-            cache: holds images and text.
+            prefix: each layer's keys and values of images and text.
             prefix_valid: (B, P) which of its tokens are not padding.
 
         Returns:
@@ -171,7 +176,7 @@ class ActionExpert(nn.Module):
         valid = F.pad(prefix_valid, (0, count), value=True)
         allowed = block_mask(blocks, valid, mine)
         positions = self.positions(prefix_valid, count)
-        return self.velocity(self.stack(features, positions, allowed, cache)[:, 1:])
+        return self.velocity(self.stack(features, positions, allowed, prefix)[0][:, 1:])
 
     def embed_state(self, state: Tensor) -> Tensor:
         """Embed (B, 8) to (B, 1, width)."""
@@ -219,6 +224,39 @@ class SpearModel(nn.Module):
         self.tokens = TokenEmbedding(config.vocabulary, language.width)
         self.language = GemmaStack(language, language.width, language.mlp_width)
         self.expert = ActionExpert(config) if config.expert else None
+        for name in self.unused_parameters():
+            self.get_parameter(name).requires_grad_(False)
+
+    def unused_parameters(self) -> list[str]:
+        """Names of the parameters that no training of this model uses; they want no gradient.
+
+        They stay in checkpoints, so that public weights and those of stage 1 load without
+        remainder. Actions see only keys and values of images and text: with an expert the 3D
+        tokens, the rest of the last language layer and the norm after it are among them.
+        """
+        depth, last = self.config.depth, self.config.language.layers - 1
+        starts = ["depth.mask_token"]
+        if depth:
+            unread = range(depth.output_layers[-1] + 1, depth.layers)
+            starts += [f"depth.blocks.{index}." for index in unread]
+        if self.config.expert:
+            rest = ("out", "norm2", "gate_up", "down")
+            starts += [f"language.layers.{last}.{part}." for part in rest]
+            starts += ["language.norm.", "tokens.coordinates"]
+        return [name for name, _ in self.named_parameters() if name.startswith(tuple(starts))]
+
+    def forward(
+        self,
+        inputs: ModelInputs,
+        actions: Tensor | None = None,
+        tau: Tensor | None = None,
+        *,
+        bidirectional: Tensor | None = None,
+    ) -> Tensor:
+        """`velocity` for actions and `text_logits` without: what DDP, FSDP and compile wrap."""
+        if actions is None:
+            return self.text_logits(inputs, bidirectional)
+        return self.velocity(inputs, actions, tau)
 
     def image_tokens(self, images: Sequence[Tensor]) -> Tensor:
         """Encode and fuse the images of any cameras.
@@ -278,36 +316,43 @@ class SpearModel(nn.Module):
                 [torch.zeros_like(valid[:, : -bidirectional.shape[1]]), ~bidirectional], dim=1
             )
             allowed = block_mask(causal.long().cumsum(-1), valid)
-        cache = DynamicKVCache(self.config.language.layers)
-        hidden = self.language(embedded, positions_of(valid), allowed, cache)
+        hidden, _ = self.language(embedded, positions_of(valid), allowed)
         return self.tokens.logits(hidden[:, -inputs.text_ids.shape[1] :])
 
     def prefill(
-        self, inputs: ModelInputs, cache: KVCache, image_tokens: Tensor | None = None
-    ) -> Tensor:
-        """Read images and text into the cache; for `image_tokens` see `prefix`.
+        self,
+        inputs: ModelInputs,
+        cache: StaticKVCache | None = None,
+        image_tokens: Tensor | None = None,
+    ) -> tuple[list[KeysValues], Tensor]:
+        """Read images and text, into the empty cache if there is one; `image_tokens`: see `prefix`.
 
         Returns:
-            (B, P) which of its tokens are not padding.
+            Each layer's keys and values, and (B, P) which of their tokens are not padding.
         """
         embedded, valid = self.prefix(inputs, image_tokens)
-        self.language.prefill(embedded, positions_of(valid), self.visible(inputs, valid), cache)
-        return valid
+        seen = self.visible(inputs, valid)
+        _, found = self.language(embedded, positions_of(valid), seen, cache, keys_only=True)
+        return found, valid
 
     def velocity(self, inputs: ModelInputs, actions: Tensor, tau: Tensor) -> Tensor:
         """Velocity of the flow, everything in one differentiable pass. For training.
 
         Args:
             inputs: with `state`.
-            actions: (B, H, D) noisy, as `flow_matching` lays them out.
-            tau: (B,) in [0, 1]; 1 is data.
+            actions: (K * B, H, D) noisy, as `flow_matching` lays them out. Row i is of observation
+                i % B, so K draws share one reading of the images.
+            tau: (K * B,) in [0, 1]; 1 is data.
 
         Returns:
-            (B, H, D) in fp32.
+            (K * B, H, D) in fp32.
         """
-        cache = DynamicKVCache(self.config.language.layers)
-        valid = self.prefill(inputs, cache)
-        return self.expert(inputs.state, actions, tau, cache, valid)
+        prefix, valid = self.prefill(inputs)
+        draws, state = len(actions) // len(valid), inputs.state
+        if draws > 1:
+            prefix = [tuple(each.repeat(draws, 1, 1) for each in pair) for pair in prefix]
+            state, valid = state.repeat(draws, 1), valid.repeat(draws, 1)
+        return self.expert(state, actions, tau, prefix, valid)
 
     def visible(self, inputs: ModelInputs, valid: Tensor) -> Tensor | None:
         """The mask (B, 1, N) of valid keys; None when all are, which is faster than ones."""

@@ -55,9 +55,10 @@ def resample_by_offset(table: Tensor, rows: int, columns: int, offset: float) ->
 
 
 class PositionTable(nn.Module):
-    """A learned table of side x side positions and its resampled versions.
+    """A learned table of side x side positions, resampled anew for each use.
 
-    The resampled tables are kept while nothing is trained; a changed table is noticed.
+    Nothing is kept: no sign of a tensor tells reliably that its values were exchanged, as EMA
+    weights and gathered shards are.
     """
 
     def __init__(self, side: int, width: int, resample):
@@ -65,19 +66,10 @@ class PositionTable(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.empty(side * side, width))
         self._resample = resample
-        self._kept = {}
 
     def forward(self, rows: int, columns: int) -> Tensor:
         """Return the positions of a grid, (rows * columns, width), in the table's dtype."""
-        table = self.table
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or table.is_inference():
-            return self._resample(table, rows, columns).to(table.dtype)
-        version = (table.data_ptr(), table._version, table.dtype, table.device)
-        found = self._kept.get((rows, columns))
-        if found is None or found[0] != version:
-            resampled = self._resample(table, rows, columns).to(table.dtype)
-            found = self._kept[rows, columns] = (version, resampled)
-        return found[1]
+        return self._resample(self.table, rows, columns).to(self.table.dtype)
 
 
 def _as_picture(table):
