@@ -215,6 +215,23 @@ def ready(driver, lab):
     return driver
 
 
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        (
+            {"max_linear_acceleration_m_s2": 9.5},
+            ("max_linear_acceleration_m_s2 is 9.5", "fr3", "9;"),
+        ),
+        ({"robot_generation": "panda"}, ("calls itself 'fr3'", "robot_generation")),
+    ],
+)
+def test_limits_above_the_robots_own_or_of_another_robot_fail_configure(
+    robot, lab, parameters, words
+):
+    # Before the driver of this file: a robot answers one client at a time.
+    assert_refused(lab, parameters, words)
+
+
 def test_a_chunk_moves_the_arm_and_the_command_says_what_was_sent(ready, lab):
     start = lab.pose
     command = lab.move((0.06, 0.0, 0.0), rotation=(0.0, 0.0, 0.2))
@@ -434,11 +451,6 @@ def test_deactivation_stops_the_arm_and_the_node_comes_up_again(ready, lab):
     [
         ({"robot_timeout_s": 9.0}, ("safety parameter robot_timeout_s", "0.02 to 5.0 s")),
         ({"max_linear_speed_m_s": 3.0}, ("max_linear_speed_m_s", "m/s")),
-        (
-            {"max_linear_acceleration_m_s2": 9.5},
-            ("max_linear_acceleration_m_s2 is 9.5", "fr3", "9;"),
-        ),
-        ({"robot_generation": "panda"}, ("calls itself 'fr3'", "robot_generation")),
         ({"workspace_min_m": "[0.8,-0.4,0.0]"}, ("workspace_min_m", "below")),
         ({"home_joints_rad": "[0.0,0.0]"}, ("home_joints_rad", "7")),
         ({"realtime": "maybe"}, ("realtime", "enforce")),
@@ -446,9 +458,18 @@ def test_deactivation_stops_the_arm_and_the_node_comes_up_again(ready, lab):
         ({"robot_host": "127.42.0.98"}, ("127.42.0.98", "refuses", "robot_host")),
     ],
 )
-def test_configure_fails_with_a_sentence(robot, lab, make_driver, parameters, words):
-    node = make_driver(use_gripper=False, **parameters)
-    lab.logs.clear()
-    assert node.trigger_configure() is FAILURE
-    said = until(lambda: [log.msg for log in lab.logs if "configure refused" in log.msg])
-    assert all(word in said[-1] for word in words), said
+def test_configure_fails_with_a_sentence(lab, parameters, words):
+    assert_refused(lab, parameters, words)
+
+
+def assert_refused(lab, parameters, words):
+    """Configure fails with a sentence that has these words."""
+    node = FrankaDriver(driver_arguments(use_gripper=False, **parameters))
+    node.start_threads()
+    try:
+        lab.logs.clear()
+        assert node.trigger_configure() is FAILURE
+        said = until(lambda: [log.msg for log in lab.logs if "configure refused" in log.msg])
+        assert all(word in said[-1] for word in words), said
+    finally:
+        node.close()  # it would answer the services of the driver of this file
