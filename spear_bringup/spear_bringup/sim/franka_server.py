@@ -99,6 +99,9 @@ class HandServer(FrankaGripperServer):
 CARTESIAN_REFLEX = 7  # in libfranka's list of errors
 # Silence after which a client in motion counts as dead, and physics goes on without it.
 PATIENCE_S = 0.5
+# Before its first answer a client only watches, so nothing can wait for it; but the states that it
+# misses between its first answer and the next would be a jump of its motion. So time goes slowly.
+FIRST_ANSWER_S = 0.01
 
 
 class ArmServer(FrankaRobotServer):
@@ -118,9 +121,12 @@ class ArmServer(FrankaRobotServer):
 
     def wait_for_client(self) -> None:
         """Let a client that is in control catch up, as long as it gives signs of life."""
+        sockets = [self._FrankaServer__udp_socket, self._tcp_socket]
+        if self.current_motion_id and self._unanswered is None:
+            select.select(sockets, [], [], FIRST_ANSWER_S)
+            return
         if self.client_lag_ticks <= self._lag_limit_ticks or self.client_silent:
             return
-        sockets = [self._FrankaServer__udp_socket, self._tcp_socket]
         ready, _, _ = select.select(sockets, [], [], PATIENCE_S)
         self.client_silent = not ready
 
