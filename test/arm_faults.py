@@ -7,15 +7,18 @@ commanded motion.
 
 import copy
 import math
-import threading
+import os
+import subprocess
+import sys
 import time
-from contextlib import suppress
 
 import numpy as np
 from fault_benches import PATIENCE_S, busy, row
 from rclpy.serialization import serialize_message
+from std_msgs.msg import Empty
 
 from spear_msgs.msg import ActionChunk, GateStatus
+from spear_policy.nodes import messages as qos
 from spear_policy.nodes.messages import pose_array, stamp_to_s
 
 # Chunks that must not move the arm ----------------------------------------------------------------
@@ -191,6 +194,20 @@ def _raw_chunk(message, steps):
     return bytes(raw)
 
 
+_FLOOD = """
+import sys, rclpy
+from spear_msgs.msg import ActionChunk
+from spear_policy.nodes.messages import COMMAND
+read = sys.stdin.buffer.read
+messages = [read(int.from_bytes(read(4), "little")) for _ in range(2)]
+rclpy.init()
+publisher = rclpy.create_node("flood").create_publisher(ActionChunk, "action_chunk", COMMAND)
+while True:
+    for k in range(20):
+        publisher.publish(messages[k == 0])
+"""
+
+
 def _with_steps(message, steps):
     other = copy.deepcopy(message)
     other.steps = steps
@@ -206,28 +223,22 @@ def _with_steps(message, steps):
     0.1,
 )
 def _stop_under_a_flood(bench):
-    bench.start_motion()
     largest = bench.lab.chunk()
     largest.steps = [largest.steps[0]] * 64
-    over, sent = threading.Event(), []
-    raw = _raw_chunk(largest, 50_000)
-
-    def flood():
-        while not over.is_set():
-            bench.lab._chunks.publish(largest)
-            if len(sent) % 20 == 0:
-                with suppress(RuntimeError):  # the middleware may refuse to send it
-                    bench.lab._chunks.publish(raw)
-            sent.append(1)
-
-    thread = threading.Thread(target=flood)
-    thread.start()
+    flood = subprocess.Popen([sys.executable, "-c", _FLOOD], stdin=subprocess.PIPE)
     try:
-        time.sleep(0.3)
+        for message in (serialize_message(largest), _raw_chunk(largest, 50_000)):
+            flood.stdin.write(len(message).to_bytes(4, "little") + message)
+        flood.stdin.flush()
+        publishers = bench.lab.node.count_publishers("action_chunk")
+        count = bench.lab.node.count_publishers
+        bench.until(lambda: count("action_chunk") > publishers, "the flood")
+        bench.start_motion()
         bench.inject(lambda: bench.lab.call("stop"))
     finally:
-        over.set()
-        thread.join()
+        flood.kill()
+        flood.wait()
+        flood.stdin.close()
 
 
 @row(
@@ -248,6 +259,33 @@ def _stop_beside_a_chunk(bench):
     bench.inject(both)
     late = bench.lab.chunk((0.03, 0.0, 0.0))
     assert bench.send(late).gate.verdict == GateStatus.VERDICT_STOPPED
+
+
+@row(
+    "lifecycle manager dies",
+    "the heartbeat of the lifecycle manager ends (manager_timeout_s is 1.0) while chunks come",
+    "arm",
+    "HELD MANAGER_LOST",
+    1.3,
+    clock="steady",
+)
+def _manager_dies(bench):
+    node = bench.lab.node
+    beats = node.create_publisher(Empty, "lifecycle_manager/heartbeat", qos.NEWEST)
+    timer = node.create_timer(0.1, lambda: beats.publish(Empty()))
+    try:
+        bench.until(beats.get_subscription_count, "the driver's interest")
+        bench.start_motion()
+        bench.let(0.3)
+    finally:
+        bench.on_end(lambda: bench.session_calls(bench.node.trigger_activate))
+        bench.on_end(lambda: bench.session_calls(bench.node.trigger_deactivate))
+        node.destroy_timer(timer)
+        node.destroy_publisher(beats)
+    bench.inject()
+    while bench.robot.inject("time") < bench.fault.robot_s + 1.5:
+        bench.lab._chunks.publish(bench.lab.chunk((0.0, 0.02, 0.0)))
+        bench.let(0.2)
 
 
 @row(
@@ -425,14 +463,14 @@ def _stretched_path(bench):
 
 @row(
     "end of a path on a busy machine",
-    "four processes keep the cores busy: the path's end is reached within 0.5 mm all the same",
+    "as many processes as cores keep the cores busy: the path's end is reached within 0.5 mm all the same",
     "arm",
     "",
     2.5,
     motion="ends",
 )
 def _end_of_path(bench):
-    with busy(4):
+    with busy(os.cpu_count()):
         bench.inject()
         end_m = bench.start_motion()
         bench.let(1.2)

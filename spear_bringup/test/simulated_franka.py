@@ -55,6 +55,7 @@ class SimulatedFranka:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
+            start_new_session=True,  # Ctrl-C is for the program that uses it
         )
         self._expect("ready")
 
