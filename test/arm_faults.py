@@ -463,7 +463,7 @@ def _stretched_path(bench):
 
 @row(
     "end of a path on a busy machine",
-    "as many processes as cores keep the cores busy: the path's end is reached within 0.5 mm all the same",
+    "a busy process for each core: the path ends within 0.5 mm of its place all the same",
     "arm",
     "",
     2.5,

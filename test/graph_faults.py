@@ -97,7 +97,7 @@ def _clock_back_policy(bench):
 
 @row(
     "busy machine",
-    "as many processes as cores that keep every core busy for 3 s: no limit is broken, nothing latches",
+    "a busy process for each core for 3 s: no limit is broken, nothing latches",
     "graph",
     "",
     5.0,
