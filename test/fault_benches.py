@@ -329,12 +329,13 @@ class GraphBench(Bench):
 
     def _open(self) -> None:
         self.cameras = {"external", "wrist"}  # those that publish
-        self.frozen = False
+        self.frozen, self.encoding = False, "rgb8"  # of the external camera
         self._image_due_s, self._number = 0.0, 0
         self.graph = simulation(
             self.folder,
             self.domain,
             only=("franka_driver", "policy", "trial_recorder"),
+            parameters={"policy": {"startup_timeout_s": 10.0}},
             record=True,
             host=self.host,
         )
@@ -364,10 +365,15 @@ class GraphBench(Bench):
             self._number += 1
         width, height = SIZE
         picture = np.random.default_rng(self._number).integers(0, 255, (height, width, 3))
-        image = Image(height=height, width=width, step=3 * width, encoding="rgb8")
-        image.header.stamp = clock.clock
-        image.data.frombytes(picture.astype(np.uint8).tobytes())
         for name in sorted(self.cameras):
+            encoding = self.encoding if name == "external" else "rgb8"
+            pixels = picture.astype(np.uint8) if encoding == "rgb8" else picture[..., 0] * 9
+            image = Image(height=height, width=width, encoding=encoding)
+            image.header.stamp = clock.clock
+            image.data.frombytes(
+                (pixels if pixels.ndim == 3 else pixels.astype(np.uint16)).tobytes()
+            )
+            image.step = len(image.data) // height
             self._images[name].publish(image)
         markers = MarkerArray()
         for name, (place, size_m) in OBJECTS.items():

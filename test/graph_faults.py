@@ -4,10 +4,12 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 
-from fault_benches import OTHER_INSTRUCTION, busy, row
+from fault_benches import OTHER_INSTRUCTION, PATIENCE_S, busy, row
 from recorder_fixture import counts_in
 
+from spear_bringup.nodes.lifecycle_manager import TransitionError
 from spear_bringup.nodes.supervisor import GraphError
 from spear_bringup.trials.bag_repair import repair
 from spear_msgs.msg import PolicyStatus
@@ -93,6 +95,53 @@ def _clock_back_policy(bench):
         ),
         "the policy's word about the clock",
     )
+
+
+@row(
+    "camera shows depth",
+    "the external camera publishes 16UC1 when the policy is activated: it refuses and says why",
+    "graph",
+    "",
+    20.0,
+    motion="unmoved",
+)
+def _camera_shows_depth(bench):
+    policy = bench.graph.managed.clients["/policy"]
+    policy.change("deactivate", PATIENCE_S)
+    bench.on_end(bench.graph.managed.bring_up)
+    bench.on_end(lambda: setattr(bench, "encoding", "rgb8"))
+    bench.inject(lambda: setattr(bench, "encoding", "16UC1"))
+    try:
+        bench.graph.managed.bring_up()
+    except TransitionError as refusal:
+        bench.found()
+        log = bench.graph.processes["policy"].last_lines()
+        assert "16UC1" in log and "external" in log, f"{refusal}; {log}"
+    else:
+        raise AssertionError("the policy took depth for colour")
+
+
+@row(
+    "other machines",
+    "the sockets of every process are looked at: none listens beyond this machine",
+    "graph",
+    "",
+    5.0,
+    motion="unmoved",
+)
+def _other_machines(bench):
+    bench.inject()
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for name, process in bench.graph.processes.items():
+        links = [os.readlink(each) for each in Path(f"/proc/{process.pid}/fd").iterdir()]
+        own = {link[8:-1] for link in links if link.startswith("socket:[")}
+        for line in Path(f"/proc/{process.pid}/net/udp").read_text().splitlines()[1:]:
+            fields = line.split()
+            address, port = fields[1].split(":")
+            # From ephemeral ports nodes only send; 0100FFEF is the multicast group, on loopback.
+            if fields[9] in own and int(port, 16) < least:
+                assert address in ("0100007F", "0100FFEF"), f"{name} listens on {fields[1]}"
+    bench.found()
 
 
 @row(
