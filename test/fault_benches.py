@@ -421,6 +421,9 @@ class GraphBench(Bench):
         )
         graph._killed.discard(name)
         graph.managed.dead.pop(spec.full_name, None)
+        client = graph.managed.clients[spec.full_name]
+        # The killed process is shown for a while yet, and answers nothing.
+        self.until(lambda: client.state(1.0) == "unconfigured", f"the new {name}")
         graph.managed.bring_up()
 
     def start_trial(self) -> Path:
