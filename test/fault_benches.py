@@ -335,7 +335,7 @@ class GraphBench(Bench):
             self.folder,
             self.domain,
             only=("franka_driver", "policy", "trial_recorder"),
-            parameters={"policy": {"startup_timeout_s": 10.0}},
+            parameters={"policy": {"startup_timeout_s": 15.0}},
             record=True,
             host=self.host,
         )

@@ -134,8 +134,9 @@ def run_rows(
                             bench, broken = None, bench
                             broken.__exit__(None, None, None)
                         if bench is None:
-                            bench = open_bench(bench_name)
-                            bench.__enter__()
+                            opened = open_bench(bench_name)
+                            opened.__enter__()
+                            bench = opened
                         run = run_once(row, bench)
                         results.add(row.name, run)
                         for problem in run["problems"]:
