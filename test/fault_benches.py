@@ -82,8 +82,8 @@ class Motion:
         )
         return float(self.times_s[1:][moving][-1]) if moving.any() else float(self.times_s[0])
 
-    def violations(self, limits: Limits) -> list[str]:
-        """Limits that the commanded pose broke, a sentence each with the worst value."""
+    def violations(self, limits: Limits, fault_s: float) -> list[str]:
+        """Limits that the commanded pose broke: the worst value, for how long, when it began."""
         linear, angular = (
             np.linalg.norm(self.linear_m_s, axis=1),
             np.linalg.norm(self.angular_rad_s, axis=1),
@@ -103,13 +103,18 @@ class Motion:
             ("rotation speed [rad/s]", angular, limits.max_angular_speed_rad_s),
             ("acceleration [m/s^2]", accelerations[0], most_m_s2),
             ("rotation acceleration [rad/s^2]", accelerations[1], most_rad_s2),
-            ("distance outside the workspace [m]", outside.ravel(), 0.001),
+            ("distance outside the workspace [m]", outside.max(axis=1), 0.001),
         ]
-        return [
-            f"commanded {name} {np.max(values):.3g}, limit {limit:.3g}"
-            for name, values, limit in found
-            if len(values) and np.max(values) > TOLERANCE * limit
-        ]
+        sentences = []
+        for name, values, limit in found:
+            broken = np.flatnonzero(values > TOLERANCE * limit)
+            if len(broken):
+                since_s = self.times_s[min(broken[0] + 1, len(self.times_s) - 1)] - fault_s
+                sentences.append(
+                    f"commanded {name} {np.max(values):.3g}, limit {limit:.3g}, "
+                    f"for {len(broken)} ms from {since_s:+.3f} s on (the fault is at 0)"
+                )
+        return sentences
 
 
 # The benches -------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def judge(row, bench, detection_s: float | None) -> dict:
     if row.motion == "unmoved" and moved_m > 1e-3:
         problems.append(f"moved by {1e3 * moved_m:.1f} mm")
     judged = motion.until(fault.robot_s) if row.until_fault else motion
-    problems += judged.violations(bench.limits)
+    problems += judged.violations(bench.limits, fault.robot_s)
     if row.expected.startswith("STOPPED") and not bench.said().startswith("STOPPED"):
         problems.append(f"the latch was lost: {bench.said()}")
     return {"detection_s": detection_s, "moved_mm": 1e3 * moved_m, "problems": problems}
