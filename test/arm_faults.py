@@ -417,7 +417,7 @@ def _gripper_fault(bench):
 def _gripper_hangs(bench):
     bench.robot.inject("gripper_silent")
     bench.on_end(lambda: bench.robot.inject("gripper_answers"))
-    opening = 0.0 if bench.lab.states[-1].gripper_opening > 0.5 else 1.0
+    opening = 0.0 if bench.node.session.core.gripper.target != 0.0 else 1.0
     bench.inject()
     while bench.seen_s is None:
         command = bench.send(bench.lab.chunk(opening=opening))

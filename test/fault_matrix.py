@@ -194,7 +194,7 @@ def page(rows: Sequence, results: Results, command: str, machine: str) -> str:
         f"{count_all - failed_all} of {count_all} runs met every expectation; the share of runs "
         f"that do not is at most {bound:.1f} % (upper end of the 95 % Wilson interval)."
     )
-    text = [*HEAD, f"`{command}` on {machine}:", "", summary, "", *lines, ""]
+    text = [*HEAD, "", f"`{command}` on {machine}:", "", summary, "", *lines, ""]
     if notes:
         text += ["Not met:", "", *notes, ""]
     return "\n".join(text)
@@ -215,14 +215,15 @@ page is written by the command; change the rows instead.
 
 
 def machine_words() -> str:
-    """Processor and cores of this machine."""
+    """Processor, cores and load of this machine."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{os.cpu_count()} cores ({model})"
+    load = os.getloadavg()[2]
+    return f"{os.cpu_count()} cores ({model}), load average {load:.0f} in the last 15 minutes"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
