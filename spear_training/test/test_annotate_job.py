@@ -14,6 +14,7 @@ from spear_policy.shared import files
 from spear_policy.shared.progress import ProgressDisplay
 from spear_training.annotation.job import AnnotationJob, annotate_here, run_job
 from spear_training.annotation.pipeline import Pipeline
+from spear_training.annotation.records import Dropped
 from spear_training.annotation.run_folder import Shard, claim, read_shard, shards_for
 from spear_training.annotation.stages import JobError
 
@@ -272,3 +273,18 @@ def test_records_are_lines_of_json(job):
     job(GOOD, num_shards=2)
     lines = Shard(1, 2).file(job.out).read_bytes().splitlines()
     assert [json.loads(line)["id"] for line in lines] == GOOD[6:]
+
+
+def test_the_most_frequent_reason_of_pictures_without_objects_is_said(job, capsys):
+    class Refuses:
+        name, parallel, settings = "refuses", 1, {}
+
+        def __call__(self, frame):
+            beside = Dropped("mug", f"its box ends at {ord(frame.item.id[-1])} px, outside")
+            return replace(ColourStage()(frame), candidates=(), dropped=(beside,))
+
+    assert job(["a", "b", "c"], stages=[Refuses()]) == {"empty": 3}
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "3 pictures without objects, most often (3) because: no object could be used: its" in said
+    )

@@ -21,6 +21,7 @@ from spear_training.annotation.pipeline import Pipeline, StoredRecord
 from spear_training.annotation.records import STATUSES, Item
 from spear_training.annotation.run_folder import Shard, claim
 from spear_training.annotation.stages import JobError, PipelineSpec
+from spear_training.data.reader import outline
 
 MOST_FAILURES_IN_A_ROW = 25
 # Before there are records to measure: 3 kB for the picture and 2 kB for each of ten objects, as in
@@ -102,6 +103,7 @@ class _Run:
     def __init__(self, job: AnnotationJob, progress: ProgressDisplay):
         self._job, self._progress = job, progress
         self._counts: Counter[str] = Counter()  # of pictures that are done
+        self._why_empty: dict[str, list[str]] = {}  # reasons of one kind
         self._failures_in_a_row = 0
         self._claims = ExitStack()
         self._elsewhere: list[Path] = []  # shards that other processes are at work on
@@ -117,6 +119,12 @@ class _Run:
         with self._claims:
             for work, records in annotate(self._claimed(missing), self._on_record):
                 self._finish(work, records)
+        if self._why_empty:
+            alike = max(self._why_empty.values(), key=len)
+            progress.print(
+                f"{sum(map(len, self._why_empty.values()))} pictures without objects, most often "
+                f"({len(alike)}) because: {alike[0]}"
+            )
         if self._elsewhere:
             more = f" and {len(self._elsewhere) - 1} more" if self._elsewhere[1:] else ""
             raise JobError(
@@ -161,6 +169,8 @@ class _Run:
         job = self._job
         self._counts[record.status] += 1
         self._progress.advance(detail=describe(self._counts))
+        if record.status == "empty":
+            self._why_empty.setdefault(outline(record.reason), []).append(record.reason)
         if record.status != "failed":
             self._failures_in_a_row = 0
             return

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -154,13 +155,16 @@ class Pipeline:
 
 def _record(frame: Frame) -> Annotation:
     objects = tuple(found.annotated for found in frame.candidates)
-    found_any = "nothing was detected" if not frame.dropped else "no object could be used"
+    why_none = "nothing was detected"
+    if frame.dropped:
+        [(reason, _)] = Counter(lost.reason for lost in frame.dropped).most_common(1)
+        why_none = f"no object could be used: {reason}"
     return Annotation(
         id=frame.item.id,
         image=frame.item.image,
         native_aspect=frame.item.native_aspect,
         status="ok" if objects else "empty",
-        reason=None if objects else found_any,
+        reason=None if objects else why_none,
         metric=frame.points.metric,
         intrinsics=frame.points.intrinsics,
         objects=objects,
