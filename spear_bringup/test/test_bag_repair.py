@@ -189,7 +189,10 @@ def test_repair_says_when_there_is_nothing_to_repair(tmp_path):
         "other": ("other.mcap", b"something else", "does not begin like an MCAP file"),
         "nothing": ("nothing.db3", b"", "does not begin like an SQLite file"),
         "words": ("words.db3", b"something else" * 9, "does not begin like an SQLite file"),
-        "packed": ("packed_0.mcap.zstd", b"", "packed_0.mcap.zstd: unpack with `zstd -d` first"),
+        "packed": ("a_0.mcap.zstd", b"", "holds a_0.mcap.zstd: unpack it first, as with `zstd -d`"),
+        "zst": ("b_0.db3.zst", b"", "holds b_0.db3.zst: unpack it first"),
+        "gz": ("c_0.mcap.gz", b"", "holds c_0.mcap.gz: unpack it first"),
+        "lz4": ("d_0.mcap.lz4", b"", "holds d_0.mcap.lz4: unpack it first"),
     }
     for folder, (name, content, said) in cases.items():
         (tmp_path / folder).mkdir()

@@ -29,6 +29,7 @@ from spear_policy.shared.files import atomic_write, write_atomically
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 _READERS = {".mcap": mcap_salvage, ".db3": db3_salvage}
+_PACKED = (".zstd", ".zst", ".gz", ".lz4")
 _MADE_HERE = re.compile(r"_repaired\d*$")
 
 
@@ -124,10 +125,14 @@ def _storage_files(folder: Path, earlier: Mapping[str, object]) -> list[Path]:
     original = [path for path in found if not _MADE_HERE.search(path.stem)]
     paths = named or sorted(original or found, key=_number)
     packed = sorted(
-        path.name for path in folder.glob("*.zstd") if not path.with_suffix("").exists()
+        path.name
+        for path in folder.glob("*")
+        if path.suffix in _PACKED
+        and Path(path.stem).suffix in _STORAGES
+        and not path.with_suffix("").exists()
     )
     if packed:
-        raise RepairError(f"{folder} holds {', '.join(packed)}: unpack with `zstd -d` first")
+        raise RepairError(f"{folder} holds {', '.join(packed)}: unpack it first, as with `zstd -d`")
     if not paths:
         raise RepairError(f"{folder} has no .mcap or .db3 file; nothing was recorded")
     if len({path.suffix for path in paths}) > 1:
