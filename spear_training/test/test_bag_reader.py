@@ -149,11 +149,15 @@ def test_other_bags_are_unharmed_by_a_damaged_one(tmp_path):
     (tmp_path / "c" / "metadata.yaml").unlink()
     reader = BagReader(tmp_path)
     assert len(reader) == 3 and len(reader.read(0)) == 7
-    with pytest.raises(DataFileError, match=r"b.*copy the bag again"):
+    with pytest.raises(DataFileError, match=r"b: .*again, or save .*bag_repair .*/b$"):
         reader.read(1)
     with pytest.raises(DataFileError, match="never closed; fix it with: .*bag_repair") as caught:
         reader.read(2)
     assert str(caught.value).count("/c was") == 1
+    compress(tmp_path / "b" / "b.mcap", "gz")
+    with pytest.raises(DataFileError, match="or unpack it and save .*bag_repair .*/b$") as caught:
+        reader.read(1)
+    assert "does not exist" not in str(caught.value)
 
 
 # Holes, disorder, and files that users moved or compressed ----------------------------------------

@@ -198,13 +198,20 @@ def _reader(path: Path, stack: ExitStack) -> AnyReader:
     except Exception as error:
         for file in filter(is_lfs_pointer, files):
             raise DataFileError(unreadable(file)) from None
-        if as_listed is None and storage_suffix(files[0]) != ".bag":
+        if as_listed is None and files[0].suffix in (".mcap", ".db3"):
             folder = path if path.is_dir() else path.parent
             raise DataFileError(
                 f"{path} was never closed; fix it with: ros2 run spear_bringup bag_repair {folder}"
             ) from None
-        said = str(as_listed or error).replace(str(path), "it")
-        raise DataFileError(f"{path}: {said}; copy the bag again") from None
+        # Files that were compressed or renamed are not where metadata.yaml says they are.
+        packed = any(file.suffix in COMPRESSIONS for file in files)
+        said = str(error if packed or not as_listed else as_listed).replace(str(path), "it")
+        fix = "copy the bag again"
+        if storage_suffix(files[0]) != ".bag":
+            folder = path if path.is_dir() else path.parent
+            unpack = "unpack it and " if packed else ""
+            fix += f", or {unpack}save what is whole: ros2 run spear_bringup bag_repair {folder}"
+        raise DataFileError(f"{path}: {said.rstrip('.')}; {fix}") from None
 
 
 def _decompressed(file: Path, stack: ExitStack) -> Path:
@@ -236,5 +243,5 @@ def _information(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataFileError(unreadable(path, error)) from None
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        fix = f"damaged ({type(error).__name__}: {error})"
+        fix = f"damaged ({type(error).__name__}: {error}); bag_repair makes another"
         raise DataFileError(unreadable(path, fix=fix)) from None
