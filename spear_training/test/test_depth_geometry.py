@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from stage_frames import frame_of
 
 from spear_policy.inference.image_geometry import pixel_in_model
-from spear_training.annotation.depth import DepthGeometry, backproject
-from spear_training.annotation.frame import read_frame
+from spear_training.annotation.depth import DepthGeometry, backproject, read_depth
+from spear_training.annotation.frame import read_frame, read_picture
 from spear_training.annotation.records import GivenDepth, Intrinsics, Item
 from spear_training.annotation.stages import JobError, StageError
+from spear_training.data.reader import LFS_BEGIN
 
 CAMERA = Intrinsics(500.0, 510.0, 319.5, 239.5)
 DEPTH = GivenDepth("depth.png", 1000.0)
@@ -119,6 +120,14 @@ def test_depth_that_is_none_fails_the_picture(tmp_path, write, values, said):
     write(values)
     with pytest.raises(StageError, match=f"depth.png.*{said}"):
         run(tmp_path)
+
+
+def test_pointers_of_git_lfs_are_called_that(tmp_path):
+    path = tmp_path / DEPTH.path
+    path.write_bytes(LFS_BEGIN + b"v1")
+    for read in (read_depth, read_picture):
+        with pytest.raises(StageError, match="depth.png: is a pointer of Git LFS"):
+            read(path)
 
 
 @pytest.mark.parametrize("kept", [0, 100, 1000, -2000])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spear_training.annotation.frame import Frame, PointMap
 from spear_training.annotation.records import GivenDepth, Intrinsics
 from spear_training.annotation.stages import JobError, StageError
+from spear_training.data.reader import LFS_WORDS, is_lfs_pointer
 
 NOTHING_MEASURED = 0
 SATURATED = np.iinfo(np.uint16).max  # whatever is farther than the file can say
@@ -90,6 +91,8 @@ def read_depth(path: Path) -> NDArray[np.uint16]:
         raise StageError(f"{path.name}: there is no such file")
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if stored is None:
+        if is_lfs_pointer(path):
+            raise StageError(f"{path.name}: {LFS_WORDS}")
         raise StageError(f"{path.name} is no picture, or it is damaged")
     if stored.ndim != 2 or stored.dtype != np.uint16:
         raise StageError(

@@ -27,6 +27,7 @@ from spear_training.annotation.records import (
     Item,
 )
 from spear_training.annotation.stages import StageError
+from spear_training.data.reader import LFS_WORDS, is_lfs_pointer
 
 _ORIENTATION = 0x0112  # the tag of EXIF
 
@@ -240,6 +241,8 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
                 upright = Image.alpha_composite(white, upright.convert("RGBA"))
             return np.asarray(upright.convert("RGB"))
     except UnidentifiedImageError:
+        if is_lfs_pointer(path):
+            raise StageError(f"{path.name}: {LFS_WORDS}") from None
         suffix = path.suffix.lower()
         if suffix in _READ_BY and suffix not in Image.registered_extensions():
             raise StageError(f"{path.name} needs {_READ_BY[suffix]}, which reads it") from None

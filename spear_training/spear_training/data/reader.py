@@ -58,6 +58,7 @@ def outline(reason: str) -> str:
 
 # How every file begins that stands for one that Git LFS has not fetched (the LFS specification).
 LFS_BEGIN = b"version https://git-lfs.github.com/spec/"
+LFS_WORDS = "is a pointer of Git LFS, not the file; fetch it with `git lfs pull`"
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -76,7 +77,7 @@ def unreadable(path: Path, error: Exception | None = None, fix: str = "copy it a
     """
     try:
         if is_lfs_pointer(path):
-            return f"{path}: is a pointer of Git LFS, not the file; fetch it with `git lfs pull`"
+            return f"{path}: {LFS_WORDS}"
     except OSError as here:
         return f"{path}: cannot be read ({here.strerror}); {fix}"
     why = getattr(error, "strerror", None) or str(error or "")
