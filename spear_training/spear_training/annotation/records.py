@@ -8,9 +8,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -147,7 +147,7 @@ class Item:
                 if objects is None
                 else tuple(given_object(found) for found in objects),
                 depth=depth and GivenDepth(str(depth["path"]), float(depth["units_per_m"])),
-                intrinsics=camera and Intrinsics(**{k: float(v) for k, v in camera.items()}),
+                intrinsics=None if camera is None else _given_intrinsics(camera),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -185,6 +185,24 @@ def read_items(path: Path) -> list[Item]:
     return list(items.values())
 
 
+def _given_intrinsics(values: Any) -> Intrinsics:
+    names = [each.name for each in fields(Intrinsics)]
+    if not isinstance(values, dict) or set(values) != set(names):
+        raise TypeError(
+            f"intrinsics are {str(values)[:80]}; they must be {', '.join(names)} by name, in "
+            "pixels, of a picture without distortion"
+        )
+    return Intrinsics(**{name: float(value) for name, value in values.items()})
+
+
+def _four_numbers(label: str, name: str, box: Any) -> tuple[float, ...]:
+    if not isinstance(box, (list, tuple)) or len(box) != 4:
+        raise TypeError(
+            f"{name} of {label!r} is {str(box)[:80]}; it must be a list of four numbers"
+        )
+    return tuple(float(side) for side in box)
+
+
 _COCO_NAMES = {"bbox": "box_xyxy_px", "segmentation": "mask", "iscrowd": "crowd"}
 
 
@@ -198,7 +216,7 @@ def given_object(values: dict) -> GivenObject:
     values = dict(values)
     label = str(values.pop("label"))
     if (box := values.pop("bbox", None)) is not None:
-        left, top, width, height = (float(side) for side in box)
+        left, top, width, height = _four_numbers(label, "bbox", box)
         values = {**values, "bbox": (left, top, left + width, top + height)}
     for theirs, ours in _COCO_NAMES.items():
         if theirs in values:
@@ -208,7 +226,8 @@ def given_object(values: dict) -> GivenObject:
     if unknown := set(values) - set(_COCO_NAMES.values()):
         raise TypeError(f"an object has no {', '.join(sorted(unknown))}")
     if (box := values.get("box_xyxy_px")) is not None:
-        left, top, right, bottom = values["box_xyxy_px"] = tuple(float(side) for side in box)
+        corners = values["box_xyxy_px"] = _four_numbers(label, "box_xyxy_px", box)
+        left, top, right, bottom = corners
         if right < left or bottom < top:
             raise ValueError(
                 f"the box of {label!r} ends before it begins ({left:g}, {top:g}, {right:g}, "
