@@ -194,7 +194,7 @@ def test_a_data_file_elsewhere_is_found_and_a_lost_one_is_named(tmp_path):
     data_file(root, 1).rename(root / "data/chunk-001/episode_000001.parquet")
     assert len(open_folder(root).read(1)) == 6
     (root / "data/chunk-001/episode_000001.parquet").unlink()
-    with pytest.raises(DataFileError, match="No such file.*; no other data file has its rows"):
+    with pytest.raises(DataFileError, match="No such file.*; no other data file has rows of"):
         open_folder(root).read(1)
     changed(data_file(root, 0), episode_index=[5] * 6)
     with pytest.raises(DataFileError, match="has no row of episode 0, nor has another") as caught:
@@ -206,6 +206,35 @@ def test_an_mp4_elsewhere_is_found(tmp_path):
     root = write_v2(tmp_path / "moved", [recording(0)], codec="libx264")
     (root / "videos/chunk-000").rename(root / "videos/chunk-001")
     assert open_folder(root).read(0).images["wrist"][0].shape == (48, 64, 3)
+
+
+def test_a_lost_row_is_laid_to_the_data_file_that_cannot_be_read(tmp_path):
+    root = write_v2(tmp_path / "half", [recording(number) for number in range(2)])
+    data_file(root, 0).unlink()
+    data_file(root, 1).write_bytes(POINTER)
+    with pytest.raises(DataFileError, match="episode_000001.parquet: is a pointer of Git LFS"):
+        open_folder(root).read(0)
+
+
+def test_a_version_without_its_letter_is_read(tmp_path):
+    root = write_v2(tmp_path / "bare", [recording(0)])
+    change_info(root, codebase_version="2.1")
+    assert open_folder(root).folder.version == "v2.1"
+
+
+def test_several_listed_sentences_without_task_index_need_a_key(tmp_path):
+    root = write_v2(tmp_path / "two", [recording(0)])
+    table = pq.read_table(data_file(root, 0))
+    pq.write_table(table.drop_columns("task_index"), data_file(root, 0))
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    features.pop("task_index")
+    change_info(root, features=features)
+    write_lines(
+        root / "meta/episodes.jsonl",
+        [{"episode_index": 0, "length": len(table), "tasks": ["wipe", "valid"]}],
+    )
+    with pytest.raises(EpisodeError, match="'valid'.*no column task_index.*`instruction: NAME` in"):
+        open_folder(root).read(0)
 
 
 def test_rows_out_of_order_are_sorted(tmp_path):

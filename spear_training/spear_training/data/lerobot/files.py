@@ -25,6 +25,7 @@ class EpisodeRows:
         self._folder = folder
         self._path: Path | None = None
         self._holders: dict[int, list[Path]] | None = None
+        self._unread = ""  # a data file that cannot be read, in words
 
     def read(self, path: Path, episode: int, columns: list[str], length: int) -> pa.Table:
         """Columns of the rows whose episode_index is `episode`, by their frame_index.
@@ -48,16 +49,18 @@ class EpisodeRows:
             found = [self._of_file(holder, episode, columns) for holder in self._having(episode)]
             if not found:
                 if not path.exists():
-                    raise DataFileError(unreadable(path, fix="no other data file has its rows"))
+                    fix = f"no other data file has rows of episode {episode}{self._unread}"
+                    raise DataFileError(unreadable(path, fix=fix))
                 raise DataFileError(
                     f"{path}: has no row of episode {episode}, nor has another file of "
-                    f"{self._folder}"
+                    f"{self._folder}{self._unread}"
                 )
             table = pa.concat_tables(found)
         if len(table) != length:
+            reason = "one of them is not whole" if len(table) < length else "is one there twice?"
             raise DataFileError(
                 f"{path}: episode {episode} has {len(table)} rows in all data files, the list of "
-                f"episodes says {length}; one of them is not whole"
+                f"episodes says {length}; {reason}{self._unread}"
             )
         frames = column_values(table, "frame_index", str(path))
         in_order = (np.diff(frames) > 0).all()
@@ -93,7 +96,8 @@ class EpisodeRows:
             for path in sorted(self._folder.rglob("*.parquet")):
                 try:
                     self._open(path)
-                except (OSError, pa.ArrowException, DataFileError):
+                except (OSError, pa.ArrowException, DataFileError) as error:
+                    self._unread = f"; besides, {unreadable(path, error)}"
                     continue
                 for number in np.unique(self._episode_of).tolist():
                     self._holders.setdefault(number, []).append(path)

@@ -70,7 +70,8 @@ class LeRobotFolder:
         self.root = Path(root)
         info = _json(self.root / layout.INFO_PATH)
         try:
-            self.version = str(info["codebase_version"])
+            version = str(info["codebase_version"])
+            self.version = f"v{version}" if version[:1].isdigit() else version
             self.fps = float(info["fps"])
             self.features = {name: dict(value) for name, value in info["features"].items()}
             self.robot = str(info.get("robot_type") or "")

@@ -280,6 +280,13 @@ class LeRobotReader:
                 named = [*entry.sentences, *self._other_sentences(entry, steps, "")]
                 named = list(dict.fromkeys(text.strip() for text in named if text.strip()))
                 sentence = named[0] if len(named) == 1 or self.keys.sentences and named else ""
+                if not sentence and named and key not in steps:
+                    some = ", ".join(map(repr, named[:3]))
+                    raise EpisodeError(
+                        f"{len(named)} sentences are listed ({some}) and "
+                        f"there is no column {key}: name the one that says which of them is the "
+                        "instruction, as `instruction: NAME` in the keys"
+                    )
             if not sentence:
                 raise EpisodeError(
                     f"{key} is {values[step]} in step {step}, which is no task in the list, or an "
