@@ -102,22 +102,32 @@ def test_ctrl_c_stops_all_processes_with_a_sentence(tmp_path):
     assert not list(root.rglob(".*.part.*"))  # nothing half written is left
 
 
-def test_ctrl_c_in_a_destructor_is_not_dropped():
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("class Held:", "    def __del__(self):", "        ask(self)", "Held()"),
+        (
+            "import io, zipfile",
+            "class Asking(io.BytesIO):",
+            "    name = property(ask)",
+            "zipfile.ZipFile(Asking(), 'w')",
+        ),
+    ],
+    ids=["a destructor", "a zip file that is made"],
+)
+def test_ctrl_c_is_neither_dropped_nor_followed_by_complaints(place):
     lines = (
         "import signal, time",
         "from spear_training.data import import_episodes",
         "signal.signal(signal.SIGALRM, import_episodes._interrupt)",
         "signal.signal(signal.SIGINT, import_episodes._interrupt)",
         "ask = lambda self: signal.raise_signal(signal.SIGINT)",
-        "class Held:",
-        "    def __del__(self):",
-        "        ask(self)",
-        "Held()",
+        *place,
         "time.sleep(30.0)",
     )
     ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], stderr=subprocess.PIPE)
     assert ended.returncode == -signal.SIGINT
-    assert b"ignored" not in ended.stderr
+    assert b"ignored" not in ended.stderr, ended.stderr
 
 
 @pytest.mark.slow

@@ -61,9 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _interrupt(number, frame):
-    """Raise KeyboardInterrupt, but later in a destructor: Python drops what is raised there."""
+    """Raise KeyboardInterrupt, but later in a destructor: Python drops what is raised there.
+
+    Nor while a zip file is made: the destructor of half a one complains.
+    """
     while frame is not None:
-        if frame.f_code.co_name == "__del__":
+        function, module = frame.f_code.co_name, frame.f_globals.get("__name__")
+        if function == "__del__" or (function, module) == ("__init__", "zipfile"):
             signal.setitimer(signal.ITIMER_REAL, 0.05)
             return
         frame = frame.f_back
