@@ -174,6 +174,7 @@ def test_a_hole_in_time_splits_an_episode(tmp_path, topic):
     assert first.stamps_s[-1] < 102.0 and second.stamps_s[0] > 103.49
     assert np.diff(first.stamps_s).max() < 0.11 > np.diff(second.stamps_s).max()
     assert ("15 pictures are left out" in episode.notes) == (topic == "/ee_state")
+    assert (first.left_out, second.left_out) == (15 if topic == "/ee_state" else 0, 0)
 
 
 def test_messages_that_overtook_each_other_are_sorted(tmp_path):

@@ -24,6 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from spear_policy.inference.episode import EpisodeError, split_episode
 from spear_policy.shared.config import read_dataclass
+from spear_training.data.import_run import summary_lines
 from spear_training.data.lerobot.reader import LeRobotKeys
 from spear_training.data.loader import FrameSampleReader
 from spear_training.data.reader import DataFileError
@@ -143,7 +144,13 @@ def test_pieces_too_short_for_a_chunk_before_a_hole_are_left_out(tmp_path):
     one.columns["timestamp"] = (np.arange(8) / FPS + 3.0 * (np.arange(8) // 2)).astype(np.float32)
     root = write_v2(tmp_path / "pairs", [one])
     (last,) = split_episode(open_folder(root).read(0))
-    assert last.notes == "Steps 6 to 7 of 8."
+    assert (last.notes, last.left_out) == ("Steps 6 to 7 of 8.", 6)
+    import_quietly(
+        LeRobotSource(root, read_dataclass(LeRobotKeys, KEYS, "keys")), tmp_path / "store"
+    )
+    metadata = FrameStore(tmp_path / "store").metadata
+    said = list(summary_lines(tmp_path / "store", metadata, tmp_path))
+    assert any(line.startswith("left out: 6 steps, single ones, in holes or") for line in said)
     changed(data_file(root, 0), timestamp=[2.0 * step for step in range(8)])
     with pytest.raises(EpisodeError, match="7 holes in time, the longest of 2.000 s"):
         split_episode(open_folder(root).read(0))

@@ -74,6 +74,7 @@ class Episode:
         source: where it is from, in words; dataset, split, file, index and
             part make its name.
         notes: anything that a reader had to decide.
+        left_out: recorded steps beside these that are in no episode.
 
     Raises:
         EpisodeError: the text names the first thing at fault.
@@ -93,6 +94,7 @@ class Episode:
     robot: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
+    left_out: int = 0
 
     def __post_init__(self):
         try:
@@ -232,7 +234,7 @@ def split_episode(episode: Episode, least_gap_s: float = LONGEST_GAP_S) -> list[
 
     Returns:
         the episode itself where it is of one piece. A single sample, and before a hole what lasts
-        less than LEAST_PIECE_S, is left out.
+        less than LEAST_PIECE_S, is left out and counted in the first piece.
 
     Raises:
         EpisodeError: nothing is left.
@@ -255,7 +257,8 @@ def split_episode(episode: Episode, least_gap_s: float = LONGEST_GAP_S) -> list[
             f"{episode.name}: {len(holes)} holes in time, the longest of {gaps_s.max():.3f} s, "
             "leave no piece of a second"
         )
-    return pieces
+    left_out = episode.left_out + len(episode) - sum(map(len, pieces))
+    return [replace(pieces[0], left_out=left_out), *pieces[1:]]
 
 
 def _piece(
@@ -282,6 +285,7 @@ def _piece(
         images={name: VideoPart(video, begin, end) for name, video in episode.images.items()},
         source={**episode.source, "part": str(part)},
         notes=" ".join([*notes, episode.notes]).strip(),
+        left_out=0,
     )
 
 

@@ -136,6 +136,11 @@ def summary_lines(root: Path, metadata: StoreMetadata, page: Path) -> Iterator[s
         yield f"not selected: {metadata.not_selected} sound episodes; {share_words(metadata)}"
     if holes := int(read_episodes(root).continues.sum()):
         yield f"holes in time: {holes} episodes end at one; what came after it is another episode"
+    if metadata.left_out:
+        yield (
+            f"left out: {metadata.left_out} steps, single ones, in holes or in pieces of less than "
+            "a second before one"
+        )
     if metadata.black_wrist:
         yield (
             f"without wrist camera: {metadata.black_wrist} episodes; their pictures of it are black"

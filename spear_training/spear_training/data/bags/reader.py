@@ -173,6 +173,7 @@ def _episode(bag: BagFolder, words: dict[str, str], place: dict, rules: BagRules
         robot=motion.robot,
         source=place | kept,
         notes=f"{holes} pictures are left out: poses are missing around them." if holes else "",
+        left_out=holes,
     )
 
 

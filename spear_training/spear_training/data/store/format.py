@@ -122,6 +122,7 @@ class StoreMetadata:
         rejected, not_selected: how many episodes cannot be used, and how many can but were not
             asked for; meta/rejects.jsonl names each with its reason.
         black_wrist: how many episodes lack the wrist camera; theirs is black.
+        left_out: recorded steps of these episodes that are in none of them; see `Episode`.
         format, version: of the store.
 
     Raises:
@@ -144,6 +145,7 @@ class StoreMetadata:
     rejected: int = 0
     not_selected: int = 0
     black_wrist: int = 0
+    left_out: int = 0
     format: str = FORMAT
     version: int = FORMAT_VERSION
 
@@ -360,6 +362,7 @@ class EpisodeRecord:
     continues: bool
     source: dict
     notes: str
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -335,6 +335,7 @@ def _encoded(episode: Episode, index: int, metadata: StoreMetadata) -> EncodedEp
             episode.continues,
             dict(episode.source),
             episode.notes,
+            episode.left_out,
         ),
         columns,
         pictures,
@@ -577,6 +578,7 @@ def _found(plan: StoreMetadata, records: list[GroupRecord]) -> StoreMetadata:
         rejected=sum(reject.selected for reject in rejects),
         not_selected=sum(not reject.selected for reject in rejects),
         black_wrist=sum(episode.black_wrist for episode in episodes),
+        left_out=sum(episode.left_out for episode in episodes),
     )
 
 
