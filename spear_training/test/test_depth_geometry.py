@@ -102,7 +102,8 @@ def test_what_was_not_measured_or_is_too_far_is_unknown(tmp_path, write):
 
 def test_padding_has_no_points(tmp_path, write):
     write(np.full((640, 480), 3000, np.uint16))
-    frame = frame_of(480, 640, depth=DEPTH, intrinsics=CAMERA)
+    camera = Intrinsics(500.0, 510.0, 239.5, 319.5)
+    frame = frame_of(480, 640, depth=DEPTH, intrinsics=camera)
     known = np.isfinite(run(tmp_path, frame).points_m).all(axis=-1)
     assert np.array_equal(known, frame.visible) and not known.all()
 
@@ -155,6 +156,8 @@ def test_a_damaged_depth_file_fails_the_picture(tmp_path, write, kept):
         ({"intrinsics": Intrinsics(1000.0, 1000.0, 959.5, 539.5)}, "belong to another picture"),
         ({"intrinsics": Intrinsics(1000.0, 1000.0, 639.5, 359.5)}, "belong to another picture"),
         ({"intrinsics": Intrinsics(300.0, 300.0, 159.5, 119.5)}, "belong to another picture"),
+        ({"intrinsics": Intrinsics(600.0, 600.0, 239.5, 319.5)}, "640x480: they are exchanged"),
+        ({"intrinsics": Intrinsics(1000.0, 500.0, 319.5, 239.5)}, "apart for .* native_aspect"),
         ({"intrinsics": Intrinsics(370.0, 370.0, 240.0, 180.0)}, "middle of a picture of 481x361"),
     ],
 )
@@ -171,6 +174,8 @@ def test_a_picture_that_was_cut_out_beside_the_centre_needs_a_wider_limit(tmp_pa
     with pytest.raises(StageError, match="depth.off_centre may be more than 0.2"):
         run(tmp_path, frame)
     assert run(tmp_path, frame, off_centre=0.5).metric
+    crop = frame_of(depth=DEPTH, intrinsics=Intrinsics(500.0, 500.0, 239.5, 319.5))
+    assert run(tmp_path, crop, off_centre=0.25).metric
 
 
 def test_limits_that_cannot_work_are_refused():

@@ -19,6 +19,10 @@ SATURATED = np.iinfo(np.uint16).max  # whatever is farther than the file can say
 DISTANCES_M = (0.03, 100.0)
 # Focal lengths by the side of the picture: 157 degrees wide to 3.
 LEAST_FOCAL, MOST_FOCAL = 0.1, 20.0
+# How far fx and fy may be apart beyond what `native_aspect` explains: 16:9 made square without it
+# is 1.78.
+MOST_OBLONG = 1.9
+OFF_CENTRE = 0.2
 # Shares of half a side: the centre of another size of the picture is equally far off both ways.
 SAME_SCALE, OTHER_SIZE = 0.03, 0.2
 
@@ -39,7 +43,7 @@ class DepthGeometry:
 
     root: Path
     max_range_m: float | None = None
-    off_centre: float = 0.2
+    off_centre: float = OFF_CENTRE
     name: ClassVar[str] = "depth"
     parallel: ClassVar[int] = 1
 
@@ -61,7 +65,7 @@ class DepthGeometry:
             raise StageError(
                 f"the item has no {missing}: add them to the list, or take the geometry moge"
             )
-        _check(given, camera, frame.given_size, self.off_centre)
+        _check(given, camera, frame, self.off_centre)
         stored = read_depth(self.root / given.path)
         try:
             units = frame.given_map(stored, NOTHING_MEASURED)
@@ -119,8 +123,8 @@ def backproject(depth_m: NDArray[np.floating], camera: Intrinsics) -> NDArray[np
     return np.stack(points, axis=-1).astype(np.float32)
 
 
-def _check(given: GivenDepth, camera: Intrinsics, size: tuple[int, int], off_centre: float) -> None:
-    width, height = size
+def _check(given: GivenDepth, camera: Intrinsics, frame: Frame, off_centre: float) -> None:
+    width, height = frame.given_size
     positive = {"units_per_m": given.units_per_m, "fx": camera.fx, "fy": camera.fy}
     for name, value in positive.items():
         if not (math.isfinite(value) and value > 0):
@@ -142,6 +146,24 @@ def _check(given: GivenDepth, camera: Intrinsics, size: tuple[int, int], off_cen
                 f"{found}: they belong to another picture, or another size of it; for one that "
                 f"was cut out beside the centre, depth.off_centre may be more than {off_centre:g}"
             )
+    upright_aspect = frame.fit.source_width / frame.fit.source_height
+    squashed = (frame.item.native_aspect or upright_aspect) / upright_aspect
+    oblong = camera.fx / camera.fy * (1 / squashed if frame.turn.exchange else squashed)
+    if not 1 / MOST_OBLONG <= oblong <= MOST_OBLONG:
+        raise StageError(
+            f"the item's fx, fy are {camera.fx:g}, {camera.fy:g}: too far apart for a camera; a "
+            "picture that was squashed needs native_aspect"
+        )
+    middle = np.array([width, height]) / 2
+    off = np.array([camera.cx, camera.cy]) + 0.5 - middle
+    off_exchanged = off + middle - middle[::-1]
+    limit = SAME_SCALE * min(width, height)
+    if off_centre <= OFF_CENTRE and max(abs(off_exchanged)) < limit < min(abs(off)):
+        raise StageError(
+            f"the item's cx, cy are {camera.cx:g}, {camera.cy:g}, and the picture is "
+            f"{width}x{height}: they are exchanged, or the picture was turned; for one that was "
+            f"cut out like that, depth.off_centre may be more than {OFF_CENTRE:g}"
+        )
     across, down = ((2 * centre + 1) / side for _, centre, side in sides.values())
     if abs(across - down) < SAME_SCALE and abs(across - 1) > OTHER_SIZE:
         raise StageError(
