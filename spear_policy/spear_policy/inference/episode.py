@@ -253,10 +253,10 @@ def split_episode(episode: Episode, least_gap_s: float = LONGEST_GAP_S) -> list[
         if end - begin > 1 and (end not in holes or lasts_s >= LEAST_PIECE_S):
             pieces.append(_piece(episode, part, begin, end, instruction, end in holes))
     if not pieces:
-        raise EpisodeError(
-            f"{episode.name}: {len(holes)} holes in time, the longest of {gaps_s.max():.3f} s, "
-            "leave no piece of a second"
-        )
+        said = f"{len(holes)} holes in time, the longest of {gaps_s.max():.3f} s"
+        if (usual_s := float(np.median(gaps_s))) > MOST_GAP_S:
+            said += f" (its steps are {usual_s:g} s apart: are the stamps in seconds?)"
+        raise EpisodeError(f"{episode.name}: {said}, leave no piece of a second")
     left_out = episode.left_out + len(episode) - sum(map(len, pieces))
     return [replace(pieces[0], left_out=left_out), *pieces[1:]]
 
