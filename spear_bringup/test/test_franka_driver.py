@@ -1,6 +1,7 @@
 """The Franka driver as a node: chunks, services and faults over the wire; a simulated robot."""
 
 import gc
+import itertools
 import struct
 import threading
 import time
@@ -462,9 +463,16 @@ def test_configure_fails_with_a_sentence(lab, parameters, words):
     assert_refused(lab, parameters, words)
 
 
+_refused = itertools.count()
+
+
 def assert_refused(lab, parameters, words):
     """Configure fails with a sentence that has these words."""
-    node = FrankaDriver(driver_arguments(use_gripper=False, **parameters))
+    # By a name of its own: it would answer the services of this file's driver, and take the log of
+    # that name away when it ends.
+    name = f"refused_driver_{next(_refused)}"
+    arguments = [*driver_arguments(use_gripper=False, **parameters), "-r", f"__node:={name}"]
+    node = FrankaDriver(arguments)
     node.start_threads()
     try:
         lab.logs.clear()
@@ -472,4 +480,4 @@ def assert_refused(lab, parameters, words):
         said = until(lambda: [log.msg for log in lab.logs if "configure refused" in log.msg])
         assert all(word in said[-1] for word in words), said
     finally:
-        node.close()  # it would answer the services of the driver of this file
+        node.close()

@@ -100,13 +100,13 @@ def test_a_plan_that_fails_at_once_is_made_once_more(arm, monkeypatch):
 def test_a_motion_that_fails_after_it_was_sent_is_not_sent_again(arm, monkeypatch):
     made = []
 
-    def bad(path, link, settings, make=franka_module.cartesian_motion):
+    def bad(path, robot, make=franka_module.cartesian_motion):
         made.append(path)
-        return make(path.slowed(1e-2), link, settings)
+        return make(path.slowed(1e-2), robot)
 
     monkeypatch.setattr(franka_module, "cartesian_motion", bad)
     # A knot above the planner's limit is what it refuses.
-    monkeypatch.setattr("spear_bringup.drivers.franka.KNOT_SPEED_MARGIN", 9.0)
+    monkeypatch.setattr("spear_bringup.drivers.franka._KNOT_SHARE", 9.0)
     monkeypatch.setattr("spear_bringup.drivers.franka._START_CHECK_S", 0.0)
     before = arm.read_state().commanded.position_m
     seen = fault(arm.send, along_y(arm, 0.04)) or until(lambda: fault(arm.check))
@@ -118,7 +118,7 @@ def test_a_motion_that_fails_after_it_was_sent_is_not_sent_again(arm, monkeypatc
 
 def test_a_planner_that_refuses_twice_is_a_fault_and_the_next_motion_runs(arm, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("spear_bringup.drivers.franka.KNOT_SPEED_MARGIN", 9.0)
+        patch.setattr("spear_bringup.drivers.franka._KNOT_SHARE", 9.0)
         too_fast = along_y(arm).slowed(1e-2)
         seen = fault(arm.send, too_fast) or until(lambda: fault(arm.check))
     assert seen.kind is FaultKind.PLANNER
