@@ -296,6 +296,22 @@ def test_a_stop_during_a_recovery_is_not_forgotten(drive, monkeypatch):
     assert driver.session.core.latched is not None
 
 
+def test_homing_that_cannot_begin_leaves_nothing_behind(drive, monkeypatch):
+    driver = drive()
+    ask = driver.session._ask
+
+    def hangs(work, *timeout_s):
+        if driver.session.core.busy == "homing":
+            raise RobotError(FaultKind.NETWORK, "the arm has not answered for 3 s")
+        return ask(work, *timeout_s)
+
+    monkeypatch.setattr(driver.session, "_ask", hangs)
+    with pytest.raises(RobotError, match="has not answered"):
+        go_home(driver.session, HOME, 0.2, open_gripper=False)
+    assert driver.session.core.busy is None
+    assert driver.chunk((0.01, 0.0, 0.0)).moves
+
+
 def test_an_inactive_driver_does_not_go_home(drive):
     driver = drive(active=False)
     with pytest.raises(HomingError, match="not active"):

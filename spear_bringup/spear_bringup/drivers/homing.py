@@ -91,8 +91,8 @@ def go_home(
     if not session.active:
         raise HomingError("the driver is not active, so it does not move; activate it first")
     session.check()
-    session.rest(HOMING)
     try:
+        session.rest(HOMING)
         if open_gripper and session.gripper is not None:
             session.core.gripper.target = 1.0
             session.gripper.request(1.0)
