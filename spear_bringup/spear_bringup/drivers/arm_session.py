@@ -99,8 +99,9 @@ class ArmSession:
         self._clock_bad = False
         self._clock_map = ClockMap(simulated_time)
         self._history = PoseHistory()
-        self._work = threading.Condition()  # guards the three that follow
+        self._work = threading.Condition()  # guards the four that follow
         self._stop_due = False
+        self._latches_due = 0  # while one is, the arm thread decides nothing
         self._asked: deque[tuple[Callable[[], None], Future]] = deque()
         self._chunks: deque[Callable[[], Decision]] = deque(maxlen=_WAITING_CHUNKS)
         self._call_began_s: float | None = None  # steady; of the call into the arm under way
@@ -296,12 +297,13 @@ class ArmSession:
         while not self._closing.is_set():
             asked = judge = None
             with self._work:
-                if not (self._stop_due or self._asked or self._chunks):
+                if not self._stop_due and (self._latches_due or not (self._asked or self._chunks)):
                     self._work.wait(TICK_S)
                 stop, self._stop_due = self._stop_due, False
-                if not stop and self._asked:
+                idle = stop or self._latches_due > 0
+                if not idle and self._asked:
                     asked = self._asked.popleft()
-                elif not stop and self._chunks:
+                elif not idle and self._chunks:
                     judge = self._chunks.popleft()
             try:
                 if stop:
@@ -310,7 +312,7 @@ class ArmSession:
                     self._answer(*asked)
                 elif judge is not None and self._sample is not None:
                     self._decide(judge, about_chunk=True)
-                if time.monotonic() >= next_tick_s and self._sample is not None:
+                if not idle and time.monotonic() >= next_tick_s and self._sample is not None:
                     next_tick_s = time.monotonic() + TICK_S
                     self._tick()
             except Exception as error:  # a dead arm thread could not even stop the arm
@@ -430,12 +432,18 @@ class ArmSession:
 
     def _latch(self, reason: Reason, text: str) -> None:
         """Latch and report it without a call into the arm; the arm thread stops it next."""
-        with self.lock:
-            decision = self.core.latch(reason, text, self._now_s())
+        # Before the lock: an arm thread that judges chunk after chunk would take it again and again.
+        with self._work:
+            self._stop_due = True
+            self._latches_due += 1
+            self._work.notify()
+        try:
+            with self.lock:
+                self._report(self.core.latch(reason, text, self._now_s()), about_chunk=False)
+        finally:
             with self._work:
-                self._stop_due = True
+                self._latches_due -= 1
                 self._work.notify()
-            self._report(decision, about_chunk=False)
 
     def _latch_failure(self, error: Exception, where: str) -> None:
         _log.exception("the driver failed in %s", where)
