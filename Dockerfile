@@ -8,7 +8,7 @@ SHELL ["/bin/bash", "-c"]
 RUN apt-get update && apt-get install -y --no-install-recommends \
         python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgl1
 ENV MUJOCO_GL=egl
-WORKDIR /root/ros2_ws
+WORKDIR /ros2_ws
 COPY . src/spear
 RUN source /opt/ros/jazzy/setup.bash && rosdep update && \
     rosdep install --from-paths src --ignore-src -y

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from scipy.stats import binomtest
 
 from spear_policy.shared.files import atomic_write
 from spear_policy.shared.progress import ProgressDisplay
 
 ROOT = Path(__file__).resolve().parents[1]
-Z_95 = 1.96  # two-sided
 
 
 # What was seen, kept between runs ----------------------------------------------------------------
@@ -56,7 +56,10 @@ class Results:
 
 
 def judge(row, bench, detection_s: float | None) -> dict:
-    """What a run showed, with a sentence in `problems` for each expectation that was not met."""
+    """What a run showed, with a sentence in `problems` for each expectation that was not met.
+
+    Those of limits that the commanded motion broke are in `violations` too.
+    """
     from fault_benches import STOPPING_S
 
     fault, motion = bench.fault, bench.motion()
@@ -72,10 +75,16 @@ def judge(row, bench, detection_s: float | None) -> dict:
     if row.motion == "unmoved" and moved_m > 1e-3:
         problems.append(f"moved by {1e3 * moved_m:.1f} mm")
     judged = motion.until(fault.robot_s) if row.until_fault else motion
-    problems += judged.violations(bench.limits, fault.robot_s)
+    violations = judged.violations(bench.limits, fault.robot_s)
+    problems += violations
     if row.expected.startswith("STOPPED") and not bench.said().startswith("STOPPED"):
         problems.append(f"the latch was lost: {bench.said()}")
-    return {"detection_s": detection_s, "moved_mm": 1e3 * moved_m, "problems": problems}
+    return {
+        "detection_s": detection_s,
+        "moved_mm": 1e3 * moved_m,
+        "violations": violations,
+        "problems": problems,
+    }
 
 
 def run_once(row, bench) -> dict:
@@ -108,7 +117,8 @@ def run_once(row, bench) -> dict:
         bench.spoiled = not (began and isinstance(error, AssertionError))
         text = " ".join(str(error).split()) or "no sentence"
         problem = f"{type(error).__name__}: {text}"
-        return {"detection_s": None, "moved_mm": None, "problems": [problem[:400]]}
+        unknown = dict.fromkeys(("detection_s", "moved_mm", "violations"))
+        return {**unknown, "problems": [problem[:400]]}
     finally:
         bench.end()
 
@@ -150,13 +160,11 @@ def run_rows(
 # The table ---------------------------------------------------------------------------------------
 
 
-def wilson_upper(violations: int, runs: int, z: float = Z_95) -> float:
-    """Upper end of the 95 % Wilson interval of a share; 1.0 without runs."""
+def percent_at_most(count: int, runs: int) -> float:
+    """Upper end of the 95 % Wilson interval of a share, in percent; 100 without runs."""
     if not runs:
-        return 1.0
-    share, square = violations / runs, z * z
-    spread = z * np.sqrt(share * (1 - share) / runs + square / (4 * runs * runs))
-    return float((share + square / (2 * runs) + spread) / (1 + square / runs))
+        return 100.0
+    return 100 * binomtest(count, runs).proportion_ci(0.95, method="wilson").high
 
 
 def _figures(values: list[float], form: str) -> str:
@@ -169,7 +177,7 @@ def page(rows: Sequence, results: Results, command: str, machine: str) -> str:
     """docs/reliability.md: the table, and how it was made."""
     lines = [
         "| fault | what happens | must follow | within | noticed p50 / p99 | moved p50 / p99 "
-        "| passed | violations at most |",
+        "| passed | fails at most |",
         "|---|---|---|---|---|---|---|---|",
     ]
     failed_all = count_all = 0
@@ -185,14 +193,17 @@ def page(rows: Sequence, results: Results, command: str, machine: str) -> str:
         lines.append(
             f"| {row.name} | {row.injected} | {what}; {row.motion} | {within} "
             f"| {_figures(seen_s, '.3f')} s | {_figures(moved_mm, '.1f')} mm "
-            f"| {len(runs) - failed}/{len(runs)} | {100 * wilson_upper(failed, len(runs)):.0f} % |"
+            f"| {len(runs) - failed}/{len(runs)} | {percent_at_most(failed, len(runs)):.0f} % |"
         )
         for problem in dict.fromkeys(p for run in runs for p in run["problems"]):
             notes.append(f"* {row.name}: {problem}")
-    bound = 100 * wilson_upper(failed_all, count_all)
+    judged = [run for row in rows for run in results.of(row.name) if run["violations"] is not None]
+    broken = sum(bool(run["violations"]) for run in judged)
     summary = (
         f"{count_all - failed_all} of {count_all} runs met every expectation; the share of runs "
-        f"that do not is at most {bound:.1f} % (upper end of the 95 % Wilson interval)."
+        f"that do not is at most {percent_at_most(failed_all, count_all):.1f} %. The commanded "
+        f"motion broke a limit in {broken} of the {len(judged)} runs that ended as far as to be "
+        f"judged: a share of at most {percent_at_most(broken, len(judged)):.1f} %."
     )
     text = [*HEAD, "", f"`{command}` on {machine}:", "", summary, "", *lines, ""]
     if notes:
@@ -209,8 +220,8 @@ time, the arm is at rest (or has not moved, or goes on, as the row says), and no
 acceleration that the robot itself commanded, looked at 1000 times a second, was outside the
 limits of the driver and of an FR3. Times are the robot's, but for rows marked steady, in which
 the fault stops the robot's clock. "Moved" is the way of the commanded position after the fault.
-"Violations at most" is the upper end of the 95 % Wilson interval: few runs prove little. This
-page is written by the command; change the rows instead.
+"At most" is the upper end of the 95 % Wilson interval: few runs prove little. This page is
+written by the command; change the rows instead.
 """.splitlines()
 
 

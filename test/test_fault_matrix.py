@@ -8,13 +8,14 @@ import graph_faults  # noqa: F401 (its rows)
 import numpy as np
 import pytest
 from fault_benches import ROWS, Motion, Row
-from fault_matrix import Results, page, run_rows, wilson_upper
+from fault_matrix import Results, page, percent_at_most, run_rows
 from rich.console import Console
 
 from spear_bringup.control.limits import Limits
 from spear_msgs.msg import GateStatus
 
 QUIET = Console(quiet=True)
+SEEN = {"detection_s": 0.03, "moved_mm": 5.0, "violations": [], "problems": []}
 
 
 class FakeBench:
@@ -119,16 +120,21 @@ def test_a_run_goes_on_where_the_last_one_ended(tmp_path):
     assert later.runs == 3 and later.opened == 1  # nothing was missing, so nothing was started
 
 
-def test_the_page_tells_figures_failures_and_how_little_few_runs_prove(tmp_path):
+def test_the_page_shows_figures_failures_and_how_little_few_runs_prove(tmp_path):
     results = Results(tmp_path / "faults.json")
-    for seen_s in (0.01, 0.03):
-        results.add("row", {"detection_s": seen_s, "moved_mm": 5.0, "problems": []})
-    results.add("row", {"detection_s": None, "moved_mm": None, "problems": ["it did not stop"]})
-    text = page(rows(), results, "make faults N=3", "2 cores")
-    assert "| 0.020 / 0.030 s | 5.0 / 5.0 mm | 2/3 | 79 % |" in text
-    assert "* row: it did not stop" in text and "`make faults N=3` on 2 cores" in text
-    assert wilson_upper(0, 5) == pytest.approx(0.434, abs=1e-3)  # 3.84 / (5 + 3.84)
-    assert wilson_upper(0, 0) == 1.0
+    for run in (
+        {**SEEN, "detection_s": 0.01},
+        SEEN,
+        {**SEEN, "violations": ["too fast"], "problems": ["too fast"]},
+        {**SEEN, "detection_s": None, "violations": None, "problems": ["it did not stop"]},
+    ):
+        results.add("row", run)
+    text = page(rows(), results, "make faults N=4", "2 cores")
+    assert "| 0.030 / 0.030 s | 5.0 / 5.0 mm | 2/4 | 85 % |" in text
+    assert "2 of 4 runs met every expectation" in text and "in 1 of the 3 runs that" in text
+    assert "* row: it did not stop" in text and "`make faults N=4` on 2 cores" in text
+    assert percent_at_most(0, 5) == pytest.approx(43.4, abs=0.1)  # 3.84 / (5 + 3.84)
+    assert percent_at_most(0, 0) == 100.0
 
 
 def test_rows_have_names_of_their_own_and_say_how_they_are_brought_about():
