@@ -432,7 +432,7 @@ class ArmSession:
 
     def _latch(self, reason: Reason, text: str) -> None:
         """Latch and report it without a call into the arm; the arm thread stops it next."""
-        # Before the lock: an arm thread that judges chunk after chunk would take it again and again.
+        # Before the lock, which an arm thread that judges chunk after chunk takes again and again.
         with self._work:
             self._stop_due = True
             self._latches_due += 1
