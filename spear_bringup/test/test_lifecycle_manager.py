@@ -5,6 +5,7 @@ import time
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from dummy_graph import dummy, install_dummies
+from rclpy.task import Future
 from std_msgs.msg import Empty
 from std_srvs.srv import Trigger
 
@@ -102,12 +103,15 @@ def test_without_autostart_a_call_activates_and_a_refusal_comes_back_in_words(ru
         assert _until(lambda: graph.states()["robot"] == "inactive")
 
 
-def test_a_node_busy_with_a_transition_is_not_taken_for_dead(run_managed):
+def test_a_busy_node_is_not_taken_for_dead_and_a_lost_request_is_repeated(run_managed, monkeypatch):
     specs = dummy("robot"), dummy("policy", slow_s=6.0)
     with run_managed(*specs, watch_timeout_s=4.0) as graph:
         client = graph.managed.clients["/policy"]
         assert _until(lambda: graph.states() == {"robot": "active", "policy": "active"})
+        send, lost = client._change.call_async, [Future()]
+        monkeypatch.setattr(client._change, "call_async", lambda r: lost.pop() if lost else send(r))
         client.change("deactivate", 60.0)
+        assert not lost
         client.change("activate", 120.0)
         assert client.state(60.0) == "active"
         assert "died" not in _log(graph)

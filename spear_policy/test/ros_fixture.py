@@ -105,7 +105,15 @@ def transit(node, name, number, label):
     """Ask another process's node for a transition, and wait for the state that it leads to."""
     client = node.create_client(ChangeState, f"{name}/change_state")
     assert client.wait_for_service(40.0)
-    client.call_async(ChangeState.Request(transition=Transition(id=number)))
-    # The answer itself can get lost while two processes are still discovering each other.
-    wait(lambda: lifecycle_label(node, name) == label)
+    request = ChangeState.Request(transition=Transition(id=number))
+
+    def changed():
+        # Calls can be lost while two processes are still discovering each other.
+        client.call_async(request)
+        deadline = time.monotonic() + 3.0
+        while (found := lifecycle_label(node, name)) != label and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return found == label
+
+    wait(changed)
     node.destroy_client(client)

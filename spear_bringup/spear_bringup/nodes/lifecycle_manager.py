@@ -25,6 +25,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from std_msgs.msg import Empty
 from std_srvs.srv import Trigger
 
@@ -48,7 +49,7 @@ _LABELS = {
 }
 _ERROR = 40  # Log.ERROR is an int in one distribution and a byte in another
 _NOT_SEEN = "not seen yet"
-_RETRY_S = 2.0  # a reply can be lost while two processes are still discovering each other
+_RETRY_S = 2.0  # calls can be lost while two processes are still discovering each other
 
 
 class TransitionError(Exception):
@@ -165,23 +166,31 @@ class LifecycleClient:
         if self._errors:
             self._errors.forget(self.full_name)
         request = ChangeState.Request(transition=Transition(id=number))
-        future = self._change.call_async(request)
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
         deadline = time.monotonic() + timeout_s
+        sent: list[Future] = []
+        lost = True
         try:
-            while not self._wait(done.is_set, min(_RETRY_S, max(0.0, deadline - time.monotonic()))):
+            while True:
+                if lost:
+                    sent.append(self._change.call_async(request))
+                left_s = max(0.0, deadline - time.monotonic())
+                if self._wait(lambda: any(f.done() for f in sent), min(_RETRY_S, left_s)):
+                    break
                 if not self.present:
                     raise self._failure(transition, "its process has ended")
-                # The node answers this only after the transition, so a lost reply is noticed.
-                if self.state(_RETRY_S) == goal:
+                # The node answers this only outside of transitions: another state than the goal
+                # shows that the request was lost, and the goal that its reply was.
+                found = self.state(_RETRY_S)
+                if found == goal:
                     return
+                lost = found is not None
                 if time.monotonic() > deadline:
                     cause = f"no answer within {timeout_s:.0f} s"
                     raise self._failure(transition, cause)
         finally:
-            self._change.remove_pending_request(future)
-        if not future.result().success:
+            for future in sent:
+                self._change.remove_pending_request(future)
+        if not next(future.result() for future in sent if future.done()).success:
             raise self._failure(transition, "the node refused")
 
     def _failure(self, transition: str, cause: str) -> TransitionError:
