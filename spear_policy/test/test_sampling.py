@@ -43,6 +43,20 @@ def test_cached_and_uncached_sampling_agree(rotation, text_valid):
     torch.testing.assert_close(chunk, uncached(model, inputs, noise, 4), atol=1e-5, rtol=1e-5)
 
 
+def test_positions_are_resampled_once_and_are_exactly_those_of_each_chunk():
+    model, inputs = micro(), observation()
+    sampler, noise = Sampler(model), noise_of(model)
+    resampled = []
+    for encoder in (model.siglip, model.depth):
+        encoder.positions.register_forward_hook(lambda *_: resampled.append(1))
+    chunk = sampler(inputs, noise=noise)
+    assert not resampled
+    with torch.no_grad():
+        anew = sampler.read(inputs, image_tokens=model.image_tokens(inputs.images))
+    assert resampled
+    assert torch.equal(sampler.denoise(anew, noise), chunk)
+
+
 def test_a_seed_makes_a_chunk_reproducible():
     model, inputs = micro(), observation()
     sampler = Sampler(model)

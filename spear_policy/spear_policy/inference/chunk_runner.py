@@ -197,13 +197,13 @@ class ChunkRunner:
             counts = [
                 n for n, b in zip(self._config.image_tokens, self._black, strict=True) if b is None
             ]
-            tokens = iter(self.sampler.model.image_tokens(seen).split(counts, dim=1))
+            tokens = iter(self.sampler.image_tokens(seen).split(counts, dim=1))
         return torch.cat([next(tokens) if b is None else b for b in self._black], dim=1)
 
     @torch.no_grad()
     def _black_tokens(self, camera):
         black = torch.zeros(1, 3, camera.height, camera.width, dtype=torch.uint8)
-        return self.sampler.model.image_tokens([black.to(self.device)])
+        return self.sampler.image_tokens([black.to(self.device)])
 
     def _recorded(self, now):
         """The CUDA graphs of both halves, recorded at first use."""

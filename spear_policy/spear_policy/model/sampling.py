@@ -5,6 +5,7 @@ stay in the KV cache while the actions flow from noise to data. Answers to quest
 greedily, token by token over the same kind of cache.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -87,6 +88,7 @@ class Sampler:
         with torch.no_grad():
             taus = torch.arange(self.steps) / self.steps
             self._embed = FoldedActionEmbedding(model.expert, taus)
+            self._positions = model.positions()
 
     def __call__(
         self,
@@ -131,6 +133,8 @@ class Sampler:
             image_tokens: of the images, where they are known already.
         """
         model, expert = self.model, self.model.expert
+        if image_tokens is None:
+            image_tokens = self.image_tokens(inputs.images)
         cache = self.new_cache(*inputs.text_ids.shape) if cache is None else cache
         _, valid = model.prefill(inputs, cache, image_tokens)
         cache.keep(valid.shape[1])
@@ -142,6 +146,11 @@ class Sampler:
         expert.stack(state, positions[:, :1], seen_by_state, cache, keys_only=True)
         cache.keep(1)
         return PrefixCache(cache, positions[:, 1:], seen)
+
+    @torch.no_grad()
+    def image_tokens(self, images: Sequence[Tensor]) -> Tensor:
+        """The model's, (B, N, width)."""
+        return self.model.image_tokens(images, self._positions)
 
     @torch.no_grad()
     def denoise(self, prefix: PrefixCache, noise: Tensor) -> Tensor:

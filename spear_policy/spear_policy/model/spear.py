@@ -25,7 +25,14 @@ from spear_policy.model.gemma import (
     initialise_coordinates,
     positions_of,
 )
-from spear_policy.model.vision import DepthEncoder, Fusion, LayerScale, PositionTable, SiglipEncoder
+from spear_policy.model.vision import (
+    DepthEncoder,
+    Fusion,
+    LayerScale,
+    Positions,
+    PositionTable,
+    SiglipEncoder,
+)
 
 # Inputs ------------------------------------------------------------------------------------------
 
@@ -258,11 +265,20 @@ class SpearModel(nn.Module):
             return self.text_logits(inputs, bidirectional)
         return self.velocity(inputs, actions, tau)
 
-    def image_tokens(self, images: Sequence[Tensor]) -> Tensor:
+    def positions(self) -> list[Positions]:
+        """The encoders' positions at the grids of the cameras, for `image_tokens`."""
+        grids = {self.config.grid(camera) for camera in self.config.cameras}
+        encoders = [self.siglip] if self.depth is None else [self.siglip, self.depth]
+        return [{grid: each.positions(*grid) for grid in grids} for each in encoders]
+
+    def image_tokens(
+        self, images: Sequence[Tensor], positions: Sequence[Positions | None] = (None, None)
+    ) -> Tensor:
         """Encode and fuse the images of any cameras.
 
         Args:
             images: one (B, 3, H, W) a camera, uint8 or float in [0, 1].
+            positions: of `positions`, while the weights stay as they are.
 
         Returns:
             (B, N, width), camera after camera.
@@ -272,8 +288,8 @@ class SpearModel(nn.Module):
             image.to(dtype) if image.is_floating_point() else image.to(dtype) / 255.0
             for image in images
         ]
-        depth = self.depth(images) if self.depth is not None else None
-        return self.fusion(self.siglip(images), depth)
+        depth = self.depth(images, positions[1]) if self.depth is not None else None
+        return self.fusion(self.siglip(images, positions[0]), depth)
 
     def prefix(
         self, inputs: ModelInputs, image_tokens: Tensor | None = None

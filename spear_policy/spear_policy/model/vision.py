@@ -8,7 +8,7 @@ Each encoder learned one square table of positions. The two projects resample it
 rules, and the rule belongs to the weights: another one shifts every position.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -54,11 +54,15 @@ def resample_by_offset(table: Tensor, rows: int, columns: int, offset: float) ->
     return _as_table(F.interpolate(square, scale_factor=factors, mode="bicubic"))
 
 
+Positions = Mapping[tuple[int, int], Tensor]  # by rows and columns, each (rows * columns, width)
+
+
 class PositionTable(nn.Module):
     """A learned table of side x side positions, resampled anew for each use.
 
     Nothing is kept: no sign of a tensor tells reliably that its values were exchanged, as EMA
-    weights and gathered shards are.
+    weights and gathered shards are. Who knows that they stay, as the sampler does, resamples once
+    and gives the encoders the `Positions`.
     """
 
     def __init__(self, side: int, width: int, resample):
@@ -139,7 +143,7 @@ class Block(nn.Module):
         return self.out(torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
 
 
-def patches(embedding: nn.Conv2d, image: Tensor) -> tuple[Tensor, int, int]:
+def patches(embedding: nn.Conv2d, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Embed an image's patches, row by row.
 
     Args:
@@ -147,10 +151,10 @@ def patches(embedding: nn.Conv2d, image: Tensor) -> tuple[Tensor, int, int]:
         image: (B, 3, H, W).
 
     Returns:
-        (B, rows * columns, width), rows, columns.
+        (B, rows * columns, width), and (rows, columns).
     """
     grid = embedding(image)
-    return grid.flatten(2).transpose(1, 2), *grid.shape[-2:]
+    return grid.flatten(2).transpose(1, 2), tuple(grid.shape[-2:])
 
 
 # SigLIP ------------------------------------------------------------------------------------------
@@ -171,19 +175,20 @@ class SiglipEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
 
-    def forward(self, images: Sequence[Tensor]) -> Tensor:
+    def forward(self, images: Sequence[Tensor], positions: Positions | None = None) -> Tensor:
         """Encode the cameras' images.
 
         Args:
             images: one (B, 3, H, W) a camera, RGB in [0, 1]; the sizes may differ.
+            positions: of their grids; resampled when not given.
 
         Returns:
             (B, N, width): the patches of all cameras, camera after camera, row by row.
         """
         tokens = []
         for image in images:
-            embedded, rows, columns = patches(self.patch, 2.0 * image - 1.0)
-            tokens.append(embedded + self.positions(rows, columns))
+            embedded, grid = patches(self.patch, 2.0 * image - 1.0)
+            tokens.append(embedded + (positions[grid] if positions else self.positions(*grid)))
         lengths = [each.shape[1] for each in tokens]
         x = torch.cat(tokens, dim=1)
         for block in self.blocks:
@@ -218,17 +223,18 @@ class DepthEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
 
-    def forward(self, images: Sequence[Tensor]) -> Tensor:
+    def forward(self, images: Sequence[Tensor], positions: Positions | None = None) -> Tensor:
         """Encode the cameras' images.
 
         Args:
             images: one (B, 3, H, W) a camera, RGB in [0, 1]; the sizes may differ.
+            positions: of their grids; resampled when not given.
 
         Returns:
             (B, N, width * outputs): the patches of all cameras in SigLIP's order, without class
             tokens; each output layer through the shared final norm.
         """
-        tokens = [self._embed(image) for image in images]
+        tokens = [self._embed(image, positions) for image in images]
         lengths = [each.shape[1] for each in tokens]
         x = torch.cat(tokens, dim=1)
         outputs = []
@@ -239,10 +245,10 @@ class DepthEncoder(nn.Module):
                 outputs.append(self.norm(torch.cat([each[:, 1:] for each in images_of], dim=1)))
         return torch.cat(outputs, dim=-1)
 
-    def _embed(self, image):
+    def _embed(self, image, positions):
         mean, std = _per_channel(MEAN_RGB, image), _per_channel(STD_RGB, image)
-        embedded, rows, columns = patches(self.patch, (image - mean) / std)
-        embedded = embedded + self.positions(rows, columns)
+        embedded, grid = patches(self.patch, (image - mean) / std)
+        embedded = embedded + (positions[grid] if positions else self.positions(*grid))
         first = (self.class_token + self.class_position).expand(embedded.shape[0], 1, -1)
         return torch.cat([first.to(embedded.dtype), embedded], dim=1)
 
