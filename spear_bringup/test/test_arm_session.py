@@ -206,7 +206,7 @@ def test_a_latch_that_comes_while_a_path_is_sent_is_what_is_reported_and_stops_t
     assert driver.session.core.player.running is None
 
 
-def test_a_stop_is_not_behind_chunks_that_wait(drive, monkeypatch):
+def test_neither_a_stop_nor_the_reader_is_behind_chunks_that_wait(drive, monkeypatch):
     driver = drive()
 
     def slow_judge(chunk, **_):
@@ -223,7 +223,8 @@ def test_a_stop_is_not_behind_chunks_that_wait(drive, monkeypatch):
 
     sender = threading.Thread(target=flood)
     sender.start()
-    time.sleep(0.2)
+    time.sleep(0.5)
+    assert driver.session.core.latched is None, "the reader is not behind them either"
     stops, began_s = driver.arm.stops, time.monotonic()
     driver.session.stop("a person called ~/stop")
     assert time.monotonic() - began_s < 1.0

@@ -35,6 +35,7 @@ _CALL_TIMEOUT_S = 3.0  # a call into the arm that takes longer is a lost robot
 _RECOVER_TIMEOUT_S = 30.0  # it connects anew and waits for the robot
 _FIRST_STATE_TIMEOUT_S = 3.0
 _WAITING_CHUNKS = 8  # older ones would be stale when their turn came
+_CHUNK_PAUSE_S = 0.005  # between two chunks of a flood the reader gets the lock
 _REASONS = {
     FaultKind.NETWORK: Reason.ROBOT_LOST,
     FaultKind.REFLEX: Reason.ROBOT_REFLEX,
@@ -312,6 +313,7 @@ class ArmSession:
                     self._answer(*asked)
                 elif judge is not None and self._sample is not None:
                     self._decide(judge, about_chunk=True)
+                    self._closing.wait(_CHUNK_PAUSE_S)
                 if not idle and time.monotonic() >= next_tick_s and self._sample is not None:
                     next_tick_s = time.monotonic() + TICK_S
                     self._tick()
