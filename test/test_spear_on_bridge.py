@@ -4,6 +4,8 @@ The player keeps the clock and goes on only when the node has what it was sent, 
 does not depend on how fast the machine is.
 """
 
+import threading
+
 import numpy as np
 import pytest
 from policy_fixture import BRIDGE, policy_fixture
@@ -47,7 +49,7 @@ class Player(Node):
         self._time = self.create_publisher(Clock, "/clock", SENSOR)
         self._states = self.create_publisher(EndEffectorState, "ee_state", SENSOR)
         self._images = self.create_publisher(Image, "external/image_raw", SENSOR)
-        self._newest = []
+        self._newest, self._lock = [], threading.Lock()
         self.create_timer(0.05, self._repeat)  # sensors are best effort: one may get lost
 
     def tick(self, now_s, step=None):
@@ -63,7 +65,8 @@ class Player(Node):
             image = BRIDGE.cv2_to_imgmsg(self.episode.images["external"][max(step, 0)], "rgb8")
             image.header.stamp = s_to_stamp(self.image_stamp_s(step))
             newest.append((self._images, image))
-        self._newest = newest
+        with self._lock:  # a time that the timer still repeats would follow a newer one
+            self._newest = newest
         self._repeat()
 
     @staticmethod
@@ -72,8 +75,9 @@ class Player(Node):
         return START_S + step * TICK_S * TICKS + EXPOSED_S
 
     def _repeat(self):
-        for publisher, message in self._newest:
-            publisher.publish(message)
+        with self._lock:
+            for publisher, message in self._newest:
+                publisher.publish(message)
 
 
 def play(bench, player):
