@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from chunk_factory import DOWN, random_chunk, resting_history
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,9 +70,21 @@ def angular_limits():
     )
 
 
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_random_chunks_never_make_a_knot_or_segment_break_a_limit(seed):
+    play_random_chunks(seed)
+
+
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_ten_thousand_random_chunks_never_make_a_knot_or_segment_break_a_limit(seed):
+def test_nor_do_ten_thousand(seed):
+    play_random_chunks(seed)
+
+
+def play_random_chunks(seed):
+    """Have CHUNKS_A_RUN random chunks judged one after the other, and check what is sent."""
     rng = np.random.default_rng(seed)
     core = CommandCore(LIMITS, Timing(max_path_time_s=3.0))
     history = resting_history()
