@@ -65,6 +65,7 @@ setup(
             "make_lookup = spear_training.programs:make_lookup",
             "inspect_rlds = spear_training.programs:inspect_rlds",
             "inspect_row = spear_training.programs:inspect_row",
+            "train = spear_training.programs:train",
         ],
     },
 )

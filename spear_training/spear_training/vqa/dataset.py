@@ -307,6 +307,10 @@ class VqaSet:
         """How many pictures can be used."""
         return len(self._numbers)
 
+    def annotation(self, index: int) -> Annotation:
+        """The record of one picture (0 .. len - 1). Raises JobError and OSError."""
+        return self.records.annotation(self._numbers[index])
+
     def example(self, index: int, seed: int) -> QuestionSample:
         """Draw the questions of one picture.
 
@@ -318,7 +322,7 @@ class VqaSet:
             JobError: a file has changed since it was opened.
             OSError: it cannot be read.
         """
-        annotation = self.records.annotation(self._numbers[index])
+        annotation = self.annotation(index)
         example = make_example(annotation, seed, self.settings, self.bins)
         return QuestionSample(
             self.records.image_path(annotation), annotation.native_aspect, example

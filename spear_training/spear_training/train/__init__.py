@@ -1,0 +1,1 @@
+"""The training loop of both stages: configuration, optimiser, processes, checkpoints, metrics."""

@@ -1,0 +1,205 @@
+"""What a training writes down of its steps, and how fast it is.
+
+`metrics.jsonl` in the run's folder is always written, an object a line; TensorBoard and W&B take
+the same numbers where their packages are there and a person asks for them.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from spear_policy.shared.files import write_lines
+from spear_training.train.config import TrainingError
+
+NAME = "metrics.jsonl"
+
+# Where numbers go ----------------------------------------------------------------------------------
+
+
+class MetricsWriter(Protocol):
+    """Something that takes the numbers of a step."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the numbers of a step; steps ascend."""
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+
+
+class JsonLines:
+    """`metrics.jsonl`: {"step": 10, "loss": 2.3, ...}, a line a record, flushed at once."""
+
+    def __init__(self, folder: Path, step: int):
+        """Open the file of a run that goes on at `step`: what came after it goes."""
+        path = Path(folder) / NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            write_lines(path, [json.dumps(r).encode() for r in read_metrics(path) if r["step"] <= step])
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Write a line. JSON has no NaN: such a value is null."""
+        plain = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, **plain}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The records of a `metrics.jsonl`; a last line that was cut by a kill does not count."""
+    found = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            found.append(record)
+    return found
+
+
+class TensorBoard:
+    """Event files under `tensorboard/` of the run's folder."""
+
+    def __init__(self, folder: Path, step: int):
+        """Open them. Raises TrainingError without the package."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise TrainingError(
+                "--log tensorboard needs the Python package tensorboard: pip install tensorboard"
+            ) from None
+        self._writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Write each number as a scalar."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A W&B run named like the folder; WANDB_MODE=offline keeps it on this machine."""
+
+    def __init__(self, folder: Path, step: int):
+        """Begin it, or go on with it. Raises TrainingError without the package."""
+        try:
+            import wandb
+        except ImportError:
+            raise TrainingError(
+                "--log wandb needs the Python package wandb: pip install wandb"
+            ) from None
+        name = Path(folder).resolve().name
+        self._run = wandb.init(project="spear", name=name, id=name, resume="allow", dir=str(folder))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the numbers of a step."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Upload what is left."""
+        self._run.finish()
+
+
+WRITERS: dict[str, Callable[[Path, int], MetricsWriter]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}
+
+
+# Speed ---------------------------------------------------------------------------------------------
+
+
+# Dense bf16 FLOP/s without sparsity and memory in bytes, from NVIDIA's data sheets.
+GPUS = {
+    "B200": (2.25e15, 180e9),
+    "H200": (0.989e15, 141e9),
+    "H100": (0.989e15, 80e9),
+    "A100": (0.312e15, 80e9),
+    "L40S": (0.362e15, 48e9),
+    "RTX 6000 Ada": (0.364e15, 48e9),
+    "RTX 4090": (0.165e15, 24e9),
+}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 FLOP/s of a GPU whose name is known, else None."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((flops for key, (flops, _) in GPUS.items() if key in name), None)
+
+
+def counted_flops(work: Callable[[], object]) -> float:
+    """FLOPs of the matrix products, convolutions and attentions that `work` runs."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+class SpeedMeter:
+    """Samples a second, share of the time spent waiting for data, model FLOPs utilisation.
+
+    Args:
+        samples: of a step, all processes.
+        flops: of a step in this process; None: not known.
+        peak_flops: of this process's device; None: not known.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        flops: float | None = None,
+        peak_flops: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.samples, self.flops, self.peak_flops, self._clock = samples, flops, peak_flops, clock
+        self._begun_s, self._steps, self._waited_s = clock(), 0, 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which the training waited for a batch."""
+        self._waited_s += seconds
+
+    def step(self) -> None:
+        """Count a step."""
+        self._steps += 1
+
+    def skip(self, seconds: float) -> None:
+        """Leave out time that was not spent on steps, such as a validation's."""
+        self._begun_s += seconds
+
+    def read(self) -> dict[str, float]:
+        """The figures since the last call; utilisation only where it is known."""
+        now_s = self._clock()
+        spent_s = max(now_s - self._begun_s, 1e-9)
+        rate = self._steps / spent_s
+        found = {"samples_per_s": rate * self.samples, "data_wait": self._waited_s / spent_s}
+        if self.flops and self.peak_flops:
+            found["mfu"] = rate * self.flops / self.peak_flops
+        self._begun_s, self._steps, self._waited_s = now_s, 0, 0.0
+        return found
+
+
+def speed_words(values: Mapping[str, float]) -> str:
+    """Loss and speed for the progress line."""
+    words = [
+        f"loss {values['loss']:.4g}",
+        f"{values['samples_per_s']:.1f} samples/s",
+        f"{values['data_wait']:.0%} waiting for data",
+    ]
+    if "mfu" in values:
+        words.append(f"MFU {values['mfu']:.0%}")
+    return ", ".join(words)
