@@ -66,6 +66,7 @@ setup(
             "inspect_rlds = spear_training.programs:inspect_rlds",
             "inspect_row = spear_training.programs:inspect_row",
             "train = spear_training.programs:train",
+            "evaluate = spear_training.programs:evaluate",
         ],
     },
 )

@@ -60,9 +60,7 @@ class Numbers(torch.utils.data.Dataset):
         weights = torch.randint(1, 4, (self.size,), generator=generator).float()
         if step == self.nan_at:
             x[-1, 0] = float("nan")
-        mine = slice(
-            self.rank * self.size // self.ranks, (self.rank + 1) * self.size // self.ranks
-        )
+        mine = slice(self.rank * self.size // self.ranks, (self.rank + 1) * self.size // self.ranks)
         numbers = torch.arange(step * self.size, (step + 1) * self.size)
         return x[mine], y[mine], weights[mine], numbers[mine]
 

@@ -6,7 +6,7 @@ annotation stands beside those of two baselines that know no picture: the mean o
 answers, and the true 2D box seen at the mean training depth.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +205,7 @@ def vlm_accuracy(
         baselines: fitted on its training data.
         most: how many pictures, from the first; None: all.
         seed: of the questions.
-        on_progress: takes the number of questions just answered.
+        on_progress: takes the number of pictures whose questions are all answered, now and then.
 
     Raises:
         JobError: a file has changed since it was opened.
@@ -219,12 +219,14 @@ def vlm_accuracy(
             ids = [*grammar.tokenizer.encode(true), model.config.vocabulary.eos_id]
             asked.append((number, pair, question, ids))
     # Answers of like length together: a batch takes as long as its longest one.
+    left = Counter(number for number, *_ in asked)
     asked.sort(key=lambda each: (len(each[3]), each[0]))
     found = []
     for begin in range(0, len(asked), BATCH):
         part = asked[begin : begin + BATCH]
         found += _answered(model, grammar, pictures, baselines, part)
-        on_progress(len(part))
+        left.subtract(number for number, *_ in part)
+        on_progress(sum(left[number] == 0 for number in {number for number, *_ in part}))
     return VlmAccuracy(tuple(sorted(found, key=lambda each: each.picture_number)))
 
 
@@ -239,7 +241,8 @@ def _answered(model, grammar, pictures, baselines, part) -> list[AnsweredQuestio
         picture = fit(read_picture(path), *size, native_aspect=annotation.native_aspect)
         paths.append(path), shown.append(picture), annotations.append(annotation)
     prompts = [
-        prompt_ids(question, grammar.tokenizer, words, LONGEST_QUESTION) for _, _, question, _ in part
+        prompt_ids(question, grammar.tokenizer, words, LONGEST_QUESTION)
+        for _, _, question, _ in part
     ]
     ids, valid = pad(prompts, max(map(len, prompts)), words.pad_id)
     inputs = ModelInputs(

@@ -35,9 +35,7 @@ def tiny_vlm() -> ModelConfig:
             width=96, layers=4, heads=4, mlp_width=256, output_layers=(2, 3), position_grid=8
         ),
         language=LanguageConfig(width=128, layers=4, mlp_width=384, heads=4, head_dim=32),
-        vocabulary=VocabularyConfig(
-            size=1024, loc_begin=960, loc_tokens=64, coordinate_tokens=256
-        ),
+        vocabulary=VocabularyConfig(size=1024, loc_begin=960, loc_tokens=64, coordinate_tokens=256),
         max_text_tokens=64,
     )
 

@@ -139,7 +139,9 @@ def _print_dry_run(console, config) -> None:
     learn = sum(part.count for part in parts if part.trained)
     # fp32 weights, their gradients and two moments, the average.
     held = 4 * every + 12 * learn + (4 * learn if config.ema_decay else 0)
-    console.print(f"{learn:,} of {every:,} parameters learn; {held / 1e9:.2f} GB without activations")
+    console.print(
+        f"{learn:,} of {every:,} parameters learn; {held / 1e9:.2f} GB without activations"
+    )
     try:
         flops, activations = sample_cost(config, model)
     except Exception as error:  # the data may not be here, or only on the machine that trains

@@ -119,9 +119,7 @@ class TrainConfig:
         _need(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", "must be in (0, 1)")
         good = all(0 <= scale < math.inf for scale in self.trained.values())
         _need(good and any(self.trained.values()), "trained", "must be multiples, one above 0")
-        _need(
-            self.optimiser.warmup_steps <= self.steps, "optimiser.warmup_steps", "exceeds steps"
-        )
+        _need(self.optimiser.warmup_steps <= self.steps, "optimiser.warmup_steps", "exceeds steps")
 
 
 def _need(condition: bool, name: str, text: str) -> None:

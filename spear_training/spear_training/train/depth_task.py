@@ -160,7 +160,9 @@ class DepthBatches(Dataset):
         if stored is None or stored.ndim != 2:
             raise TrainingError(f"{path} is no depth map, or is gone: make the scenes again")
         camera, (height, width) = self._pictures.camera, stored.shape
-        plan = plan_fit(width, height, camera.width, camera.height, native_aspect=item.native_aspect)
+        plan = plan_fit(
+            width, height, camera.width, camera.height, native_aspect=item.native_aspect
+        )
         small = in_picture(plan, stored, 0)
         found = small.astype(np.float32) / np.float32(item.depth.units_per_m)
         if len(self._kept) < self._pictures.most:

@@ -40,7 +40,9 @@ class JsonLines:
         path = Path(folder) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            write_lines(path, [json.dumps(r).encode() for r in read_metrics(path) if r["step"] <= step])
+            write_lines(
+                path, [json.dumps(r).encode() for r in read_metrics(path) if r["step"] <= step]
+            )
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

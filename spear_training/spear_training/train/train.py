@@ -135,9 +135,7 @@ def train(
     )
 
     source = task.source(processes.rank, processes.ranks)
-    coming = batches(
-        source, begun, config.steps, workers=config.workers, pin=device.type == "cuda"
-    )
+    coming = batches(source, begun, config.steps, workers=config.workers, pin=device.type == "cuda")
     writers = [JsonLines(folder, begun)] if processes.first else []
     writers += [WRITERS[name](folder, begun) for name in loggers if processes.first]
     speed = SpeedMeter(config.batch_size, peak_flops=peak_flops(device))
@@ -185,7 +183,9 @@ def train(
             total, interrupted, start_again, *rest = processes.sums(mine)
             norm = float(norm)
             if not (math.isfinite(total) and math.isfinite(norm)):
-                raise TrainingError(_not_finite(step, total, norm, task, micro, checkpoints.steps()))
+                raise TrainingError(
+                    _not_finite(step, total, norm, task, micro, checkpoints.steps())
+                )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             if average is not None:

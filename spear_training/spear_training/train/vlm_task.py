@@ -158,7 +158,12 @@ class VlmBatches(Dataset):
     """Batch `step` of one process: a pure function of seed and step."""
 
     def __init__(
-        self, samples: MixtureSet, grammar: AnswerGrammar, config: TrainConfig, rank: int, ranks: int
+        self,
+        samples: MixtureSet,
+        grammar: AnswerGrammar,
+        config: TrainConfig,
+        rank: int,
+        ranks: int,
     ):
         """Take the samples of a mixture and the words that they are written in."""
         self._samples, self._grammar = samples, grammar
@@ -258,7 +263,15 @@ class VlmTask:
             model, _ = load_weights(config.start, dtype=torch.float32, progress=False)
         except CheckpointError as error:
             raise TrainingError(f"start: {error}") from None
-        for part in ("siglip", "depth", "language", "vocabulary", "cameras", "patch_size", "expert"):
+        for part in (
+            "siglip",
+            "depth",
+            "language",
+            "vocabulary",
+            "cameras",
+            "patch_size",
+            "expert",
+        ):
             if getattr(model.config, part) != getattr(config.model, part):
                 raise TrainingError(
                     f"start: {config.start} has another {part} than the recipe's model: give "
