@@ -34,6 +34,8 @@ ROSDEP_KEYS = {
 # Needed without an import: the launch command, and what conftest.py and pyproject.toml ask for.
 USED_OTHERWISE = {"spear_bringup": {"ros2launch"}}
 USED_BY_TESTS = {"domain_coordinator", "python3-hypothesis", "python3-pytest-timeout"}
+# What a person asks for by an option, and is told to install where it is missing.
+OPTIONAL = {"wandb"}
 # Import name -> what pip calls it.
 PIP_NAMES = {
     "franky": "franky-control",
@@ -87,7 +89,7 @@ def test_every_import_is_declared_for_a_lab_machine(package):
     pip_lists = ["annotation.txt" if package == "spear_training" else "robot.txt"]
     by_pip = set().union(*map(names_in, pip_lists))
     undeclared = []
-    for name in sorted(imported_libraries(package)):
+    for name in sorted(imported_libraries(package) - OPTIONAL):
         key = ROSDEP_KEYS.get(name, name)
         if key not in declared(package) and PIP_NAMES.get(name, name).lower() not in by_pip:
             undeclared.append(f"{name} ({key})")

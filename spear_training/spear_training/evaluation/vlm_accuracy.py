@@ -49,12 +49,10 @@ class Baselines:
     """What can be said without looking.
 
     Attributes:
-        means_m: the mean place of the training answers, by category.
-        depth_m: the mean depth of those places, by category.
+        means_m: the mean place (3,) of the training answers, by category.
     """
 
     means_m: dict[str, NDArray[np.float64]]
-    depth_m: dict[str, float]
 
     @classmethod
     def fit(cls, samples: MixtureSet, count: int = BASELINE_SAMPLES) -> "Baselines":
@@ -65,8 +63,7 @@ class Baselines:
                 place = place_of(pair.answer)
                 if place is not None:
                     places[pair.category].append(place)
-        means = {name: np.mean(found, axis=0) for name, found in places.items()}
-        return cls(means, {name: float(mean[2]) for name, mean in means.items()})
+        return cls({name: np.mean(found, axis=0) for name, found in places.items()})
 
     def errors_m(self, pair: Pair, annotation: Annotation) -> tuple[float, float]:
         """Errors of the mean place and of the 2D box at the mean depth; NaN where there is none."""
@@ -78,7 +75,7 @@ class Baselines:
         flat = float("nan")
         if seen is not None and camera is not None:
             left, top, right, bottom = seen.box_xyxy_px
-            depth_m = self.depth_m[pair.category]
+            depth_m = mean[2]
             x = ((left + right) / 2 - camera.cx) / camera.fx * depth_m
             y = ((top + bottom) / 2 - camera.cy) / camera.fy * depth_m
             flat = float(np.linalg.norm(np.array([x, y, depth_m]) - true))

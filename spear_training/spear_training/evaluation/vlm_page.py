@@ -45,8 +45,8 @@ COLUMNS = (
 )
 CAPTION = (
     "grammatical: the answer is of its kind, with the 95 % Wilson interval; tokens: of the true "
-    "answer that stand in their places; error: of the place that is answered, mean (median), in the "
-    "unit of the annotation; mean place, 2D box: baselines that know no picture, on the same "
+    "answer that stand in their places; error: of the place that is answered, mean (median), in "
+    "the unit of the annotation; mean place, 2D box: baselines that know no picture, on the same "
     "questions: the mean of the training answers, and the true 2D box at the mean training depth"
 )
 NOTHING = "-"
@@ -87,11 +87,12 @@ def write_page(
     """
     curves = svg_address(lambda figure: _draw_curves(metrics, figure), 10, 3.6) if metrics else ""
     problems = Counter(re.sub(r"\d+", "N", a.problem) for a in accuracy.answered if a.problem)
+    asked_about = len({each.picture for each in accuracy.answered})
     page = render(
         _TEMPLATE,
         name=name,
-        about=f"{len(accuracy.answered)} questions about {len({a.picture for a in accuracy.answered})}"
-        " pictures, each asked alone and answered greedily.",
+        about=f"{len(accuracy.answered)} questions about {asked_about} pictures, each asked alone "
+        "and answered greedily.",
         headlines=_headlines(accuracy),
         columns=COLUMNS,
         rows=[_row(category, accuracy.of(category)) for category in accuracy.categories],

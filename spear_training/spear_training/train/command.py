@@ -179,8 +179,8 @@ def sample_cost(config, model) -> tuple[float, float]:
     import dataclasses
 
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
-    from spear_training.train.metrics import counted_flops
     from spear_training.train.optimiser import freeze, parts_of
 
     one = dataclasses.replace(config, batch_size=1, micro_batches=1)
@@ -196,10 +196,11 @@ def sample_cost(config, model) -> tuple[float, float]:
         return tensor
 
     alive = []  # an id is used again when a tensor goes
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        flops = counted_flops(lambda: task.loss(model, part, 1.0)[0].backward())
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, FlopCounterMode(display=False) as counter:
+        task.loss(model, part, 1.0)[0].backward()
     halved = 0.5 if config.precision == "bf16" else 1.0
-    return flops, halved * sum(kept.values())
+    return float(counter.get_total_flops()), halved * sum(kept.values())
 
 
 def _plain(value):

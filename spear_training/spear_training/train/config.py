@@ -21,6 +21,80 @@ class TrainingError(ValueError):
     """A training that cannot begin or go on; names the input and the fix."""
 
 
+# What the loop needs of a task ------------------------------------------------------------------
+
+
+class TrainingTaskConfig(Protocol):
+    """The part of a recipe that says what is learned: a frozen dataclass.
+
+    Attributes:
+        kind: its name in records.
+    """
+
+    kind: ClassVar[str]
+
+    def empty_model(self, config: "TrainConfig"):
+        """The model (torch.nn.Module) on the meta device: names and shapes without values."""
+
+    def make(self, config: "TrainConfig", device) -> "TrainingTask":
+        """Open the data and bind it to a model's configuration and a torch.device.
+
+        Raises:
+            TrainingError: the data is missing, damaged, or does not fit the model.
+        """
+
+
+class TrainingTask(Protocol):
+    """Data, loss and products of one kind of training; `train.train` drives it.
+
+    A batch is whatever `source` gives and the other functions take.
+    """
+
+    def build_model(self):
+        """The model (torch.nn.Module) on the CPU in fp32, random or from `config.start`."""
+
+    def source(self, rank: int, ranks: int):
+        """Batches by step: a torch Dataset that worker processes may copy.
+
+        `source[step]` is this process's part of the step's batch, a function of seed and step
+        alone; the parts of all processes are the batch of one process.
+        """
+
+    def split(self, batch, parts: int) -> list:
+        """Cut a batch into micro-batches, on the device."""
+
+    def denominator(self, part) -> float:
+        """What the loss of a micro-batch is a sum over: samples, or answer tokens."""
+
+    def loss(self, model, part, denominator: float):
+        """Loss of a micro-batch.
+
+        Args:
+            model: as the loop wrapped it: call it, and nothing inside it.
+            part: a micro-batch.
+            denominator: sum of `denominator` over the whole step, all processes.
+
+        Returns:
+            The micro-batch's share of the step's loss (a scalar tensor), and (sum, count) pairs
+            by the names under which their quotients are logged.
+        """
+
+    def sample_names(self, part) -> list[str]:
+        """What the samples are, for a message about a loss that is no number."""
+
+    def validate(self, model, step: int) -> dict[str, float]:
+        """Numbers on data that is not trained on; empty where there is none."""
+
+    def export(self, model, folder: Path, record: Mapping[str, Any]) -> None:
+        """Write what the next stage or the policy node loads.
+
+        Args:
+            model: with the weights to write, not wrapped, on the CPU.
+            folder: to make.
+            record: recipe, changes, step, git revision.
+        """
+
+
 # The configuration -------------------------------------------------------------------------------
 
 
@@ -89,7 +163,7 @@ class TrainConfig:
     about: str
     machine: str
     model: ModelConfig
-    task: "TaskConfig"
+    task: TrainingTaskConfig
     trained: Mapping[str, float]
     optimiser: OptimiserConfig
     steps: int
@@ -119,7 +193,6 @@ class TrainConfig:
         _need(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", "must be in (0, 1)")
         good = all(0 <= scale < math.inf for scale in self.trained.values())
         _need(good and any(self.trained.values()), "trained", "must be multiples, one above 0")
-        _need(self.optimiser.warmup_steps <= self.steps, "optimiser.warmup_steps", "exceeds steps")
 
 
 def _need(condition: bool, name: str, text: str) -> None:
@@ -186,77 +259,3 @@ def _changed(part, path: list[str], value, where: str):
         raise ConfigError(f"{where}: {name} is a value and has no {'.'.join(rest)}")
     others = {each: getattr(part, each) for each in names if each != name}
     return read_dataclass(type(part), {name: value}, where, **others)
-
-
-# What the loop needs of a task ---------------------------------------------------------------------
-
-
-class TaskConfig(Protocol):
-    """The part of a recipe that says what is learned: a frozen dataclass.
-
-    Attributes:
-        kind: its name in records.
-    """
-
-    kind: ClassVar[str]
-
-    def empty_model(self, config: TrainConfig):
-        """The model (torch.nn.Module) on the meta device: names and shapes without values."""
-
-    def make(self, config: TrainConfig, device) -> "Task":
-        """Open the data and bind it to a model's configuration and a torch.device.
-
-        Raises:
-            TrainingError: the data is missing, damaged, or does not fit the model.
-        """
-
-
-class Task(Protocol):
-    """Data, loss and products of one kind of training; `train.train` drives it.
-
-    A batch is whatever `source` gives and the other functions take.
-    """
-
-    def build_model(self):
-        """The model (torch.nn.Module) on the CPU in fp32, random or from `config.start`."""
-
-    def source(self, rank: int, ranks: int):
-        """Batches by step: a torch Dataset that worker processes may copy.
-
-        `source[step]` is this process's part of the step's batch, a function of seed and step
-        alone; the parts of all processes are the batch of one process.
-        """
-
-    def split(self, batch, parts: int) -> list:
-        """Cut a batch into micro-batches, on the device."""
-
-    def denominator(self, part) -> float:
-        """What the loss of a micro-batch is a sum over: samples, or answer tokens."""
-
-    def loss(self, model, part, denominator: float):
-        """Loss of a micro-batch.
-
-        Args:
-            model: as the loop wrapped it: call it, and nothing inside it.
-            part: a micro-batch.
-            denominator: sum of `denominator` over the whole step, all processes.
-
-        Returns:
-            The micro-batch's share of the step's loss (a scalar tensor), and (sum, count) pairs
-            by the names under which their quotients are logged.
-        """
-
-    def sample_names(self, part) -> list[str]:
-        """What the samples are, for a message about a loss that is no number."""
-
-    def validate(self, model, step: int) -> dict[str, float]:
-        """Numbers on data that is not trained on; empty where there is none."""
-
-    def export(self, model, folder: Path, record: Mapping[str, Any]) -> None:
-        """Write what the next stage or the policy node loads.
-
-        Args:
-            model: with the weights to write, not wrapped, on the CPU.
-            folder: to make.
-            record: recipe, changes, step, git revision.
-        """

@@ -196,7 +196,7 @@ def read_items(folder: Path) -> list[Item]:
 
 
 class DepthTask:
-    """See `config.Task`."""
+    """See `config.TrainingTask`."""
 
     def __init__(self, config: TrainConfig, device: torch.device):
         """Open the pictures; use `DepthTaskConfig.make`."""

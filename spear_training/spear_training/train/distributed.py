@@ -111,7 +111,7 @@ def leave_processes() -> None:
         dist.destroy_process_group()
 
 
-# The model on its processes ------------------------------------------------------------------------
+# The model on its processes ----------------------------------------------------------------------
 
 
 def layers_of(model: nn.Module) -> list[nn.ModuleList]:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from spear_policy.shared.files import write_lines
 from spear_training.train.config import TrainingError
 
 NAME = "metrics.jsonl"
 
-# Where numbers go ----------------------------------------------------------------------------------
+# Where numbers go --------------------------------------------------------------------------------
 
 
 class MetricsWriter(Protocol):
@@ -121,7 +120,7 @@ WRITERS: dict[str, Callable[[Path, int], MetricsWriter]] = {
 }
 
 
-# Speed ---------------------------------------------------------------------------------------------
+# Speed -------------------------------------------------------------------------------------------
 
 
 # Dense bf16 FLOP/s without sparsity and memory in bytes, from NVIDIA's data sheets.
@@ -142,13 +141,6 @@ def peak_flops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((flops for key, (flops, _) in GPUS.items() if key in name), None)
-
-
-def counted_flops(work: Callable[[], object]) -> float:
-    """FLOPs of the matrix products, convolutions and attentions that `work` runs."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return float(counter.get_total_flops())
 
 
 class SpeedMeter:

@@ -8,7 +8,6 @@ metrics, a validation, a checkpoint.
 
 import math
 import os
-import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,11 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from spear_policy.shared.progress import ProgressDisplay
 from spear_training.data.loader import batches
-from spear_training.train.config import Task, TrainConfig, TrainingError
+from spear_training.train.config import TrainConfig, TrainingError, TrainingTask
 from spear_training.train.distributed import (
     Processes,
     checkpoint_layers,
@@ -33,7 +33,6 @@ from spear_training.train.metrics import (
     WRITERS,
     JsonLines,
     SpeedMeter,
-    counted_flops,
     peak_flops,
     speed_words,
 )
@@ -160,8 +159,9 @@ def train(
             micro = task.split(batch, config.micro_batches)
             (denominator,) = processes.sums([sum(task.denominator(part) for part in micro)])
             if speed.peak_flops and speed.flops is None:
-                flops = counted_flops(lambda: loss_of(micro[0], denominator)[0].backward())  # noqa: B023
-                speed.flops = flops * len(micro)
+                with FlopCounterMode(display=False) as counter:
+                    loss_of(micro[0], denominator)[0].backward()
+                speed.flops = float(counter.get_total_flops()) * len(micro)
                 optimiser.zero_grad(set_to_none=True)
             total, sums = 0.0, {}
             for index, part in enumerate(micro):
@@ -231,13 +231,11 @@ def train(
     return _closed(writers, DONE)
 
 
-# Parts of the loop --------------------------------------------------------------------------------
+# Parts of the loop -------------------------------------------------------------------------------
 
 
 def make_repeatable(config: TrainConfig) -> None:
-    """Seed what draws at random outside of batches, and refuse chance where that is asked for."""
-    random.seed(config.seed)
-    np.random.seed(config.seed % 2**32)
+    """Seed what draws outside of batches, and refuse chance where that is asked for."""
     torch.manual_seed(config.seed)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -249,7 +247,11 @@ def _due(step: int, every: int, steps: int) -> bool:
 
 
 def _validated(
-    task: Task, model: nn.Module, average: MovingAverage | None, processes: Processes, step: int
+    task: TrainingTask,
+    model: nn.Module,
+    average: MovingAverage | None,
+    processes: Processes,
+    step: int,
 ) -> dict[str, float]:
     """Validate with the average where there is one, in the first process."""
     with _plain(task, model, average, processes) as plain:

@@ -42,7 +42,7 @@ FREE += ("keep_checkpoints", "compile", "checkpoint_activations", "micro_batches
 
 
 def record_of(config: TrainConfig, changes: Sequence[str]) -> dict[str, Any]:
-    """What is written beside weights: the configuration, its changes by hand, the code's revision."""
+    """What is written beside weights: configuration, changes by hand, revision of the code."""
     return {
         "format": FORMAT,
         "recipe": config.name,
@@ -167,8 +167,8 @@ class TrainingCheckpoints:
         mine = self.record["config"]
         if recipe != self.record["recipe"]:
             raise TrainingError(
-                f"{path} is of the recipe {recipe} and not of {self.record['recipe']}: give another "
-                "--out"
+                f"{path} is of the recipe {recipe} and not of {self.record['recipe']}: give "
+                "another --out"
             )
         free = set(FREE)
         if mine["optimiser"]["decay"] == "constant":

@@ -211,7 +211,7 @@ def _batch(pictures: NDArray[np.uint8], batch: QuestionBatch, names) -> VlmBatch
 
 
 class VlmTask:
-    """See `config.Task`."""
+    """See `config.TrainingTask`."""
 
     def __init__(self, config: TrainConfig, device: torch.device):
         """Open everything; use `VlmTaskConfig.make`."""
@@ -249,8 +249,8 @@ class VlmTask:
             return TextTokenizer.load(start, words)
         if words.size > LARGEST_OWN_VOCABULARY:
             raise JobError(
-                f"{self._config.model.name} has PaliGemma's words: give --set start=FOLDER, made by "
-                "make_checkpoint --paligemma, or --set task.tokenizer=tokenizer.json"
+                f"{self._config.model.name} has PaliGemma's words: give --set start=FOLDER, made "
+                "by make_checkpoint --paligemma, or --set task.tokenizer=tokenizer.json"
             )
         return train_tokenizer(words)
 
