@@ -82,7 +82,7 @@ def recipe(folder, *changes, make=tiny_vlm_3d, **parts):
     return with_changes(replace(small, optimiser=optimiser), ["workers=0", "steps=4", *changes])
 
 
-# Batches -----------------------------------------------------------------------------------------
+# Batches ----------------------------------------------------------------------------------------
 
 
 def test_a_batch_depends_on_seed_and_step_alone_and_processes_share_it(pictures):
@@ -114,7 +114,7 @@ def test_micro_batches_have_the_loss_of_the_batch_and_3d_tokens_count_twice(pict
     assert single.item() < loss.item() < 2 * single.item()
 
 
-# Learning, and what is left ------------------------------------------------------------------------
+# Learning, and what is left ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_evaluate_names_what_it_lacks_and_writes_nothing(learnt, tmp_path, capsy
     assert not list(tmp_path.iterdir())
 
 
-# Measured accuracy ---------------------------------------------------------------------------------
+# Measured accuracy ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_the_flat_baseline_sees_the_2d_box_at_the_mean_depth():
     assert flat == pytest.approx(np.linalg.norm([x - 0.4, y, 0.5]))
 
 
-# The depth encoder -----------------------------------------------------------------------------------
+# The depth encoder ------------------------------------------------------------------------------
 
 
 def test_scale_and_shift_of_a_depth_prediction_do_not_matter():
@@ -271,7 +271,7 @@ def test_the_depth_encoder_learns_depth_and_its_decoder_is_dropped(tmp_path):
     assert not torch.equal(model.depth.patch.weight, start.depth.patch.weight)
 
 
-# Recipes -------------------------------------------------------------------------------------------
+# Recipes ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", command.recipes())
@@ -302,7 +302,7 @@ def test_train_lists_its_recipes_and_shows_a_dry_run(pictures, capsys):
     assert "no estimate" in shown.out and "64 bins do not fit" in " ".join(shown.out.split())
 
 
-# Bad input -----------------------------------------------------------------------------------------
+# Bad input --------------------------------------------------------------------------------------
 
 
 def test_data_that_does_not_fit_is_refused_in_a_sentence(pictures, tmp_path):
