@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from spear_policy.model.config import preset
 from spear_policy.model.flow_matching import FlowMatching
 from spear_training.data.loader import BatchSource, FrameSampleReader, batches, sample_chances
 from spear_training.data.preparation import Augmentation, Preparation, augment
+from spear_training.data.reader import DataFileError
 from spear_training.data.statistics.motion import MotionStatistics
 from spear_training.data.statistics.normalisation import normalisation
 
@@ -106,6 +108,25 @@ def test_workers_and_a_restart_change_nothing(readers):
     assert all(map(equal, alone, helped))
     assert all(map(equal, alone[4:], resumed))
     assert not equal(alone[0], alone[1])
+
+
+class Blocked(torch.utils.data.Dataset):
+    """What a worker has blocked, then an error."""
+
+    def __getitem__(self, step):
+        if step == 1:
+            raise DataFileError("a.bin is damaged")
+        return sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def test_a_workers_error_is_raised_as_it_is_and_signals_are_left_to_the_parent():
+    made = batches(Blocked(), 0, 2, workers=1)
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1} <= set(next(made))
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(DataFileError) as raised:
+        next(made)
+    assert str(raised.value) == "a.bin is damaged"
+    assert "in __getitem__" in raised.value.__notes__[0]  # where it was, for who debugs it
 
 
 def test_all_sentences_of_an_episode_are_used(readers):

@@ -38,7 +38,7 @@ def process_pool(
         initargs: its arguments; they are pickled.
         environment: further variables that they get, but for those the user has set.
     """
-    with _interrupt_blocked(), _default_environment({**ONE_THREAD, **environment}):
+    with signals_blocked(signal.SIGINT), _default_environment({**ONE_THREAD, **environment}):
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, context, _initialise, (initializer, initargs))
         # A pool starts a process when work comes and none is idle: start all of them now, while
@@ -51,6 +51,18 @@ def process_pool(
         stop_pool(pool)
         raise
     pool.shutdown()
+
+
+@contextmanager
+def signals_blocked(*numbers: int) -> Iterator[None]:
+    """Start processes that these signals do not reach: they inherit what is blocked."""
+    # It starts a process of its own with the first one, and would take the block away by that.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stop_pool(pool: ProcessPoolExecutor) -> None:
@@ -79,6 +91,14 @@ def end_with_parent() -> None:
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
+def ignore_termination_by_others() -> None:
+    """End this process, which was started with SIGTERM blocked, when its parent sends it one.
+
+    A batch system sends it to all processes of a job, of which the parent may need this one still.
+    """
+    threading.Thread(target=_wait_for_termination, daemon=True).start()
+
+
 def use_one_thread() -> None:
     """Keep the libraries that are loaded from starting a thread for every core."""
     # Import none of them for that: a process may never need it.
@@ -90,23 +110,17 @@ def use_one_thread() -> None:
         pyarrow.set_cpu_count(1)
 
 
+def _wait_for_termination() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(1)
+
+
 def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-@contextmanager
-def _interrupt_blocked() -> Iterator[None]:
-    """Start processes that a terminal's Ctrl-C does not reach: they inherit what is blocked."""
-    # It starts a process of its own with the first one, and would take the block away by that.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

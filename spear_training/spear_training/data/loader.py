@@ -4,6 +4,9 @@ First one frame as a sample (pictures, state, targets, sentences), and the batch
 of samples in the order of the mixture.
 """
 
+import pickle
+import signal
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spear_policy.inference.episode import binary_gripper
+from spear_policy.shared.workers import ignore_termination_by_others, signals_blocked
 from spear_training.data.mixture import MixtureOrder
 from spear_training.data.store.format import PICTURE_SIZES, WRIST
 from spear_training.data.store.reader import FrameStore, stored_poses
@@ -244,6 +248,31 @@ class _Steps:
         return len(self._range)
 
 
+class _WithErrors(Dataset):
+    """Batches, or the errors in their places.
+
+    torch's loader would raise a worker's error with the traceback in its text.
+    """
+
+    def __init__(self, source: Dataset):
+        self._source = source
+
+    def __getitem__(self, step: int):
+        try:
+            return self._source[step]
+        except Exception as error:
+            error.add_note("".join(traceback.format_exception(error)))
+            try:
+                pickle.loads(pickle.dumps(error))
+            except Exception:
+                raise error from None
+            return error
+
+
+def _begin_worker(number: int) -> None:
+    ignore_termination_by_others()
+
+
 def batches(
     source: BatchSource,
     first: int,
@@ -256,7 +285,8 @@ def batches(
     """The batches of steps `first` .. `stop - 1`, in order, made ahead by worker processes.
 
     What is held is bounded: `workers * prefetch` batches. A resumed training passes the step it
-    stopped at as `first`; nothing else has to be remembered.
+    stopped at as `first`; nothing else has to be remembered. Signals are for this process alone:
+    its workers end with it.
 
     Args:
         source: what is read.
@@ -266,12 +296,15 @@ def batches(
         pin: put them into pinned memory, for a GPU.
 
     Raises:
-        DataFileError: a file of a store is damaged.
+        DataFileError: a file of a store is damaged; so does whatever `source` raises, in a worker
+            as here.
     """
     # Forked workers would share locks and file positions with threads of this process.
     options = {"prefetch_factor": prefetch, "multiprocessing_context": "spawn"} if workers else {}
+    if workers:
+        options["worker_init_fn"] = _begin_worker
     loader = DataLoader(
-        source,
+        _WithErrors(source) if workers else source,
         batch_size=None,
         sampler=_Steps(first, stop),
         num_workers=workers,
@@ -279,7 +312,16 @@ def batches(
         collate_fn=None,
         **options,
     )
-    yield from loader
+    # A batch system and a terminal send them to all processes of a training.
+    with signals_blocked(signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        made = iter(loader)
+    try:
+        for batch in made:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:
+        del made  # or an error's traceback would keep the workers
 
 
 def _stack(
