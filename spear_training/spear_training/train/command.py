@@ -14,11 +14,13 @@ cannot begin or go on, and says why.
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 CANNOT = 2
+NOTICES = (signal.SIGTERM, signal.SIGUSR1)  # of a batch system
 REQUEUE = "requeue"  # a file in the run's folder, while a batch system is to start it again
 USED_SHARE = 0.4  # of a GPU's peak, for estimates of time
 
@@ -95,16 +97,26 @@ def _train(options, config) -> int:
     from spear_training.train.distributed import join_processes, naming_lost_processes
     from spear_training.train.train import START_AGAIN, train
 
-    processes = join_processes(options.device)
-    marker = options.out / REQUEUE
-    if processes.first:
-        options.out.mkdir(parents=True, exist_ok=True)
-        marker.unlink(missing_ok=True)
-    with naming_lost_processes():
-        status = train(
-            config, options.out, processes, changes=options.set, loggers=dict.fromkeys(options.log)
-        )
-    if processes.first and status == START_AGAIN:
+    def end_at_once(number, frame):
+        raise SystemExit(START_AGAIN)
+
+    # Until the first step there is nothing to save.
+    before = {number: signal.signal(number, end_at_once) for number in NOTICES}
+    marker, first = options.out / REQUEUE, False
+    try:
+        processes = join_processes(options.device)
+        if first := processes.first:
+            options.out.mkdir(parents=True, exist_ok=True)
+            marker.unlink(missing_ok=True)
+        loggers = dict.fromkeys(options.log)
+        with naming_lost_processes():
+            status = train(config, options.out, processes, changes=options.set, loggers=loggers)
+    except SystemExit as ended:
+        status = ended.code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if first and status == START_AGAIN:
         marker.touch()  # torchrun replaces exit statuses by its own
     return status
 
@@ -124,7 +136,7 @@ def _print_dry_run(console, config) -> None:
     from rich.table import Table
 
     from spear_training.train.config import as_dict
-    from spear_training.train.metrics import GPUS
+    from spear_training.train.metrics import GPUS, sample_cost
     from spear_training.train.optimiser import parts_of
 
     console.print(yaml.safe_dump(_plain(as_dict(config)), sort_keys=False), markup=False)
@@ -162,45 +174,6 @@ def _print_dry_run(console, config) -> None:
         f"{flops / 1e9:.1f} GFLOP a sample; time at {USED_SHARE:.0%} of the peak, memory without "
         "the allocator's loss: both are estimates"
     )
-
-
-def sample_cost(config, model) -> tuple[float, float]:
-    """FLOPs and bytes of activations that one sample of step 0 costs, forward and backward.
-
-    Counted on the meta device, where shapes are all there is.
-
-    Args:
-        config: of the training, whose data must be there.
-        model: on the meta device.
-
-    Raises:
-        TrainingError: the data is missing.
-    """
-    import dataclasses
-
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from spear_training.train.optimiser import freeze, parts_of
-
-    one = dataclasses.replace(config, batch_size=1, micro_batches=1)
-    task = one.task.make(one, torch.device("meta"))
-    freeze(model, parts_of(model, config.trained))
-    (part,) = task.split(task.source(0, 1)[0], 1)
-    kept: dict[int, int] = {}
-
-    def keep(tensor):
-        if not isinstance(tensor, torch.nn.Parameter):
-            kept[id(tensor)] = tensor.numel() * tensor.element_size()
-            alive.append(tensor)
-        return tensor
-
-    alive = []  # an id is used again when a tensor goes
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, FlopCounterMode(display=False) as counter:
-        task.loss(model, part, 1.0)[0].backward()
-    halved = 0.5 if config.precision == "bf16" else 1.0
-    return float(counter.get_total_flops()), halved * sum(kept.values())
 
 
 def _plain(value):

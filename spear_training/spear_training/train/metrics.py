@@ -4,17 +4,22 @@
 the same numbers where their packages are there and a person asks for them.
 """
 
+import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from spear_policy.shared.files import write_lines
-from spear_training.train.config import TrainingError
+from spear_training.train.config import TrainConfig, TrainingError
+from spear_training.train.distributed import checkpoint_layers, layers_of
+from spear_training.train.optimiser import freeze, parts_of
 
 NAME = "metrics.jsonl"
 
@@ -141,6 +146,60 @@ def peak_flops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((flops for key, (flops, _) in GPUS.items() if key in name), None)
+
+
+def sample_cost(config: TrainConfig, model: nn.Module) -> tuple[float, float]:
+    """FLOPs and bytes of activations that one sample of step 0 costs, forward and backward.
+
+    Counted on the meta device, where shapes are all there is. FLOPs are the model's: what
+    activation checkpointing computes again is not among them.
+
+    Args:
+        config: of the training, whose data must be there.
+        model: on the meta device; it is wrapped where the configuration checkpoints activations.
+
+    Raises:
+        TrainingError: the data is missing.
+    """
+    one = dataclasses.replace(config, batch_size=1, micro_batches=1)
+    task = one.task.make(one, torch.device("meta"))
+    freeze(model, parts_of(model, config.trained))
+    (part,) = task.split(task.source(0, 1)[0], 1)
+
+    def backward():
+        task.loss(model, part, 1.0)[0].backward()
+
+    with FlopCounterMode(display=False) as counter:
+        kept = _saved_bytes(backward)
+    if config.checkpoint_activations:
+        checkpoint_layers(model)
+        layers = [layer for found in layers_of(model) for layer in found]
+        outside, inputs = _saved_bytes(backward), _saved_bytes(backward, layers)
+        # Beside what layers begin with, the inside of one of them is there at a time.
+        kept = inputs + (kept - outside) / max(1, len(layers))
+    return float(counter.get_total_flops()), kept * (0.5 if config.precision == "bf16" else 1.0)
+
+
+def _saved_bytes(work: Callable[[], None], layers: Sequence[nn.Module] = ()) -> float:
+    """Bytes of what autograd keeps while `work` runs, and of what `layers` are called with."""
+    kept: dict[int, torch.Tensor] = {}  # itself: an id is used again when a tensor goes
+
+    def keep(tensor):
+        if not isinstance(tensor, nn.Parameter):
+            kept[id(tensor)] = tensor
+        return tensor
+
+    def keep_inputs(layer, inputs):
+        for each in inputs:
+            if isinstance(each, torch.Tensor):
+                keep(each)
+
+    hooks = [layer.register_forward_pre_hook(keep_inputs) for layer in layers]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        work()
+    for hook in hooks:
+        hook.remove()
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in kept.values()))
 
 
 class SpeedMeter:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from spear_policy.shared.progress import ProgressDisplay
 from spear_training.data.loader import batches
@@ -34,6 +33,7 @@ from spear_training.train.metrics import (
     JsonLines,
     SpeedMeter,
     peak_flops,
+    sample_cost,
     speed_words,
 )
 from spear_training.train.optimiser import (
@@ -138,6 +138,10 @@ def train(
     writers = [JsonLines(folder, begun)] if processes.first else []
     writers += [WRITERS[name](folder, begun) for name in loggers if processes.first]
     speed = SpeedMeter(config.batch_size, peak_flops=peak_flops(device))
+    if speed.peak_flops:
+        # Model FLOPs: what activation checkpointing computes again is not among them.
+        flops = sample_cost(config, config.task.empty_model(config))[0]
+        speed.flops = flops * config.batch_size / processes.ranks
     display = ProgressDisplay(console, config.name, "steps")
     saved = shown = step = begun
     logged: dict[str, list[float]] = {}
@@ -158,18 +162,14 @@ def train(
             set_learning_rate(optimiser, rate)
             micro = task.split(batch, config.micro_batches)
             (denominator,) = processes.sums([sum(task.denominator(part) for part in micro)])
-            if speed.peak_flops and speed.flops is None:
-                with FlopCounterMode(display=False) as counter:
-                    loss_of(micro[0], denominator)[0].backward()
-                speed.flops = float(counter.get_total_flops()) * len(micro)
-                optimiser.zero_grad(set_to_none=True)
-            total, sums = 0.0, {}
+            total, sums, losses = 0.0, {}, []
             for index, part in enumerate(micro):
                 set_last_micro_batch(model, index == len(micro) - 1)
                 loss, values = loss_of(part, denominator)
                 # Sharded gradients are means over the processes; the loss is a sum.
                 (loss * processes.ranks).backward()
-                total += loss.detach()
+                losses.append(loss.detach())
+                total += losses[-1]
                 for name, (value, count) in values.items():
                     before = sums.get(name, (0.0, 0.0))
                     sums[name] = before[0] + value, before[1] + count
@@ -183,8 +183,9 @@ def train(
             total, interrupted, start_again, *rest = processes.sums(mine)
             norm = float(norm)
             if not (math.isfinite(total) and math.isfinite(norm)):
+                suspects = list(zip(micro, map(float, losses), strict=True))
                 raise TrainingError(
-                    _not_finite(step, total, norm, task, micro, checkpoints.steps())
+                    _not_finite(step, total, norm, task, suspects, checkpoints.steps())
                 )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -284,13 +285,23 @@ def _plain(task, model, average, processes) -> Iterator[nn.Module | None]:
         yield plain
 
 
-def _not_finite(step, total, norm, task, micro, saved) -> str:
-    what = f"the loss is {total}" if not math.isfinite(total) else f"the gradient's norm is {norm}"
-    names = [name for part in micro for name in task.sample_names(part)]
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+def _not_finite(step, total, norm, task, suspects, saved) -> str:
+    """Which samples made the loss of a step no number: of the micro-batches whose own is none."""
+    if math.isfinite(total):
+        what, names = f"the gradient's norm is {norm}", "all samples of the step"
+    else:
+        what = f"the loss is {total}"
+        found = [
+            name
+            for part, loss in suspects
+            if not math.isfinite(loss)
+            for name in task.sample_names(part)
+        ]
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        names = ", ".join(found[:8]) + more if found else "another process, which names them"
     kept = f"the checkpoint of step {saved[-1]} is whole" if saved else "there is no checkpoint yet"
     return (
-        f"step {step}: {what}, of the samples {shown}; {kept}. Look at these samples, or lower "
+        f"step {step}: {what}, of {names}; {kept}. Look at these samples, or lower "
         "optimiser.peak_learning_rate or optimiser.clip_norm"
     )
 

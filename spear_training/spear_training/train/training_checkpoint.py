@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from spear_policy.shared.files import differences, write_atomically
 from spear_training.train.config import TrainConfig, TrainingError, as_dict
-from spear_training.train.distributed import Processes
+from spear_training.train.distributed import Processes, naming_lost_processes
 from spear_training.train.optimiser import MovingAverage
 
 FORMAT = 1
@@ -103,7 +103,7 @@ class TrainingCheckpoints:
                 shutil.rmtree(path, ignore_errors=True)
         self._processes.barrier()
         try:
-            with _quiet():
+            with _quiet(), naming_lost_processes():
                 dcp.save(_state(model, optimiser, average), checkpoint_id=str(beside))
             self._processes.barrier()
             if self._processes.first:
@@ -129,10 +129,12 @@ class TrainingCheckpoints:
         Raises:
             TrainingError: it is of another recipe, of a newer version, or damaged.
         """
-        steps = self.steps()
-        if not steps:
+        steps = self.steps() if self._processes.first else []
+        # Another machine may not see the newest folder yet.
+        (step,) = map(int, self._processes.sums([steps[-1] if steps else 0]))
+        if not step:
             return 0
-        path = self.path(steps[-1])
+        path = self.path(step)
         self._check(path)
         state = _state(model, optimiser, average)
         try:
@@ -149,7 +151,7 @@ class TrainingCheckpoints:
             model_state_dict=state["model"],
             optim_state_dict=state["optimiser"],
         )
-        return steps[-1]
+        return step
 
     def _check(self, path: Path) -> None:
         try:
