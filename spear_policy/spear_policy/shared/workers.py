@@ -56,10 +56,11 @@ def process_pool(
 @contextmanager
 def signals_blocked(*numbers: int) -> Iterator[None]:
     """Start processes that these signals do not reach: they inherit what is blocked."""
-    # It starts a process of its own with the first one, and would take the block away by that.
-    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
+        # Its own process is started with the first one, which takes the block away.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
