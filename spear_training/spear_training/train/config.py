@@ -36,6 +36,12 @@ class TrainingTaskConfig(Protocol):
     def empty_model(self, config: "TrainConfig"):
         """The model (torch.nn.Module) on the meta device: names and shapes without values."""
 
+    def longest_loss(self, config: "TrainConfig", model):
+        """The loss of a made-up sample, as long as one can be, by a model on the meta device.
+
+        For estimates of time and memory where the data is not.
+        """
+
     def make(self, config: "TrainConfig", device) -> "TrainingTask":
         """Open the data and bind it to a model's configuration and a torch.device.
 

@@ -148,26 +148,33 @@ def peak_flops(device: torch.device) -> float | None:
     return next((flops for key, (flops, _) in GPUS.items() if key in name), None)
 
 
-def sample_cost(config: TrainConfig, model: nn.Module) -> tuple[float, float]:
-    """FLOPs and bytes of activations that one sample of step 0 costs, forward and backward.
+def sample_cost(
+    config: TrainConfig,
+    model: nn.Module,
+    loss: Callable[[nn.Module], torch.Tensor] | None = None,
+) -> tuple[float, float]:
+    """FLOPs and bytes of activations that one sample costs, forward and backward.
 
     Counted on the meta device, where shapes are all there is. FLOPs are the model's: what
     activation checkpointing computes again is not among them.
 
     Args:
-        config: of the training, whose data must be there.
+        config: of the training.
         model: on the meta device; it is wrapped where the configuration checkpoints activations.
+        loss: of one sample; None: of the first one of step 0, whose data must be there.
 
     Raises:
         TrainingError: the data is missing.
     """
-    one = dataclasses.replace(config, batch_size=1, micro_batches=1)
-    task = one.task.make(one, torch.device("meta"))
+    if loss is None:
+        one = dataclasses.replace(config, batch_size=1, micro_batches=1)
+        task = one.task.make(one, torch.device("meta"))
+        (part,) = task.split(task.source(0, 1)[0], 1)
+        loss = lambda model: task.loss(model, part, 1.0)[0]  # noqa: E731
     freeze(model, parts_of(model, config.trained))
-    (part,) = task.split(task.source(0, 1)[0], 1)
 
     def backward():
-        task.loss(model, part, 1.0)[0].backward()
+        loss(model).backward()
 
     with FlopCounterMode(display=False) as counter:
         kept = _saved_bytes(backward)

@@ -68,6 +68,16 @@ class VlmTaskConfig:
         with torch.device("meta"):
             return SpearModel(config.model)
 
+    def longest_loss(self, config: TrainConfig, model: SpearModel) -> Tensor:
+        """The loss of a picture with as many tokens as the mixture allows, on the meta device."""
+        camera, longest = config.model.cameras[0], mixture(self.mixture).settings.max_tokens
+        with torch.device("meta"):
+            picture = torch.empty(1, 3, camera.height, camera.width, dtype=torch.uint8)
+            ids = torch.zeros(1, longest, dtype=torch.long)
+            answer = torch.ones(1, longest, dtype=torch.bool)
+        logits = model(ModelInputs((picture,), ids), bidirectional=~answer)
+        return answer_loss(logits, ids, answer, config.model.vocabulary, count=1.0)
+
     def make(self, config: TrainConfig, device: torch.device) -> "VlmTask":
         """Open the pictures and the bins. Raises TrainingError."""
         try:
