@@ -14,7 +14,7 @@ from toy_task import ToyTask, toy_config
 
 from spear_training.train import command, train
 from spear_training.train.distributed import Processes
-from spear_training.train.metrics import read_metrics, sample_cost
+from spear_training.train.metrics import JsonLines, read_metrics, sample_cost
 
 
 @pytest.fixture
@@ -110,6 +110,17 @@ def test_utilisation_counts_the_model_and_not_what_checkpointing_computes_again(
     assert train.train(config, tmp_path, alone, console=Console(quiet=True)) == 0
     (record,) = read_metrics(tmp_path / "metrics.jsonl")
     assert record["mfu"] == pytest.approx(record["samples_per_s"] * flops / 1e12)
+
+
+def test_a_full_disk_under_the_metrics_is_named(toy, tmp_path, capsys, monkeypatch):
+    class Full(JsonLines):
+        def __init__(self, folder, step):
+            super().__init__(folder, step)
+            self._file = open("/dev/full", "w")
+
+    monkeypatch.setattr(train, "JsonLines", Full)
+    assert run("--recipe", "toy", "--out", tmp_path) == command.CANNOT
+    assert "No space left on device: '/dev/full'" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_configuration_what_learns_and_an_estimate(toy, capsys):

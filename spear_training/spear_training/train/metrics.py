@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from spear_policy.shared.files import write_lines
+from spear_policy.shared.files import naming_errors, write_lines
 from spear_training.train.config import TrainConfig, TrainingError
 from spear_training.train.distributed import checkpoint_layers, layers_of
 from spear_training.train.optimiser import freeze, parts_of
@@ -50,10 +50,11 @@ class JsonLines:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write a line. JSON has no NaN: such a value is null."""
+        """Write a line. JSON has no NaN: such a value is null. Raises OSError, naming the file."""
         plain = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, **plain}) + "\n")
-        self._file.flush()
+        with naming_errors(self._file.name):
+            self._file.write(json.dumps({"step": step, **plain}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
