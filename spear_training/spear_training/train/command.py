@@ -156,21 +156,36 @@ def _print_dry_run(console, config) -> None:
         f"{learn:,} of {every:,} parameters learn; {held / 1e9:.2f} GB without activations"
     )
     flops, activations = sample_cost(config, model, partial(config.task.longest_loss, config))
-    part = max(1, config.batch_size // config.micro_batches)
     table = Table("GPUs", "memory of each", "time", box=None)
     for name, (peak, memory) in GPUS.items():
         for count in (1, 8, 16):
-            if part % count:
+            if config.batch_size % count:
                 continue
-            bytes_each = held / count + activations * part / count
-            fits = "" if bytes_each < 0.9 * memory else ", too much"
+            words = _memory_words(config, held, activations, count, memory)
             hours = config.steps * config.batch_size * flops / (USED_SHARE * peak * count) / 3600
-            table.add_row(f"{count} x {name}", f"{bytes_each / 1e9:.1f} GB{fits}", f"{hours:.2f} h")
+            table.add_row(f"{count} x {name}", words, f"{hours:.2f} h")
     console.print(table)
     console.print(
         f"{flops / 1e9:.1f} GFLOP a sample of the longest kind; time at {USED_SHARE:.0%} of the "
         "peak, memory without the allocator's loss: both are estimates"
     )
+
+
+def _memory_words(config, held: float, activations: float, count: int, memory: float) -> str:
+    """How much of a GPU's memory a training needs, with as many micro-batches as that takes.
+
+    Args:
+        held: bytes of weights, gradients and optimiser, shared by `count` GPUs.
+        activations: bytes a sample.
+        memory: bytes of a GPU.
+    """
+    samples = config.batch_size // count
+    for micro in range(config.micro_batches, samples + 1):
+        needed = held / count + activations * samples / micro
+        if samples % micro == 0 and needed < 0.9 * memory:
+            more = f" with micro_batches={micro}" if micro > config.micro_batches else ""
+            return f"{needed / 1e9:.1f} GB{more}"
+    return "too much"
 
 
 def _plain(value):
