@@ -49,13 +49,13 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "franka_driver = spear_bringup.programs:franka_driver",
-            "sim_world = spear_bringup.programs:sim_world",
-            "trial_recorder = spear_bringup.programs:trial_recorder",
-            "lifecycle_manager = spear_bringup.programs:lifecycle_manager",
-            "spear_demo = spear_bringup.programs:spear_demo",
-            "trial_report = spear_bringup.programs:trial_report",
-            "bag_repair = spear_bringup.programs:bag_repair",
+            "franka_driver = spear_policy.shared.programs:main",
+            "sim_world = spear_policy.shared.programs:main",
+            "trial_recorder = spear_policy.shared.programs:main",
+            "lifecycle_manager = spear_policy.shared.programs:main",
+            "spear_demo = spear_policy.shared.programs:main",
+            "trial_report = spear_policy.shared.programs:main",
+            "bag_repair = spear_policy.shared.programs:main",
         ],
     },
 )

@@ -35,10 +35,10 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "policy_node = spear_policy.programs:policy_node",
-            "make_checkpoint = spear_policy.programs:make_checkpoint",
-            "spear_bench = spear_policy.programs:spear_bench",
-            "model_info = spear_policy.programs:model_info",
+            "policy_node = spear_policy.shared.programs:main",
+            "make_checkpoint = spear_policy.shared.programs:main",
+            "spear_bench = spear_policy.shared.programs:main",
+            "model_info = spear_policy.shared.programs:main",
         ],
     },
 )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from spear_policy.shared.programs import PROGRAMS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
 ROS_LIBRARIES = ("rclpy", "cv_bridge", "launch", "launch_ros", "tf2_ros")
@@ -168,14 +170,6 @@ def length(path):
     return len(path.read_text().splitlines())
 
 
-def programs():
-    """Return the modules that are executables."""
-    started = re.compile(r'run_program, "([\w.]+)"')
-    texts = ((ROOT / name / name / "programs.py").read_text() for name in PACKAGES)
-    own = {f"{name}.programs" for name in PACKAGES}  # setup.py names these
-    return own.union(*map(started.findall, texts))
-
-
 def importers(modules):
     """Return the modules that import each module."""
     found = {name: set() for name in modules}
@@ -196,12 +190,12 @@ def test_no_file_is_too_long_or_has_a_name_that_says_nothing():
 
 
 def test_a_short_module_has_two_importers_or_belongs_into_the_one_it_has():
-    modules, own_file = production_modules(), programs()
+    modules, started = production_modules(), set(PROGRAMS.values())
     used_by = importers(modules)
     wrong = [
         f"{name} ({length(path)} lines) is imported by {sorted(used_by[name]) or 'nobody'}"
         for name, path in modules.items()
-        if length(path) < SHORT_MODULE and len(used_by[name]) < 2 and name not in own_file
+        if length(path) < SHORT_MODULE and len(used_by[name]) < 2 and name not in started
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -7,12 +7,13 @@ import runpy
 import subprocess
 import sys
 from contextlib import suppress
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from spear_policy.shared.programs import PROGRAMS
+from spear_policy.shared.programs import main as run_installed
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
@@ -79,9 +80,10 @@ def rosdep_keys(names):
 
 
 def programs(package):
-    """Return {name: the partial that runs it} of what a package installs below lib/."""
-    module = import_module(f"{package}.programs")
-    return {name: value for name, value in vars(module).items() if isinstance(value, partial)}
+    """Return the names of the programs that a package installs below lib/."""
+    entries = re.findall(r'"(\w+) = ([\w.]+:\w+)"', (ROOT / package / "setup.py").read_text())
+    assert {target for _, target in entries} == {"spear_policy.shared.programs:main"}
+    return [name for name, _ in entries]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -118,31 +120,31 @@ def test_a_program_is_installed_under_a_name_of_its_own_and_help_has_an_example(
     package, monkeypatch, capsys
 ):
     """The nodes' help is proved by test_parameter_files.py."""
-    entries = re.findall(r'"(\w+) = ([\w.]+):(\w+)"', (ROOT / package / "setup.py").read_text())
-    assert entries == [(name, f"{package}.programs", name) for name in programs(package)]
-    for program, run in programs(package).items():
+    here = [name for name, module in PROGRAMS.items() if module.startswith(f"{package}.")]
+    assert programs(package) == here
+    for program in here:
         assert program not in ("bench", "demo", "look", "report", "run", "stats")
-        if run.args[0].startswith(f"{package}.nodes") and program != "spear_demo":
+        if PROGRAMS[program].startswith(f"{package}.nodes") and program != "spear_demo":
             continue
         monkeypatch.setattr(sys, "argv", [program, "--help"])
         with suppress(SystemExit):
-            run()
+            run_installed()
         out = capsys.readouterr().out
         assert "example" in out.lower() and program in out, program
 
 
 @pytest.mark.parametrize(
-    ("package", "command", "library", "extra"),
+    ("command", "library", "extra"),
     [
-        ("spear_bringup", "franka_driver", "franky", "robot"),
-        ("spear_training", "spear_stats --mixture x.yaml --out y", "pyarrow", "training"),
-        ("spear_training", "annotate inspect out", "pycocotools", "annotation"),
+        ("franka_driver", "franky", "robot"),
+        ("spear_stats --mixture x.yaml --out y", "pyarrow", "training"),
+        ("annotate inspect out", "pycocotools", "annotation"),
     ],
 )
-def test_a_missing_library_is_one_sentence_with_its_extra(package, command, library, extra):
+def test_a_missing_library_is_one_sentence_with_its_extra(command, library, extra):
     program = (
         f"import sys; sys.modules[{library!r}] = None; sys.argv = {command.split()!r}; "
-        f"from {package}.programs import {command.split()[0]} as run; sys.exit(run())"
+        "from spear_policy.shared.programs import main; sys.exit(main())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr

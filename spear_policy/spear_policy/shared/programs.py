@@ -1,12 +1,38 @@
-"""How an executable starts.
+"""Which executables there are, and how they start.
 
-Its module is imported when it runs, so that a library that is not installed is said in one
-sentence, with the extra that has it, and not by a traceback.
+An executable's module is imported when it runs, so that a library that is not installed is said in
+one sentence, with the extra that has it, and not by a traceback.
 """
 
 import sys
 from importlib import import_module
+from pathlib import Path
 
+# Executable -> module with its main(). setup.py of each package names those that it installs.
+PROGRAMS = {
+    "policy_node": "spear_policy.nodes.policy_node",
+    "make_checkpoint": "spear_policy.inference.make_checkpoint",
+    "spear_bench": "spear_policy.inference.bench",
+    "model_info": "spear_policy.model.model_info",
+    "franka_driver": "spear_bringup.nodes.franka_driver",
+    "sim_world": "spear_bringup.nodes.sim_world",
+    "trial_recorder": "spear_bringup.nodes.trial_recorder",
+    "lifecycle_manager": "spear_bringup.nodes.lifecycle_manager",
+    "spear_demo": "spear_bringup.nodes.demo",
+    "trial_report": "spear_bringup.trials.report",
+    "bag_repair": "spear_bringup.trials.bag_repair",
+    "annotate": "spear_training.annotation.annotate",
+    "bench_data": "spear_training.data.store.bench",
+    "import_episodes": "spear_training.data.import_episodes",
+    "spear_stats": "spear_training.data.stats",
+    "store_report": "spear_training.data.report",
+    "replay_plot": "spear_training.data.replay_plot",
+    "make_lookup": "spear_training.data.store.reader",
+    "inspect_rlds": "spear_training.data.rlds",
+    "inspect_row": "spear_training.data.oxe.inspect_row",
+    "train": "spear_training.train.command",
+    "evaluate": "spear_training.evaluation.command",
+}
 # Requirements by purpose: `requirements/EXTRA.txt`, and extras of the same name in setup.py. The
 # first that the module's name begins with counts.
 EXTRAS = {
@@ -16,6 +42,11 @@ EXTRAS = {
 }
 # What comes with ROS, by apt or by the wheels of `make setup`, and never with an extra.
 _ROS = ("rclpy", "launch", "launch_ros", "ament_index_python", "domain_coordinator")
+
+
+def main() -> int | None:
+    """Run the executable that was called; returns its exit status."""
+    return run_program(PROGRAMS[Path(sys.argv[0]).stem])
 
 
 def run_program(module: str) -> int | None:

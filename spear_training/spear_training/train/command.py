@@ -3,9 +3,9 @@ r"""train: run a recipe, or show what it would do.
 Example: ros2 run spear_training train --list
          ros2 run spear_training train --recipe tiny_vlm_align --out out/align --dry-run
          ros2 run spear_training train --recipe tiny_vlm_align --out out/align \
-             --set task.folder=out/scenes --set steps=2000
+             --set task.folders.world=out/scenes --set steps=2000
          torchrun --nproc-per-node 8 $(ros2 pkg prefix spear_training)/lib/spear_training/train \
-             --recipe vlm_3d --out out/vlm --set task.folder=photos
+             --recipe vlm_3d --out out/vlm --set task.folders.bridge=out/bridge
 
 The same command goes on from the newest checkpoint in --out. Exit status: 0 done, 130 after Ctrl-C,
 75 after SIGTERM or SIGUSR1 (a batch system is to start it again), both with a checkpoint; 2 it
