@@ -180,6 +180,12 @@ def test_evaluate_names_what_it_lacks_and_writes_nothing(learnt, tmp_path, capsy
     assert evaluate.main([*words, "--out", str(tmp_path / "page.html")]) == 2
     assert str(tmp_path) in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/run.json").write_bytes(b"\xff")
+    words[2:5] = [str(run / "final"), "--pictures", str(tmp_path / "pictures")]
+    assert evaluate.main([*words, "--out", str(tmp_path / "page.html")]) == 2
+    printed = capsys.readouterr().err
+    assert "run.json is damaged" in printed and not (tmp_path / "page.html").exists()
 
 
 # Measured accuracy ------------------------------------------------------------------------------
@@ -357,4 +363,41 @@ def test_depth_that_is_gone_or_absent_is_named(tmp_path):
         config.task.make(config, CPU)
     (tmp_path / "items.jsonl").unlink()
     with pytest.raises(TrainingError, match=r"items\.jsonl cannot be read"):
+        config.task.make(config, CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("run.json", b"\xff", "run.json is damaged"),
+        ("bins.json", b"{}", "bins.json holds no bins"),
+        ("annotations-00000-of-00002.jsonl", b"{", "00000-of-00002.jsonl, line 1 is no annotation"),
+        ("annotations-00000-of-00002.jsonl", None, "1 of 2 shards are not finished"),
+    ],
+)
+def test_damaged_records_are_named(tmp_path, name, content, words):
+    config = recipe(with_bins(tmp_path, [shelf(0), shelf(1)]))
+    path = tmp_path / "records" / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match=words):
+        config.task.make(config, CPU).source(0, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe", "items.jsonl is damaged"),
+        (b"{", "items.jsonl: no item"),
+        (b"", "none of its 0 pictures has depth"),
+        (None, "items.jsonl cannot be read"),
+    ],
+)
+def test_a_damaged_list_of_depth_maps_is_named(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "items.jsonl").write_bytes(content)
+    config = with_changes(replace(tiny_depth(), model=micro_model()), [f"task.folder={tmp_path}"])
+    with pytest.raises(TrainingError, match=words):
         config.task.make(config, CPU)

@@ -46,7 +46,7 @@ def _vlm(options) -> int:
 
     from spear_policy.model.answers import AnswerGrammar
     from spear_policy.model.checkpoint import CheckpointError, load_weights
-    from spear_policy.shared.files import write_atomically
+    from spear_policy.shared.files import MismatchError, write_atomically
     from spear_policy.shared.progress import ProgressDisplay
     from spear_training.annotation.stages import JobError, StageError
     from spear_training.evaluation.vlm_accuracy import Baselines, vlm_accuracy
@@ -81,7 +81,7 @@ def _vlm(options) -> int:
         write_page(options.out, f"{name.parent.name}/{name.name}", found, pictures, metrics)
         numbers = json.dumps(found.numbers(), indent=1)
         write_atomically(options.out.with_suffix(".json"), numbers + "\n")
-    except (CheckpointError, JobError, StageError, ValueError, OSError) as error:
+    except (CheckpointError, JobError, MismatchError, StageError, ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -191,6 +191,10 @@ def read_items(folder: Path) -> list[Item]:
             f"{path} cannot be read ({error.strerror}): give --set task.folder=FOLDER/scenes of "
             "`annotate world`"
         ) from None
+    except UnicodeDecodeError as error:
+        raise TrainingError(
+            f"{path} is damaged ({error}): copy it again, or make the scenes anew"
+        ) from None
     except RecordError as error:
         raise TrainingError(f"{path}: {error}") from None
     if with_depth := [item for item in items if item.depth is not None]:

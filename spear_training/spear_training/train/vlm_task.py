@@ -25,7 +25,7 @@ from spear_policy.model.gemma import answer_loss, columns_from_ids
 from spear_policy.model.prompts import QuestionBatch, QuestionIds, pad_questions
 from spear_policy.model.spear import ModelInputs, SpearModel, build
 from spear_policy.model.tokenizer import TextTokenizer, TokenizerError, train_tokenizer
-from spear_policy.shared.files import write_atomically
+from spear_policy.shared.files import MismatchError, write_atomically
 from spear_training.annotation.frame import read_picture
 from spear_training.annotation.stages import JobError, StageError
 from spear_training.evaluation.vlm_accuracy import Baselines, VlmAccuracy, vlm_accuracy
@@ -82,7 +82,7 @@ class VlmTaskConfig:
         """Open the pictures and the bins. Raises TrainingError."""
         try:
             return VlmTask(config, device)
-        except (JobError, CheckpointError, TokenizerError, OSError) as error:
+        except (JobError, MismatchError, CheckpointError, TokenizerError, OSError) as error:
             raise TrainingError(str(error)) from None
         except ValueError as error:
             raise TrainingError(f"task: {error}") from None
