@@ -17,7 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("spear_policy", "spear_bringup", "spear_training")
 NEEDS_ROS = re.compile(
-    r"rclpy|spear_msgs|free_places|\.nodes|franky|simulated_franka|franka_fixture|install/setup"
+    r"rclpy|_msgs\b|\.nodes|\bgraph\b|franky|simulated_franka|franka_fixture|install/setup|"
+    r"trial_bags|bag_reader"
 )
 # What must be importable with the lists of an environment.
 MODULES = {
@@ -30,7 +31,9 @@ MODULES = {
 IMPORTS = """
 import importlib, pkgutil, re, sys
 import numpy, torch
-ros = re.compile(r"rclpy|launch|launch_ros|ament_index_python|domain_coordinator|\\w+_msgs")
+ros = re.compile(
+    r"rclpy|launch|launch_ros|ament_index_python|domain_coordinator|\\w+_(msgs|interfaces)"
+)
 for top in sys.argv[1:]:
     package = importlib.import_module(top)
     for found in pkgutil.walk_packages(package.__path__, top + "."):

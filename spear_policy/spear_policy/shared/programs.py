@@ -74,7 +74,7 @@ def missing_library(error: ModuleNotFoundError, module: str) -> str:
     if not library or library in ("spear_policy", "spear_bringup", "spear_training"):
         return ""
     needs = f"{module} needs the Python package {library}, which is not installed"
-    if library in _ROS or library.endswith("_msgs"):
+    if library in _ROS or library.endswith(("_msgs", "_interfaces")):
         return f"{needs} or not sourced: source ROS 2 Jazzy and install/setup.bash of the workspace"
     extra = next(name for prefix, name in EXTRAS.items() if module.startswith(prefix))
     return (
