@@ -120,12 +120,13 @@ def test_an_unfinished_chunk_of_any_writer_gives_its_whole_messages(tmp_path, co
 
 @pytest.mark.parametrize("compression", CompressionType)
 @pytest.mark.parametrize("length", [3000, 90_000])
-def test_reading_goes_on_behind_a_damaged_place(tmp_path, compression, length):
+@pytest.mark.parametrize("closed", [False, True])
+def test_reading_goes_on_behind_a_damaged_place(tmp_path, compression, length, closed):
     path = tmp_path / "trial" / "trial.mcap"
     data = bytearray(mcap_of(path, compression, chunk_bytes=100_000))
     middle = len(data) // 2
     data[middle : middle + length] = bytes(length)  # pages that never reached the disk
-    path.write_bytes(data[:-20])
+    path.write_bytes(data if closed else data[:-20])
     report = repaired(tmp_path / "trial")
     assert COUNT - 5 < report.messages < COUNT
     with AnyReader([tmp_path / "trial"]) as reader:

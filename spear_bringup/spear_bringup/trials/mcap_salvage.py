@@ -43,16 +43,20 @@ _DAMAGE = (McapError, StructError, ValueError, EOFError, RuntimeError, zstandard
 
 
 def contents_of_whole(path: Path) -> FileContents | None:
-    """What a file says that it holds; None: it was never closed, or its end is damaged."""
+    """What a file holds, read to its end; None: it was never closed, or is damaged somewhere."""
     if path.stat().st_size < _SMALLEST_BYTES:
         return None
     try:
         with path.open("rb") as file:
-            reader = make_reader(file)
+            reader = make_reader(file, validate_crcs=True)
             summary = reader.get_summary()
             if summary is None or summary.statistics is None:
                 return None
-            first = next((message.data for _, _, message in reader.iter_messages()), b"")
+            messages = (message.data for _, _, message in reader.iter_messages())
+            first, found = next(messages, b""), 1
+            found += sum(1 for _ in messages)
+            if found < summary.statistics.message_count:
+                return None
     except _DAMAGE:
         return None
     counts: dict[str, int] = {}

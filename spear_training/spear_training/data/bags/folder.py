@@ -143,8 +143,9 @@ class BagFolder:
                 yield stamp_ns * 1e-9, self._reader.deserialize(raw, connection.msgtype)
         except Exception as error:  # rosbags lets struct's, lz4's and sqlite's errors through
             raise DataFileError(
-                f"{self.folder}: {name} is damaged ({type(error).__name__}: {error}); "
-                "copy the bag again"
+                f"{self.folder}: {name} is damaged ({type(error).__name__}: {error}); copy the bag "
+                "again if its original is whole, or save what is whole of an MCAP or SQLite bag: "
+                "ros2 run spear_bringup bag_repair"
             ) from None
 
     def _connections(self, name: str) -> list:
