@@ -1,6 +1,7 @@
 """Every stored picture becomes 840x630, and pixels, boxes and cameras go with it."""
 
 import base64
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,13 +11,14 @@ from PIL import Image
 from spear_policy.inference.image_geometry import pixel_in_model, plan_fit
 from spear_training.annotation import frame as frame_module
 from spear_training.annotation.frame import (
+    Turn,
     box_in_picture,
     in_picture,
     intrinsics_in_picture,
     read_frame,
     read_picture,
 )
-from spear_training.annotation.records import Intrinsics, Item, photograph_items
+from spear_training.annotation.records import GivenObject, Intrinsics, Item, photograph_items
 from spear_training.annotation.stages import StageError
 
 # 64x40, dark grey, with a magenta card 20x16 at (10, 8); of pillow-heif's encoder.
@@ -126,6 +128,24 @@ def test_pictures_of_telephones_and_browsers_are_read(tmp_path, name):
     assert found.shape == (40, 64, 3)
     assert np.abs(found[12:20, 14:26] - (231, 19, 228)).max() < 12
     assert np.abs(found[:4] - 59).max() < 12
+
+
+def test_what_is_given_for_a_heic_that_its_file_turns_must_be_upright(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    marked = Item("a", "a.heic", (GivenObject("mug", (10.0, 8.0, 30.0, 24.0)),))
+    assert read_frame(marked, tmp_path).turn == Turn()  # this one is stored upright
+    opened = Image.open
+
+    def turned(*arguments):  # as pi-heif opens one with an orientation
+        found = opened(*arguments)
+        found.info["original_orientation"] = 6
+        return found
+
+    monkeypatch.setattr(Image, "open", turned)
+    with pytest.raises(StageError, match="a.heic is turned by its file .*add --upright"):
+        read_frame(marked, tmp_path)
+    assert read_frame(replace(marked, upright=True), tmp_path).turn == Turn()
+    assert read_frame(Item("a", "a.heic"), tmp_path).turn == Turn()
 
 
 def test_a_picture_that_needs_a_library_names_it(tmp_path, monkeypatch):

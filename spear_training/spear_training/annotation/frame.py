@@ -257,9 +257,17 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 def read_turn(path: Path) -> Turn:
     """How `read_picture` turns a picture that it can read.
 
-    Pictures in HEIF come upright from its library, so what is upright is what is stored.
+    Raises:
+        StageError: a picture in HEIF that its file turns: its library gives upright pixels alone,
+            so where something lies in the stored ones is not known.
     """
     with Image.open(path) as stored:  # not loaded: some decoders turn it then, and the tag is gone
+        if stored.info.get("original_orientation") not in (None, 1):
+            raise StageError(
+                f"{path.name} is turned by its file and can be read upright alone: if what the "
+                "list gives was marked in the upright picture, add --upright; otherwise store the "
+                "picture as JPEG or PNG"
+            )
         return Turn.of(stored.getexif().get(_ORIENTATION, 1))
 
 
@@ -292,7 +300,9 @@ def read_frame(item: Item, root: Path) -> Frame:
             is not the list's.
     """
     image = read_picture(root / item.image)
-    turn = Turn() if item.upright else read_turn(root / item.image)
+    given = item.objects, item.depth, item.intrinsics, item.native_aspect, item.size_px
+    as_stored = not item.upright and any(each is not None for each in given)
+    turn = read_turn(root / item.image) if as_stored else Turn()
     if turn.exchange and item.native_aspect:
         item = replace(item, native_aspect=1 / item.native_aspect)
     try:
