@@ -15,17 +15,15 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 
+import by_turns
 import torch
 from lower_bound import LowerBound
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from safetensors.torch import save_file
 
 from spear_policy.model.checkpoint import WEIGHTS
@@ -80,6 +78,14 @@ def _check_same(name, chunk, theirs):
 
 def _pi0(name, model, run, images, ids, state, noise):
     """A contestant that computes pi0, once our model has made the same chunk with its values."""
+    mine = with_values_of(model)
+    inputs = ModelInputs(tuple(images[:, None]), ids[None], state=state[None])
+    _check_same(name, Sampler(mine, STEPS)(inputs, noise=noise[None]), run())
+    return {name: run}
+
+
+def with_values_of(model):
+    """Our model with the values of one that computes pi0, by our loaders."""
     with TemporaryDirectory() as folder:
         if hasattr(model, "save_pretrained"):
             model.save_pretrained(folder)
@@ -89,21 +95,25 @@ def _pi0(name, model, run, images, ids, state, noise):
         mine = build(replace(REDUCED, flow=STRAIGHT))
         load_paligemma(mine, folder)
         load_pi0_expert(mine, folder)
-    inputs = ModelInputs(tuple(images[:, None]), ids[None], state=state[None])
-    _check_same(name, Sampler(mine, STEPS)(inputs, noise=noise[None]), run())
-    return {name: run}
+    return mine
+
+
+def public_pi0():
+    """The model of transformers, for `transformers_pi0`."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "spear_policy/test"))
+    import checkpoint_checks
+
+    model = checkpoint_checks.public_pi0(REDUCED)
+    for parameter in model.parameters():
+        parameter.data.mul_(0.2)  # as drawn for the tests, so wide a model magnifies rounding
+    return model
 
 
 def transformers_pi0(images, ids, state, noise):
     """PI0ForConditionalGeneration of transformers."""
     import transformers
 
-    sys.path.insert(0, str(Path(__file__).parents[2] / "spear_policy/test"))
-    from checkpoint_checks import public_pi0
-
-    model = public_pi0(REDUCED)
-    for parameter in model.parameters():
-        parameter.data.mul_(0.2)  # as drawn for the tests, so wide a model magnifies rounding
+    model = public_pi0()
     pictures = torch.full((2 * 256,), REDUCED.vocabulary.image_id)
     given = {
         "state": state[None],
@@ -215,8 +225,8 @@ def _shrink(model_module, class_name, gemma_module):
     gemma_module.get_config = gemma_module.get_gemma_config = sizes
 
 
-def pi_zero(images, ids, state, noise):
-    """pi-zero-pytorch at the same widths: Euler, keys and values cached.
+def pi_zero_model(factor):
+    """pi-zero-pytorch's model at our widths.
 
     Its gated MLP takes two thirds of the given factor; 6 makes it as wide as pi0's, 4 is what its
     own default gives.
@@ -224,28 +234,33 @@ def pi_zero(images, ids, state, noise):
     from pi_zero_pytorch import PiZero
     from pi_zero_pytorch.pi_zero import SigLIP
 
+    torch.manual_seed(0)
+    return PiZero(
+        dim=512,
+        num_tokens=2048,
+        dim_action_input=8,
+        dim_joint_state=8,
+        dim_action=256,
+        depth=6,
+        dim_head=64,
+        heads=8,
+        kv_heads=1,
+        ff_expand_factor=factor,
+        vit=SigLIP(image_size=224, dim=384, depth=6, heads=6, mlp_dim=1536),
+        vit_dim=384,
+        num_action_register_tokens=1,
+        odeint_kwargs={"method": "euler"},
+    ).eval()
+
+
+def pi_zero(images, ids, state, noise):
+    """pi-zero-pytorch: Euler, keys and values cached."""
+    pictures = (2 * images - 1).transpose(0, 1)[None]  # (1, 3, frames, H, W)
     found = {}
     for factor in (6.0, 4.0):
-        torch.manual_seed(0)
-        model = PiZero(
-            dim=512,
-            num_tokens=2048,
-            dim_action_input=8,
-            dim_joint_state=8,
-            dim_action=256,
-            depth=6,
-            dim_head=64,
-            heads=8,
-            kv_heads=1,
-            ff_expand_factor=factor,
-            vit=SigLIP(image_size=224, dim=384, depth=6, heads=6, mlp_dim=1536),
-            vit_dim=384,
-            num_action_register_tokens=1,
-            odeint_kwargs={"method": "euler"},
-        ).eval()
-        pictures = (2 * images - 1).transpose(0, 1)[None]  # (1, 3, frames, H, W)
+        model = pi_zero_model(factor)
 
-        def run(model=model, pictures=pictures):
+        def run(model=model):
             with torch.no_grad():
                 model.sample_actions(
                     pictures,
@@ -281,21 +296,11 @@ def main():
             contestants |= peer(images, ids, state, noise)
         except ImportError as error:
             print(f"without {peer.__name__}: {error}")
-    seconds = {name: [] for name in contestants}
-    for _ in track(range(arguments.repeats + 2), "measuring"):
-        for name, run in contestants.items():
-            begin = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - begin)
-    medians = {name: statistics.median(each[2:]) for name, each in seconds.items()}
-    table = Table("one chunk, 1 thread, fp32", title="process-CPU time, median")
-    for heading in ("ms", "of SPEAR"):
-        table.add_column(heading, justify="right")
-    for name, median in medians.items():
-        table.add_row(name, f"{1e3 * median:.0f}", f"{median / medians['spear']:.2f}")
-    Console().print(table)
+    seconds = by_turns.measure(contestants, arguments.repeats)
+    Console().print(by_turns.table("one chunk, 1 thread, fp32", seconds, "spear"))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        medians = {name: statistics.median(each) for name, each in seconds.items()}
         arguments.json.write_text(json.dumps({"repeats": arguments.repeats, "s": medians}))
 
 
