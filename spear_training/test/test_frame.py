@@ -114,7 +114,11 @@ def test_transparent_parts_are_white_as_on_a_page(tmp_path, mode):
     assert (found[:, :10] == 255).all() and np.abs(found[:, 10:].astype(int) - 90).max() <= 2
 
 
-@pytest.mark.parametrize("name", ["a.heic", "a.jfif", "a.avif", "a.JPE"])
+# Ubuntu 24.04's Pillow has no AVIF; users are told the version that has.
+AVIF = ["a.avif"] if ".avif" in Image.registered_extensions() else []
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.jfif", "a.JPE", *AVIF])
 def test_pictures_of_telephones_and_browsers_are_read(tmp_path, name):
     if name == "a.heic":
         (tmp_path / name).write_bytes(HEIC)
