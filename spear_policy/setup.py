@@ -36,6 +36,7 @@ setup(
     entry_points={
         "console_scripts": [
             "policy_node = spear_policy.shared.programs:main",
+            "spatial_query = spear_policy.shared.programs:main",
             "make_checkpoint = spear_policy.shared.programs:main",
             "spear_bench = spear_policy.shared.programs:main",
             "model_info = spear_policy.shared.programs:main",

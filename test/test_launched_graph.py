@@ -9,7 +9,7 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 from graph_fixture import START_TIMEOUT_S, leftovers, simulation
 
-from spear_bringup.graph import franka_graph, sim_graph
+from spear_bringup.graph import franka_graph, manager_spec, sim_graph
 from spear_bringup.nodes.supervisor import stale_shared_memory
 from spear_policy.nodes.parameters import read_specs
 
@@ -41,6 +41,7 @@ def test_every_parameter_that_the_list_sets_is_known_to_its_node(engine, tmp_pat
     given = {
         "episode_file": tmp_path / "episode.npz" if engine == "replay" else None,
         "checkpoint": tmp_path / "checkpoint" if engine == "spear" else None,
+        "spatial_checkpoint": tmp_path / "vlm",
     }
     graphs = [sim_graph(engine, **given)]
     if engine != "scripted":
@@ -66,6 +67,17 @@ def test_the_checkpoint_reaches_the_policy_from_whatever_folder(graph, tmp_path,
     assert policy.parameters["checkpoint"] == tmp_path / "mine"
     # Without one the node's parameter stays what a parameter file makes it.
     assert "checkpoint" not in graph(engine="spear", checkpoint="")[-1].parameters
+
+
+@pytest.mark.parametrize("graph", [sim_graph, partial(franka_graph, "172.16.0.2", "spear")])
+def test_a_stage_1_model_brings_a_node_that_nothing_waits_for(graph, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without, specs = graph(), graph(spatial_checkpoint="vlm/final", namespace="left")
+    assert {spec.name for spec in specs} - {spec.name for spec in without} == {"spatial_query"}
+    spatial = specs[-1]
+    assert spatial.parameters["checkpoint"] == tmp_path / "vlm/final"
+    assert spatial.namespace == "left" and not spatial.managed
+    assert spatial.full_name not in manager_spec(specs).parameters["node_names"]
 
 
 def test_an_engine_and_a_file_that_do_not_fit_are_refused_in_words():

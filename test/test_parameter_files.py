@@ -17,11 +17,13 @@ from spear_bringup.nodes.sim_world import SimWorld
 from spear_bringup.nodes.trial_recorder import TrialRecorder
 from spear_policy.nodes.parameters import definition_file, parameter_file, read_specs
 from spear_policy.nodes.policy_node import PolicyNode
+from spear_policy.nodes.spatial_query import SpatialQueryNode
 from spear_policy.shared.config import params_file_problem
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = {
     ("spear_policy", "policy_node"): PolicyNode,
+    ("spear_policy", "spatial_query"): SpatialQueryNode,
     ("spear_bringup", "franka_driver"): FrankaDriver,
     ("spear_bringup", "sim_world"): SimWorld,
     ("spear_bringup", "trial_recorder"): TrialRecorder,
@@ -30,6 +32,7 @@ EXECUTABLES = [*NODES, ("spear_bringup", "lifecycle_manager")]
 # A parameter of each, and a value that is not its default.
 EXAMPLES = {
     "policy_node": ("inference_period_s", 0.5),
+    "spatial_query": ("max_image_age_s", 2.0),
     "franka_driver": ("robot_host", "127.9.9.9"),
     "sim_world": ("seed", 7),
     "trial_recorder": ("jpeg_quality", 50),

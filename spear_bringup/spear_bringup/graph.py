@@ -40,7 +40,8 @@ class NodeSpec:
         parameters: deployment values such as an address; they win over every file.
         remappings: (from, to) pairs.
         log_level: "debug", "info", "warn" or "error".
-        managed: whether the lifecycle manager configures and activates it.
+        managed: whether the lifecycle manager configures and activates it, and holds the robot
+            when it dies.
 
     The place in the graph's list is the order of activation; deactivation and ending go backwards.
     """
@@ -162,6 +163,7 @@ def sim_graph(
     seed: int = 0,
     episode_file: Path | str | None = None,
     checkpoint: Path | str | None = None,
+    spatial_checkpoint: Path | str | None = None,
     host: str = "127.0.0.1",
     out_dir: Path | str = "out/trials",
     use_sim_time: bool = True,
@@ -177,6 +179,7 @@ def sim_graph(
         seed: of the first scene.
         episode_file: what engine "replay" repeats.
         checkpoint: folder of engine "spear"; None leaves it to your `params_file`.
+        spatial_checkpoint: folder of a stage-1 model; None runs no spatial_query node.
         host: loopback address that the simulated robot listens on.
         out_dir: the recorder's folder.
         use_sim_time: False runs the other nodes on system time (to try what then breaks).
@@ -193,6 +196,7 @@ def sim_graph(
         namespace,
         episode_file,
         checkpoint,
+        spatial_checkpoint,
         host,
         out_dir,
         params_file,
@@ -226,6 +230,7 @@ def franka_graph(
     namespace: str = "",
     episode_file: Path | str | None = None,
     checkpoint: Path | str | None = None,
+    spatial_checkpoint: Path | str | None = None,
     out_dir: Path | str = "out/trials",
     use_sim_time: bool = False,
     params_file: Path | str | None = None,
@@ -248,6 +253,7 @@ def franka_graph(
         namespace,
         episode_file,
         checkpoint,
+        spatial_checkpoint,
         robot_host,
         out_dir,
         params_file,
@@ -263,6 +269,7 @@ def _robot_nodes(
     namespace,
     episode_file,
     checkpoint,
+    spatial_checkpoint,
     robot_host,
     out_dir,
     params_file,
@@ -309,7 +316,21 @@ def _robot_nodes(
         **common,
     )
     # The policy comes last: only then is there somebody to move the robot and to be recorded.
-    return [driver, *([recorder] if record else []), policy]
+    specs = [driver, *([recorder] if record else []), policy]
+    if spatial_checkpoint:
+        spatial = {"checkpoint": Path(spatial_checkpoint).absolute(), "use_sim_time": use_sim_time}
+        # It answers people and moves nothing, so it starts itself and nothing waits for it.
+        specs.append(
+            NodeSpec(
+                package="spear_policy",
+                executable="spatial_query",
+                name="spatial_query",
+                parameters=spatial,
+                managed=False,
+                **common,
+            )
+        )
+    return specs
 
 
 def _files(own: str, yours: Path | str | None) -> tuple[Path, ...]:

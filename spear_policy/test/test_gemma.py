@@ -17,6 +17,7 @@ from spear_policy.model.gemma import (
     columns_from_ids,
     ids_from_columns,
     initialise_coordinates,
+    ordered_coordinates,
     rotary_tables,
     rotate,
 )
@@ -159,6 +160,19 @@ def test_new_rows_are_fp32_and_repeatable_for_bf16_words():
     assert drawn.dtype == torch.float32 and not drawn.requires_grad
     assert torch.equal(drawn, initialise_coordinates(words, 8, generator=_seeded(10)))
     assert not torch.equal(drawn, drawn.bfloat16().float())  # finer than bf16 could hold
+
+
+def test_rows_of_bins_are_the_more_alike_the_nearer_the_bins_are():
+    rows = ordered_coordinates(256, 128, _seeded(11))
+    assert rows.shape == (256, 128)
+    assert rows.norm(dim=1).mean() == pytest.approx(1.0, abs=0.05)
+    alike = [float((rows[:-step] * rows[step:]).sum(1).mean()) for step in (1, 4, 16, 64, 160)]
+    assert alike[0] > 0.9 and alike == sorted(alike, reverse=True) and abs(alike[-1]) < 0.3
+    # And every bin is itself: none is as like another as itself.
+    nearest = (rows @ rows.T).argmax(dim=1)
+    assert (nearest - torch.arange(256)).abs().max() <= 1
+    assert torch.equal(rows, ordered_coordinates(256, 128, _seeded(11)))
+    assert ordered_coordinates(0, 8).shape == (0, 8)
 
 
 def test_a_table_that_was_not_loaded_is_refused():

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from spear_policy.inference.spatial_model import BY_LABEL
 from spear_policy.model.answers import Point
 from spear_training.vqa.asking import FILE, Template, TemplateError, load_phrases
 
@@ -28,6 +29,12 @@ def test_every_category_has_at_least_six_phrases():
     for whats in phrases.questions.values():
         assert all(len(templates) >= 6 for templates in whats.values())
     assert all(len(each.questions) >= 6 for each in phrases.comparisons.values())
+
+
+def test_what_the_node_asks_by_label_is_trained_on():
+    phrases = yaml.safe_load(FILE.read_text())
+    assert BY_LABEL["box"].format(label="{object}") in phrases["box"]["vertices"]
+    assert BY_LABEL["point"].format(label="{object}") in phrases["keypoints"]["centre"]
 
 
 def test_phrases_are_questions_and_requests():

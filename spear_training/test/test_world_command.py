@@ -8,6 +8,7 @@ from spear_training.annotation.annotate import main
 from spear_training.annotation.commands import world
 from spear_training.annotation.records import read_items
 from spear_training.annotation.run_folder import read_annotations
+from spear_training.vqa.dataset import VqaSet
 
 SCENES = 5
 
@@ -21,13 +22,16 @@ def test_one_command_goes_from_nothing_to_an_inspected_world(tmp_path, capfd):
     records = list(read_annotations(out / "annotations"))
     assert [record.id for record in records] == [item.id for item in items]
     assert all(record.status == "ok" for record in records)
+    truth = list(read_annotations(out / "truth"))
+    assert [record.id for record in truth] == [item.id for item in items]
+    assert len(VqaSet(out / "truth")) == SCENES
     assert (out / "annotations/bins.json").is_file()
     questions = (out / "annotations/questions.jsonl").read_text().splitlines()
     assert len(questions) >= SCENES
     measured = json.loads((out / "accuracy/accuracy.json").read_text())
     assert measured["scenes"] == 2
     assert "<html" in (out / "annotations/inspect.html").read_text()[:2000]
-    assert capfd.readouterr().out.count(" s a scene") == 5
+    assert capfd.readouterr().out.count(" s a scene") == 6
     # The same command again has nothing to do.
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert main(words) == 0
@@ -45,10 +49,12 @@ def test_failed_pictures_stop_nothing_and_a_step_that_cannot_go_on_does(
 ):
     done = []
     monkeypatch.setattr(world, "_generate", lambda *_: done.append("generate") or 0)
+    monkeypatch.setattr(world, "_write_truth", lambda *_: done.append("truth") or 0)
     monkeypatch.setattr(world, "_annotate", lambda *_: done.append("annotate") or status)
     monkeypatch.setattr(world, "main", lambda words: done.append(words[0]) or 0)
     assert main(["world", "--scenes", "3", "--out", str(tmp_path)]) == status
-    assert done == ["generate", "annotate", *(later * ["questions", "accuracy", "inspect"])]
+    steps = ["generate", "truth", "annotate"]
+    assert done == [*steps, *(later * ["questions", "accuracy", "inspect"])]
 
 
 def test_numbers_that_cannot_be_are_refused_in_a_sentence(tmp_path, capfd):

@@ -17,6 +17,7 @@ _COMMON = (
     ("out_dir", "out/trials", None, "folder of the recorder's bags and score sheet"),
     ("episode_file", "", None, "the recording that engine:=replay repeats"),
     ("checkpoint", "", None, "the checkpoint folder of engine:=spear; make_checkpoint makes one"),
+    ("spatial_checkpoint", "", None, "a stage-1 folder: run the node spatial_query with it"),
 )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
+BINS_FILE = "bins.json"  # in the folder of a data set, and beside the weights of stage 1
 SCHEMES = ("normal", "empirical")
 
 

@@ -22,7 +22,7 @@ from spear_policy.model.gemma import (
     StaticKVCache,
     TokenEmbedding,
     block_mask,
-    initialise_coordinates,
+    ordered_coordinates,
     positions_of,
 )
 from spear_policy.model.vision import (
@@ -433,10 +433,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             # look-ups are multiplied by sqrt(width)
             width = part.words.shape[1]
             part.words.normal_(0.0, 1.0 / math.sqrt(width), generator=generator)
-            # 1e-5 of the covariance is for words that mean something; these do not yet
-            count = len(part.coordinates)
-            rows = initialise_coordinates(part.words, count, scale=1.0, generator=generator)
-            part.coordinates.copy_(rows)
+            rows = len(part.coordinates)
+            part.coordinates.copy_(ordered_coordinates(rows, width, generator, part.words.device))
     if isinstance(module, SpearModel):
         _initialise_image_parts(module, generator)
 

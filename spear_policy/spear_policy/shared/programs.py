@@ -11,6 +11,7 @@ from pathlib import Path
 # Executable -> module with its main(). setup.py of each package names those that it installs.
 PROGRAMS = {
     "policy_node": "spear_policy.nodes.policy_node",
+    "spatial_query": "spear_policy.nodes.spatial_query",
     "make_checkpoint": "spear_policy.inference.make_checkpoint",
     "spear_bench": "spear_policy.inference.bench",
     "model_info": "spear_policy.model.model_info",

@@ -52,14 +52,14 @@ def _vlm(options) -> int:
     from spear_training.evaluation.vlm_accuracy import Baselines, vlm_accuracy
     from spear_training.evaluation.vlm_page import write_page
     from spear_training.train.metrics import read_metrics
-    from spear_training.vqa.bins import NAME as BINS
+    from spear_policy.model.coordinate_bins import BINS_FILE
     from spear_training.vqa.bins import FittedBins
     from spear_training.vqa.dataset import MixtureSet, VqaSet, mixture
 
     console = Console(stderr=True)
     try:
         model, tokenizer = load_weights(options.checkpoint, options.device)
-        bins = FittedBins.load(options.checkpoint / BINS).bins
+        bins = FittedBins.load(options.checkpoint / BINS_FILE).bins
         mixed = mixture(options.mixture)
         trained_on = dict(each.partition("=")[::2] for each in options.trained_on)
         folders = {name: Path(folder) for name, folder in trained_on.items()}

@@ -6,7 +6,7 @@ same fit as on a robot.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spear_policy.inference.image_geometry import fit
+from spear_policy.inference.spatial_model import RECORD_FILE
 from spear_policy.model.answers import AnswerGrammar
 from spear_policy.model.checkpoint import CheckpointError, load_weights, save_weights
 from spear_policy.model.config import CameraConfig, ModelConfig
@@ -30,11 +31,10 @@ from spear_training.annotation.frame import read_picture
 from spear_training.annotation.stages import JobError, StageError
 from spear_training.evaluation.vlm_accuracy import Baselines, VlmAccuracy, vlm_accuracy
 from spear_training.train.config import TrainConfig, TrainingError
-from spear_training.vqa.bins import NAME as BINS
+from spear_policy.model.coordinate_bins import BINS_FILE
 from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import MixtureSet, VqaSet, example_ids, mixture
 
-RECORD = "training.json"
 LARGEST_OWN_VOCABULARY = 100_000  # more words are PaliGemma's, whose tokenizer must be given
 PAD_TO = 16  # rows of few lengths: fewer shapes to compile
 KEPT_BYTES = 1 << 28  # of fitted pictures that a process keeps
@@ -113,14 +113,19 @@ class VlmBatch:
         moved = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
         return VlmBatch(**moved, names=self.names)
 
-    def rows(self, rows: slice, device: torch.device) -> "VlmBatch":
-        """Some of the rows, on a device."""
-        moved = {
-            k: v[rows].to(device, non_blocking=True)
-            for k, v in vars(self).items()
-            if isinstance(v, Tensor)
-        }
-        return VlmBatch(**moved, names=self.names[rows])
+    def rows(self, rows: Sequence[int], device: torch.device) -> "VlmBatch":
+        """Some of the rows, as long as the longest of them, on a device."""
+        longest = int(self.valid[rows].sum(dim=1).max())
+        kept = min(-(-longest // PAD_TO) * PAD_TO, self.ids.shape[1])
+
+        def part(values: Tensor) -> Tensor:
+            return values[rows, :kept].to(device, non_blocking=True)
+
+        return VlmBatch(
+            self.pictures[rows].to(device, non_blocking=True),
+            *map(part, (self.ids, self.valid, self.prefix, self.answer)),
+            tuple(self.names[row] for row in rows),
+        )
 
     @property
     def inputs(self) -> ModelInputs:
@@ -236,7 +241,7 @@ class VlmTask:
                 "where `annotate run` has written it"
             )
         self._fitted = FittedBins.load(
-            Path(task.bins) if task.bins else next(iter(folders.values())) / BINS
+            Path(task.bins) if task.bins else next(iter(folders.values())) / BINS_FILE
         )
         words = config.model.vocabulary
         if self._fitted.bins.count != words.coordinate_tokens:
@@ -294,9 +299,10 @@ class VlmTask:
         return VlmBatches(self._samples, self.grammar, self._config, rank, ranks)
 
     def split(self, batch: VlmBatch, parts: int) -> list[VlmBatch]:
-        """Micro-batches on the device."""
+        """Micro-batches on the device: rows of like length together, for less padding."""
         count = len(batch.names) // parts
-        return [batch.rows(slice(i * count, (i + 1) * count), self._device) for i in range(parts)]
+        order = batch.valid.sum(dim=1).argsort(stable=True).tolist()
+        return [batch.rows(order[i : i + count], self._device) for i in range(0, len(order), count)]
 
     def denominator(self, part: VlmBatch) -> float:
         """Answer tokens."""
@@ -352,7 +358,7 @@ class VlmTask:
         """A stage-1 folder: weights, configuration, tokenizer, bins and what made them."""
         try:
             hashes = save_weights(folder, model, self._tokenizer)
-            self._fitted.save(folder / BINS)
+            self._fitted.save(folder / BINS_FILE)
             write_record(folder, record, hashes)
         except (OSError, ValueError, JobError) as error:
             raise TrainingError(f"{folder} cannot be written: {error}") from None
@@ -361,7 +367,7 @@ class VlmTask:
 def write_record(folder: Path, record: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
     """Write what made the weights in a folder, and their hashes. Raises OSError."""
     text = json.dumps({**record, "file_hashes": dict(hashes)}, indent=1)
-    write_atomically(folder / RECORD, text + "\n")
+    write_atomically(folder / RECORD_FILE, text + "\n")
 
 
 def _check_model(model: ModelConfig) -> None:

@@ -19,7 +19,6 @@ from spear_training.annotation.records import Annotation
 from spear_training.annotation.stages import JobError
 from spear_training.data.statistics.sketch import Sketch, pooled_mean_std, pooled_quantiles
 
-NAME = "bins.json"
 COUNT = 1024
 LOW_PERCENT, HIGH_PERCENT = 1.0, 99.0
 _FORMAT = "spear bins 1"

@@ -9,7 +9,8 @@ from rich.progress import track
 from rich.table import Table
 
 from spear_policy.shared.files import write_lines
-from spear_training.vqa.bins import NAME, BinSource, FittedBins, fit_bins
+from spear_policy.model.coordinate_bins import BINS_FILE
+from spear_training.vqa.bins import BinSource, FittedBins, fit_bins
 from spear_training.vqa.dataset import (
     ASKED_ALREADY,
     Mixture,
@@ -17,7 +18,7 @@ from spear_training.vqa.dataset import (
     RecordFiles,
     question_lines,
 )
-from spear_training.vqa.dataset import NAME as QUESTIONS
+from spear_training.vqa.dataset import BINS_FILE as QUESTIONS
 from spear_training.vqa.pairs import QuestionSettings
 
 
@@ -49,7 +50,7 @@ def write_questions(
         fitted = _fit(options, records, named, console)
         out = options.out or next(iter(folders.values()))
         out.mkdir(parents=True, exist_ok=True)
-        fitted.save(out / NAME)
+        fitted.save(out / BINS_FILE)
     written = 0
     for name, files in records.items():
         counts = QuestionCounts()

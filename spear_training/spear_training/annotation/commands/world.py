@@ -5,6 +5,7 @@ Scenes on tables and in rooms are drawn with exact masks, depth and boxes; then 
 and shown on a page. The same command goes on where a killed one was.
 
   FOLDER/scenes       pictures, depth, items.jsonl, truth.jsonl
+  FOLDER/truth        records of the true boxes, for a training that needs no annotation
   FOLDER/annotations  the run: records, bins, questions, the page
   FOLDER/accuracy     how far the boxes are from the truth
 """
@@ -14,14 +15,15 @@ import time
 from pathlib import Path
 
 from spear_training.annotation.annotate import main
+from spear_training.annotation.run_folder import RUN_FILE
 from spear_training.annotation.stages import JobError
 
 EXAMPLE = """\
 examples:
   annotate world --scenes 2000 --out out/world --jobs 2
-  annotate world --scenes 500 --out out/train --split train --seed 7 --only generate
+  annotate world --scenes 500 --out out/train --split train --only generate --only truth
 """
-STEPS = ("generate", "annotate", "questions", "accuracy", "inspect")
+STEPS = ("generate", "truth", "annotate", "questions", "accuracy", "inspect")
 ACCURACY_SCENES = 500
 
 
@@ -68,13 +70,15 @@ def run(options: argparse.Namespace) -> int:
         raise JobError(f"--seed is {options.seed}; it must not be negative")
     console = Console()
     scenes, records = options.out / "scenes", options.out / "annotations"
+    truth = options.out / "truth"
     accuracy = options.out / "accuracy"
     ask = ["questions", str(records), "--seed", str(options.seed)]
     measured = min(options.accuracy_scenes, options.scenes)
     measure = ["accuracy", str(scenes), "--out", str(accuracy), "--scenes", str(measured)]
-    # What each step leaves behind, and what does it. The first two go on where they were.
+    # What each step leaves behind, and what does it. To make and to annotate scenes goes on.
     steps = {
         "generate": (scenes, lambda: _generate(options, scenes, console)),
+        "truth": (truth / RUN_FILE, lambda: _write_truth(scenes, truth)),
         "annotate": (records, lambda: _annotate(options, scenes, records)),
         "questions": (records / "questions.jsonl", lambda: main(ask)),
         "accuracy": (accuracy / "accuracy.html", lambda: main(measure)),
@@ -106,6 +110,24 @@ def _generate(options: argparse.Namespace, scenes: Path, console) -> int:
     generate(
         scenes, options.scenes, recipe, options.jobs, ProgressDisplay(console, "scenes", "scenes")
     )
+    return 0
+
+
+def _write_truth(scenes: Path, records: Path) -> int:
+    """What is true of the scenes as the records of a run, for questions and training."""
+    from spear_policy.shared.files import write_lines
+    from spear_training.annotation.accuracy.compare import read_truth
+    from spear_training.annotation.accuracy.measure import ITEMS, TRUTH
+    from spear_training.annotation.records import read_items
+    from spear_training.annotation.run_folder import Shard, agree_on_run
+    from spear_training.annotation.synthetic.generate import GENERATOR
+
+    records.mkdir(parents=True, exist_ok=True)
+    (records / RUN_FILE).unlink(missing_ok=True)
+    truths = [each.annotation for each in read_truth(scenes / TRUTH).values()]
+    write_lines(Shard(0, 1).file(records), (each.to_json().encode() for each in truths))
+    stage = {"stage": "truth", "generator": GENERATOR}
+    agree_on_run(records, [stage], read_items(scenes / ITEMS), scenes, 1, str(scenes / ITEMS))
     return 0
 
 

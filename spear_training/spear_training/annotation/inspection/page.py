@@ -58,7 +58,7 @@ from spear_training.annotation.run_folder import (
     shards_of,
 )
 from spear_training.annotation.stages import JobError, StageError
-from spear_training.vqa.bins import NAME as BINS
+from spear_policy.model.coordinate_bins import BINS_FILE
 from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import NAME as QUESTIONS
 
@@ -383,10 +383,10 @@ def _shown(found, tally: Tally, options: PageOptions) -> list[Annotation]:
 def _bins(out: Path, options: PageOptions, notes: list[str]) -> FittedBins | None:
     if options.bins:
         return FittedBins.load(options.bins)
-    if not (out / BINS).is_file():
+    if not (out / BINS_FILE).is_file():
         return None
     try:
-        return FittedBins.load(out / BINS)
+        return FittedBins.load(out / BINS_FILE)
     except JobError as error:
         notes.append(f"{error}.")
         return None
@@ -410,7 +410,7 @@ def _asked_notes(asked: AskedQuestions | None, bins: FittedBins | None):
         return
     if bins is None:
         yield (
-            f"What the 3D tokens stand for is not known, as there is no {BINS} here: give the "
+            f"What the 3D tokens stand for is not known, as there is no {BINS_FILE} here: give the "
             "file with --bins."
         )
     if asked.damaged:
