@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from spear_policy.geometry import quaternions as quat
 from spear_policy.geometry.poses import Pose
 from spear_policy.inference.image_geometry import fit
+from spear_policy.inference.spear_engine import choose_device, choose_dtype
 from spear_policy.model.answers import Answer, AnswerError, AnswerGrammar, Box, Point
 from spear_policy.model.checkpoint import load_weights
 from spear_policy.model.coordinate_bins import BINS_FILE, CoordinateBins
@@ -134,18 +135,28 @@ class SpatialModel:
 
     @classmethod
     def load(
-        cls, folder: Path | str, *, device: torch.device | str = "cpu", dtype=torch.float32
+        cls, folder: Path | str, *, device: str = "auto", dtype: str = "auto", threads: int = 0
     ) -> "SpatialModel":
         """Read a folder that a training of stage 1 has left.
+
+        Args:
+            device, dtype: by name, as the parameters of the node have them.
+            threads: of torch on a CPU, in this process; 0 leaves it to torch.
 
         Raises:
             ValueError: something is missing or damaged, or it is no stage-1 model; names the fix.
         """
-        folder = Path(folder)
+        folder, chosen = Path(folder), choose_device(device)
+        if threads:
+            torch.set_num_threads(threads)
         bins = _json(folder / BINS_FILE)
         hashes = _json(folder / RECORD_FILE).get("file_hashes", {})
         model, tokenizer = load_weights(
-            folder, device=device, dtype=dtype, expected_hashes=hashes, progress=False
+            folder,
+            device=chosen,
+            dtype=choose_dtype(dtype, chosen),
+            expected_hashes=hashes,
+            progress=False,
         )
         if len(model.config.cameras) != 1:
             raise ValueError(

@@ -9,7 +9,6 @@ import sys
 import time
 from dataclasses import dataclass
 
-import torch
 from geometry_msgs.msg import Point
 from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
@@ -20,7 +19,6 @@ from spear_msgs.srv import SpatialQuery
 from spear_policy.geometry.poses import Pose
 from spear_policy.inference.observation import InputError, rgb_of_message
 from spear_policy.inference.spatial_model import Place, SpatialAnswer, SpatialModel, question_of
-from spear_policy.inference.spear_engine import choose_device, choose_dtype
 from spear_policy.nodes.lifecycle import OK, WARN, RefusedError, SpearNode, run
 from spear_policy.nodes.messages import (
     EVENT,
@@ -81,12 +79,13 @@ class SpatialQueryNode(SpearNode):
                 )
             except ValueError as error:
                 raise RefusedError(f"camera_position_m, camera_orientation_xyzw: {error}") from None
-        if params["torch_threads"]:
-            torch.set_num_threads(params["torch_threads"])
         try:
-            device = choose_device(params["device"])
-            dtype = choose_dtype(params["weights_dtype"], device)
-            self._model = SpatialModel.load(params["checkpoint"], device=device, dtype=dtype)
+            self._model = SpatialModel.load(
+                params["checkpoint"],
+                device=params["device"],
+                dtype=params["weights_dtype"],
+                threads=params["torch_threads"],
+            )
         except (ValueError, OSError) as error:
             raise RefusedError(f"checkpoint: {error}") from None
         self._model.warm_up()

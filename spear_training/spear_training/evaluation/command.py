@@ -46,13 +46,13 @@ def _vlm(options) -> int:
 
     from spear_policy.model.answers import AnswerGrammar
     from spear_policy.model.checkpoint import CheckpointError, load_weights
+    from spear_policy.model.coordinate_bins import BINS_FILE
     from spear_policy.shared.files import MismatchError, write_atomically
     from spear_policy.shared.progress import ProgressDisplay
     from spear_training.annotation.stages import JobError, StageError
     from spear_training.evaluation.vlm_accuracy import Baselines, vlm_accuracy
     from spear_training.evaluation.vlm_page import write_page
     from spear_training.train.metrics import read_metrics
-    from spear_policy.model.coordinate_bins import BINS_FILE
     from spear_training.vqa.bins import FittedBins
     from spear_training.vqa.dataset import MixtureSet, VqaSet, mixture
 

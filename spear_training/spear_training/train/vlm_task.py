@@ -22,6 +22,7 @@ from spear_policy.inference.spatial_model import RECORD_FILE
 from spear_policy.model.answers import AnswerGrammar
 from spear_policy.model.checkpoint import CheckpointError, load_weights, save_weights
 from spear_policy.model.config import CameraConfig, ModelConfig
+from spear_policy.model.coordinate_bins import BINS_FILE
 from spear_policy.model.gemma import answer_loss, columns_from_ids
 from spear_policy.model.prompts import QuestionBatch, QuestionIds, pad_questions
 from spear_policy.model.spear import ModelInputs, SpearModel, build
@@ -31,7 +32,6 @@ from spear_training.annotation.frame import read_picture
 from spear_training.annotation.stages import JobError, StageError
 from spear_training.evaluation.vlm_accuracy import Baselines, VlmAccuracy, vlm_accuracy
 from spear_training.train.config import TrainConfig, TrainingError
-from spear_policy.model.coordinate_bins import BINS_FILE
 from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import MixtureSet, VqaSet, example_ids, mixture
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from spear_policy.shared.files import write_lines
 from spear_policy.model.coordinate_bins import BINS_FILE
+from spear_policy.shared.files import write_lines
 from spear_training.vqa.bins import BinSource, FittedBins, fit_bins
 from spear_training.vqa.dataset import (
     ASKED_ALREADY,

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spear_policy.model.coordinate_bins import BINS_FILE
 from spear_policy.shared.files import write_atomically
 from spear_policy.shared.pages import jpeg_address, render
 from spear_policy.shared.seeds import seed_of
@@ -58,7 +59,6 @@ from spear_training.annotation.run_folder import (
     shards_of,
 )
 from spear_training.annotation.stages import JobError, StageError
-from spear_policy.model.coordinate_bins import BINS_FILE
 from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import NAME as QUESTIONS
 
