@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from spear_policy.model.answers import Point
+from spear_policy.model.coordinate_bins import BINS_FILE
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
 from spear_training.vqa.asking import pixel_of
-from spear_training.vqa.bins import NAME, FittedBins
+from spear_training.vqa.bins import FittedBins
 from spear_training.vqa.dataset import (
     ASKED_ALREADY,
     RecordFiles,
@@ -132,7 +133,7 @@ def main():
     )
     parser.add_argument("folder", type=Path, help="that `annotate run` has finished")
     parser.add_argument("--mixture", default="world", help="what is asked (default: world)")
-    parser.add_argument("--bins", type=Path, help=f"default: FOLDER/{NAME}")
+    parser.add_argument("--bins", type=Path, help=f"default: FOLDER/{BINS_FILE}")
     parser.add_argument("--pictures", type=int, default=1000, help="at most (default: 1000)")
     parser.add_argument("--passes", type=int, default=3, help="over the pictures (default: 3)")
     options = parser.parse_args()
@@ -140,7 +141,7 @@ def main():
     records = RecordFiles(options.folder)
     annotations = [records.annotation(n) for n in range(min(len(records), options.pictures))]
     settings = mixture(options.mixture).settings
-    fitted = FittedBins.load(options.bins or options.folder / NAME)
+    fitted = FittedBins.load(options.bins or options.folder / BINS_FILE)
     grammar = text_grammar(fitted.bins)
     edges = fitted.bins.edges_m
     widths = np.diff(edges)

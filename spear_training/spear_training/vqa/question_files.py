@@ -18,7 +18,7 @@ from spear_training.vqa.dataset import (
     RecordFiles,
     question_lines,
 )
-from spear_training.vqa.dataset import BINS_FILE as QUESTIONS
+from spear_training.vqa.dataset import NAME as QUESTIONS
 from spear_training.vqa.pairs import QuestionSettings
 
 
