@@ -18,9 +18,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent
 SHARED_MEMORY = Path("/dev/shm")
 TAG = "SPEAR_TEST_TAG"
-# What only a test file that starts nodes, a simulated robot or a program of ours names.
+# What only a test file that starts nodes, a simulated robot or a program of ours names. Messages
+# alone start nothing.
 NEEDS_ROS = re.compile(
-    r"rclpy|\.nodes\b|\bgraph\b|franky|install/|"
+    r"rclpy(?!\.serialization)|\.nodes\b(?!\.messages)|\bgraph\b|franky|install/|"
     r"(ros|franka|recorder|graph)_fixture|simulated_franka|dummy_graph|demo_program|remote_link"
 )
 # Of those, what only one names that starts the simulated robot, which must keep 1 kHz.

@@ -91,6 +91,7 @@ def test_ctrl_c_ends_the_demo_cleanly_and_says_what_was_done(demo):
     assert [json.loads(row)["outcome"] for row in rows] == ["SUCCESS", "ABORTED"]
 
 
+@pytest.mark.slow  # test_graph_supervisor has the refusals of a graph
 def test_a_broken_graph_ends_the_demo_with_the_log_of_what_failed(tmp_path):
     checkpoint = tmp_path / "empty"
     checkpoint.mkdir()

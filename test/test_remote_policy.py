@@ -182,6 +182,7 @@ def test_an_arm_whose_link_to_the_policy_dies_rests_in_time_and_goes_on_when_it_
     assert not policy.shared_memory()
 
 
+@pytest.mark.slow  # a policy that dies is tried in test_faults
 def test_an_arm_whose_policy_hangs_rests_in_time_and_goes_on_when_it_wakes(graph, watcher):
     check_stop_and_return(
         watcher,

@@ -69,39 +69,51 @@ def _at(chunk, times_s):
 
 
 @pytest.fixture(scope="module")
-def hundred():
-    """100 random layouts, on the plate and into the bowl by turns."""
-    return [Trial(ToyWorld(random_objects(seed)), (ON, IN)[seed % 2]).run() for seed in range(100)]
+def trials():
+    """Random layouts, on the plate and into the bowl by turns."""
+    return run_trials(range(40))
 
 
-def test_the_expert_places_the_cube_in_99_of_100_random_layouts(hundred):
-    done = [trial.chunks[-1].final and trial.placed for trial in hundred]
-    assert sum(done) >= 99, [seed for seed, good in enumerate(done) if not good]
+def run_trials(seeds):
+    return [Trial(ToyWorld(random_objects(seed)), (ON, IN)[seed % 2]).run() for seed in seeds]
 
 
-def test_the_arm_never_moves_faster_than_the_experts_limits(hundred):
-    assert max(trial.world.fastest_m_s for trial in hundred) <= 0.20 * 1.001
-    assert max(trial.world.fastest_rad_s for trial in hundred) <= 0.80 * 1.001
+def failed(trials):
+    return [n for n, trial in enumerate(trials) if not (trial.chunks[-1].final and trial.placed)]
 
 
-def test_every_rotation_delta_is_unit_and_in_the_half_space(hundred):
-    rotations = np.concatenate([c.rotations_xyzw for trial in hundred for c in trial.chunks])
+def test_the_expert_places_the_cube_in_all_of_40_random_layouts(trials):
+    assert not failed(trials)
+
+
+@pytest.mark.slow
+def test_the_expert_places_the_cube_in_99_of_100_further_layouts():
+    assert len(failed(run_trials(range(40, 140)))) <= 1
+
+
+def test_the_arm_never_moves_faster_than_the_experts_limits(trials):
+    assert max(trial.world.fastest_m_s for trial in trials) <= 0.20 * 1.001
+    assert max(trial.world.fastest_rad_s for trial in trials) <= 0.80 * 1.001
+
+
+def test_every_rotation_delta_is_unit_and_in_the_half_space(trials):
+    rotations = np.concatenate([c.rotations_xyzw for trial in trials for c in trial.chunks])
     assert np.abs(np.linalg.norm(rotations, axis=1) - 1).max() < 1e-9
     assert rotations[:, 3].min() >= 0
 
 
-def test_every_chunk_has_five_steps_relative_to_the_measured_pose(hundred):
-    for chunk in hundred[0].chunks:
+def test_every_chunk_has_five_steps_relative_to_the_measured_pose(trials):
+    for chunk in trials[0].chunks:
         assert (len(chunk.translations_m), chunk.dt_s, chunk.anchor_kind) == (5, 0.2, "measured")
         assert set(chunk.gripper_openings) <= {0.0, 1.0}
 
 
-def test_consecutive_chunks_agree_within_5_mm_where_they_overlap(hundred):
-    assert max(trial.overlap_m for trial in hundred) < 0.005
+def test_consecutive_chunks_agree_within_5_mm_where_they_overlap(trials):
+    assert max(trial.overlap_m for trial in trials) < 0.005
 
 
-def test_the_gripper_points_down_all_the_way(hundred):
-    for trial in hundred[:10]:
+def test_the_gripper_points_down_all_the_way(trials):
+    for trial in trials[:10]:
         for chunk in trial.chunks:
             down = [quat.rotate(q, [0.0, 0.0, 1.0]) for q in chunk.targets()[1]]
             assert np.max(np.asarray(down)[:, 2]) < -0.9999

@@ -16,7 +16,8 @@ SCENES = 5
 @pytest.mark.timeout(900)  # five processes and more take their time on a busy machine
 def test_one_command_goes_from_nothing_to_an_inspected_world(tmp_path, capfd):
     out = tmp_path / "world"
-    words = ["world", "--scenes", str(SCENES), "--out", str(out), "--accuracy-scenes", "2"]
+    words = ["world", "--scenes", str(SCENES), "--out", str(out), "--jobs", "1"]
+    words += ["--accuracy-scenes", "2"]
     assert main(words) == 0
     items = read_items(out / "scenes/items.jsonl")
     records = list(read_annotations(out / "annotations"))
