@@ -305,7 +305,7 @@ def test_train_lists_its_recipes_and_shows_a_dry_run(capsys):
     assert "vlm_3d" in capsys.readouterr().out
     assert command.main(["--recipe", "tiny_vlm_align", "--dry-run"]) == 0  # without its data
     shown = capsys.readouterr()
-    assert "peak_learning_rate: 0.001" in shown.out and "frozen" in shown.out
+    assert "peak_learning_rate: 0.002" in shown.out and "frozen" in shown.out
     assert "8 x H200" in shown.out and "GFLOP a sample of the longest kind" in shown.out
     recipe = tiny_depth()
     flops, activations = sample_cost(
@@ -358,11 +358,19 @@ def test_depth_that_is_gone_or_absent_is_named(tmp_path):
     cv2.imwrite(str(tmp_path / "depth/000.png"), np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(TrainingError, match=r"000\.png is no depth map"):
         batches[0]
+    cv2.imwrite(str(tmp_path / "depth/000.png"), np.ones((4, 4), np.uint16))
+    with pytest.raises(TrainingError, match=r"000\.png is 4x4 and its picture \d+x\d+"):
+        batches[0]
     (tmp_path / "items.jsonl").write_text('{"id": "a", "image": "000.png"}\n')
     with pytest.raises(TrainingError, match="none of its 1 pictures has depth"):
         config.task.make(config, CPU)
     (tmp_path / "items.jsonl").unlink()
-    with pytest.raises(TrainingError, match=r"items\.jsonl cannot be read"):
+    with pytest.raises(TrainingError, match=r"items\.jsonl cannot be read.*set task.folder="):
+        config.task.make(config, CPU)
+    write_list(tmp_path / "again", 1)
+    changes = [f"task.folder={tmp_path / 'again'}", f"task.held_out={tmp_path}"]
+    config = with_changes(config, changes)
+    with pytest.raises(TrainingError, match=r"set task.held_out=FOLDER"):
         config.task.make(config, CPU)
 
 
@@ -372,6 +380,7 @@ def test_depth_that_is_gone_or_absent_is_named(tmp_path):
         ("run.json", b"\xff", "run.json is damaged"),
         ("bins.json", b"{}", "bins.json holds no bins"),
         ("annotations-00000-of-00002.jsonl", b"{", "00000-of-00002.jsonl, line 1 is no annotation"),
+        ("annotations-00000-of-00002.jsonl", b"", "has 0 records of 1 pictures: it was emptied"),
         ("annotations-00000-of-00002.jsonl", None, "1 of 2 shards are not finished"),
     ],
 )

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -166,6 +167,13 @@ class DepthBatches(Dataset):
         if stored is None or stored.ndim != 2:
             raise TrainingError(f"{path} is no depth map, or is gone: make the scenes again")
         camera, (height, width) = self._pictures.camera, stored.shape
+        with Image.open(self._folder / item.image) as picture:
+            shown = picture.size
+        if shown != (width, height):
+            raise TrainingError(
+                f"{path} is {width}x{height} and its picture {shown[0]}x{shown[1]}: they do not "
+                "belong together; make the scenes again"
+            )
         plan = plan_fit(
             width, height, camera.width, camera.height, native_aspect=item.native_aspect
         )
@@ -176,8 +184,11 @@ class DepthBatches(Dataset):
         return found
 
 
-def read_items(folder: Path) -> list[Item]:
+def read_items(folder: Path, setting: str) -> list[Item]:
     """The pictures with depth of a folder.
+
+    Args:
+        setting: that named the folder, for messages.
 
     Raises:
         TrainingError: there is no list, it is damaged, or no picture has depth.
@@ -188,7 +199,7 @@ def read_items(folder: Path) -> list[Item]:
         items = [Item.from_json(line) for line in lines if line.strip()]
     except OSError as error:
         raise TrainingError(
-            f"{path} cannot be read ({error.strerror}): give --set task.folder=FOLDER/scenes of "
+            f"{path} cannot be read ({error.strerror}): give --set {setting}=FOLDER/scenes of "
             "`annotate world`"
         ) from None
     except UnicodeDecodeError as error:
@@ -213,11 +224,11 @@ class DepthTask:
         task = config.task
         self._config, self._device = config, device
         self._folder = Path(task.folder)
-        self._items = read_items(self._folder)
+        self._items = read_items(self._folder, "task.folder")
         self._held_out = None
         if task.held_out:
             folder = Path(task.held_out)
-            items = read_items(folder)[: task.held_out_pictures]
+            items = read_items(folder, "task.held_out")[: task.held_out_pictures]
             self._held_out = DepthBatches(folder, items, config, 0, 1).batch(range(len(items)))
 
     def build_model(self) -> DepthModel:

@@ -194,6 +194,13 @@ class RecordFiles:
             )
         self._paths = [shard.file(self.folder) for shard in shards]
         found = [_line_starts(path) for path in self._paths]
+        pictures = range(run["items"]["count"])
+        for shard, path, (begins, _) in zip(shards, self._paths, found, strict=True):
+            if len(begins) != len(shard.part_of(pictures)):
+                raise JobError(
+                    f"{path} has {len(begins)} records of {len(shard.part_of(pictures))} pictures: "
+                    "it was emptied or cut; remove it and run its shard again"
+                )
         self._shard = np.repeat(np.arange(len(found), dtype=np.int32), [len(s) for _, s in found])
         self._begin = np.concatenate([begins for begins, _ in found])
         self.statuses = np.concatenate([statuses for _, statuses in found])
