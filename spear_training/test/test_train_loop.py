@@ -260,11 +260,17 @@ def test_the_average_is_swapped_in_and_out_without_a_trace():
     average = MovingAverage(model, 0.75)
     with torch.no_grad():
         model.head.weight.add_(4.0)
-    average.update()
+    average.update(1000)
     with average.swapped_in():
         torch.testing.assert_close(model.head.weight, before["head.weight"] + 1.0)
     torch.testing.assert_close(model.head.weight, before["head.weight"] + 4.0)
     torch.testing.assert_close(average.values["head.weight"], before["head.weight"] + 1.0)
+    # After a few steps it is nearly what the weights are now.
+    early = MovingAverage(model, 0.999)
+    with torch.no_grad():
+        model.head.weight.add_(1.0)
+    early.update(1)
+    torch.testing.assert_close(early.values["head.weight"], model.head.weight - 2 / 11)
 
 
 @pytest.mark.parametrize(

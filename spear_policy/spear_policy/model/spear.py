@@ -200,7 +200,8 @@ class ActionExpert(nn.Module):
 
     def velocity(self, hidden: Tensor) -> Tensor:
         """Read the velocity (B, H, D) from the stack's output, in fp32 under any autocast."""
-        with torch.autocast(hidden.device.type, enabled=False):
+        # The meta device, on which costs are counted, has no autocast to switch off.
+        with torch.autocast("cpu" if hidden.is_meta else hidden.device.type, enabled=False):
             head = self.action_out
             return F.linear(hidden.float(), head.weight.float(), head.bias.float())
 

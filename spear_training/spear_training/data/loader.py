@@ -54,6 +54,7 @@ class FrameSampleReader:
 
     Attributes:
         store: what is read.
+        dt_s: between the steps of a chunk.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class FrameSampleReader:
         reference: Reference = "anchor",
     ):
         """Take a store and the shape of a chunk, see `chunk_targets`."""
-        self.store = store
-        self._steps, self._dt_s, self._reference = steps, dt_s, reference
+        self.store, self.dt_s = store, dt_s
+        self._steps, self._reference = steps, reference
 
     def __len__(self) -> int:
         return len(self.store)
@@ -86,11 +87,11 @@ class FrameSampleReader:
         stamps = np.asarray(store.stamps_s[first:end], float)
         if store.episodes.continues[episode]:
             # Frames whose chunk is not known give their place to earlier ones, in turn.
-            known = moments(stamps, True, self._steps * self._dt_s)
+            known = moments(stamps, True, self._steps * self.dt_s)
             frame = first + (frame - first) % known
         now = stamps[frame - first]
         # One sample more than the chunk reaches, to interpolate its last step.
-        beyond = int(np.searchsorted(stamps, now + self._steps * self._dt_s)) + 1
+        beyond = int(np.searchsorted(stamps, now + self._steps * self.dt_s)) + 1
         part = slice(frame, min(first + beyond, end))
         measured = stored_poses(stamps[frame - first : beyond], store.states[part])
         commanded = measured
@@ -99,7 +100,7 @@ class FrameSampleReader:
         # A gripper on its way takes what it reaches, which may be after the chunk.
         commands = binary_gripper(store.actions[first:end, 7])[frame - first : beyond]
         chunk = chunk_targets(
-            measured, commanded, commands, [now], self._steps, self._dt_s, self._reference
+            measured, commanded, commands, [now], self._steps, self.dt_s, self._reference
         )
         return FrameSample(
             images={name: store.image(frame, name) for name in self._seen(episode)},
@@ -219,14 +220,21 @@ class BatchSource(Dataset):
             DataFileError: a file of a store is damaged.
         """
         drawn = self.order.batch(step, self._size, self._rank, self._ranks)
-        moments = [
-            self._readers[dataset][place]
-            for dataset, place in zip(drawn.dataset, drawn.place, strict=True)
-        ]
         part = self._size // self._ranks
         first = step * self._size + self._rank * part
-        chances = np.stack([sample_chances(self._seed, first + i) for i in range(part)])
-        return _stack(step, moments, drawn.dataset, drawn.place, chances)
+        return self.read(drawn.dataset, drawn.place, step, first)
+
+    def read(self, dataset: NDArray, frame: NDArray, step: int = 0, first_sample: int = 0) -> Batch:
+        """Read these frames of these datasets, as samples `first_sample` and on of a training.
+
+        Raises:
+            DataFileError: a file of a store is damaged.
+        """
+        pairs = zip(dataset, frame, strict=True)
+        moments = [self._readers[number][place] for number, place in pairs]
+        samples = range(first_sample, first_sample + len(moments))
+        chances = np.stack([sample_chances(self._seed, sample) for sample in samples])
+        return _stack(step, moments, dataset, frame, chances)
 
 
 def sample_chances(seed: int, sample: int) -> NDArray[np.float32]:

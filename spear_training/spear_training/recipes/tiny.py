@@ -10,6 +10,8 @@ from dataclasses import replace
 from spear_policy.model.config import (
     CameraConfig,
     DepthEncoderConfig,
+    ExpertConfig,
+    FlowConfig,
     LanguageConfig,
     ModelConfig,
     SiglipConfig,
@@ -17,8 +19,10 @@ from spear_policy.model.config import (
 )
 from spear_training.recipes.ablations import recipes_of
 from spear_training.recipes.stage1 import ALIGNED, WHOLE
+from spear_training.recipes.stage2 import TRAINED
 from spear_training.train.config import OptimiserConfig, TrainConfig
 from spear_training.train.depth_task import DepthTaskConfig
+from spear_training.train.vla_task import VlaTaskConfig
 from spear_training.train.vlm_task import VlmTaskConfig
 
 BATCH = 32
@@ -96,4 +100,36 @@ def tiny_vlm_3d() -> TrainConfig:
     )
 
 
-RECIPES = (tiny_depth, tiny_vlm_align, tiny_vlm_3d, *recipes_of(tiny_vlm_3d))
+def tiny_spear() -> ModelConfig:
+    """`tiny_vlm` with a wrist camera and an action expert: its stage 1 fits."""
+    return replace(
+        tiny_vlm(),
+        name="tiny_spear",
+        cameras=(CameraConfig("external", 112, 84), CameraConfig("wrist", 56, 56)),
+        expert=ExpertConfig(width=128, mlp_width=256),
+        flow=FlowConfig(rot_geo_scale="inv_delta", steps=5),
+        max_text_tokens=32,
+    )
+
+
+def tiny_vla() -> TrainConfig:
+    """Stage 2 at a laptop's size: everything but the depth encoder, four draws a sample."""
+    return TrainConfig(
+        name="tiny_vla",
+        about="stage 2 at a laptop's size, on stores of your own",
+        machine="a laptop",
+        model=tiny_spear(),
+        task=VlaTaskConfig(mixture="", draws=4),
+        trained=TRAINED,
+        optimiser=OptimiserConfig(1e-3, betas=(0.9, 0.95), weight_decay=1e-2, warmup_steps=200),
+        steps=10_000,
+        batch_size=BATCH,
+        precision="fp32",
+        ema_decay=0.999,
+        workers=0,
+        log_every=50,
+        validate_every=1_000,
+    )
+
+
+RECIPES = (tiny_depth, tiny_vlm_align, tiny_vlm_3d, *recipes_of(tiny_vlm_3d), tiny_vla)

@@ -78,9 +78,9 @@ def _run(options) -> int:
 
 def recipes() -> dict[str, Callable]:
     """All recipes by name: functions that return a whole configuration."""
-    from spear_training.recipes import ablations, stage1, tiny
+    from spear_training.recipes import ablations, stage1, stage2, tiny
 
-    modules = (stage1, ablations, tiny)
+    modules = (stage1, ablations, stage2, tiny)
     return {make.__name__: make for module in modules for make in module.RECIPES}
 
 

@@ -128,8 +128,10 @@ def clip_gradients(model: nn.Module, norm: float) -> Tensor:
 class MovingAverage:
     """An exponential moving average of the parameters that learn, in their dtype.
 
-    It begins with the weights themselves. What has been worked out from weights, such as a
-    `Sampler`, is stale inside and after `swapped_in`: make it anew.
+    It begins with the weights themselves, and with a short memory: after n steps the decay is at
+    most (1 + n) / (10 + n), or random weights would be in the average of a short training. What
+    has been worked out from weights, such as a `Sampler`, is stale inside and after `swapped_in`:
+    make it anew.
 
     Attributes:
         values: the average by the parameters' plain names.
@@ -144,10 +146,11 @@ class MovingAverage:
         self.values = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the weights of a step in."""
+    def update(self, step: int) -> None:
+        """Take the weights after `step` steps in."""
+        decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self._parameters.items():
-            self.values[name].lerp_(parameter.detach(), 1.0 - self.decay)
+            self.values[name].lerp_(parameter.detach(), 1.0 - decay)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

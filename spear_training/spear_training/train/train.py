@@ -53,6 +53,7 @@ from spear_training.train.training_checkpoint import (
 
 # Exit statuses. 75 is "temporary failure" (sysexits.h): a batch system is to start it again.
 DONE, INTERRUPTED, START_AGAIN = 0, 130, 75
+SHOWN = 10  # numbers of a validation
 EXPORT = "final"  # what the next stage loads, in the run's folder
 
 
@@ -189,9 +190,9 @@ def train(
                 )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update()
             step += 1
+            if average is not None:
+                average.update(step)
             speed.step()
 
             for name, value, count in zip(names, rest[::2], rest[1::2], strict=True):
@@ -212,8 +213,9 @@ def train(
                 speed.skip(time.perf_counter() - paused_s)
                 for writer in writers:
                     writer.write(step, found) if found else None
-                if found:
-                    words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+                if found:  # the first few; metrics.jsonl has them all
+                    shown_first = list(found.items())[:SHOWN]
+                    words = ", ".join(f"{name} {value:.4g}" for name, value in shown_first)
                     display.print(f"step {step}: {words}")
             ending = interrupted or start_again
             if ending or _due(step, config.checkpoint_every, config.steps):

@@ -249,25 +249,12 @@ class VlmTask:
                 f"{self._fitted.bins.count} bins do not fit the model's {words.coordinate_tokens} "
                 f"3D tokens: fit others by `annotate questions --count {words.coordinate_tokens}`"
             )
-        self._tokenizer = self._read_tokenizer()
+        self._tokenizer = read_tokenizer(config)
         self.grammar = AnswerGrammar(self._tokenizer, self._fitted.bins)
         self._samples = MixtureSet(mixed, folders, config.seed, self._fitted.bins)
         self._held_out = self._baselines = None
         if task.held_out and device.type != "meta":
             self._held_out = VqaSet(Path(task.held_out), mixed.settings, self._fitted.bins)
-
-    def _read_tokenizer(self) -> TextTokenizer:
-        words, start = self._config.model.vocabulary, self._config.start
-        if self._config.task.tokenizer:
-            return TextTokenizer.from_file(self._config.task.tokenizer, words)
-        if start != "random":
-            return TextTokenizer.load(start, words)
-        if words.size > LARGEST_OWN_VOCABULARY:
-            raise JobError(
-                f"{self._config.model.name} has PaliGemma's words: give --set start=FOLDER, made "
-                "by make_checkpoint --paligemma, or --set task.tokenizer=tokenizer.json"
-            )
-        return train_tokenizer(words)
 
     def build_model(self) -> SpearModel:
         """Random weights, or those of `start`, a folder of this suite without an action expert."""
@@ -362,6 +349,26 @@ class VlmTask:
             write_record(folder, record, hashes)
         except (OSError, ValueError, JobError) as error:
             raise TrainingError(f"{folder} cannot be written: {error}") from None
+
+
+def read_tokenizer(config: TrainConfig) -> TextTokenizer:
+    """The tokenizer that the task names, that of `start`, or our own for a small vocabulary.
+
+    Raises:
+        TokenizerError: it does not fit the vocabulary, or cannot be read.
+        TrainingError: there is none.
+    """
+    words, start = config.model.vocabulary, config.start
+    if config.task.tokenizer:
+        return TextTokenizer.from_file(config.task.tokenizer, words)
+    if start != "random":
+        return TextTokenizer.load(start, words)
+    if words.size > LARGEST_OWN_VOCABULARY:
+        raise TrainingError(
+            f"{config.model.name} has PaliGemma's words: give --set start=FOLDER, made by "
+            "make_checkpoint --paligemma, or --set task.tokenizer=tokenizer.json"
+        )
+    return train_tokenizer(words)
 
 
 def write_record(folder: Path, record: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
