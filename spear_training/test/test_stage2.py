@@ -27,6 +27,7 @@ from spear_policy.model.spear import build
 from spear_policy.model.tokenizer import train_tokenizer
 from spear_policy.shared.config import ConfigError
 from spear_training.data.stats import main as spear_stats
+from spear_training.evaluation import command as evaluate
 from spear_training.evaluation.open_loop import BASELINES, ChunkErrors, Chunks
 from spear_training.recipes.stage2 import ABLATIONS, vla_ablation, vla_bridge, vla_pretrain
 from spear_training.recipes.tiny import tiny_spear, tiny_vla
@@ -226,6 +227,32 @@ def test_the_exported_checkpoint_runs_in_the_engine_and_says_what_made_it(learnt
     wanted = np.outer(np.arange(1, 6), [0.02, 0.008, -0.006])
     assert np.linalg.norm(chunk.translations_m - wanted, axis=1).mean() < 0.03
     assert np.rad2deg(quat.angle(chunk.rotations_xyzw)).max() < 20
+
+
+def test_a_checkpoint_is_evaluated_on_a_page_with_the_numbers_beside_it(
+    learnt, data, tmp_path, capsys
+):
+    page = tmp_path / "pages/open_loop.html"
+    words = ["open_loop", "--checkpoint", str(learnt / "final"), "--out", str(page)]
+    words += ["--mixture", str(data / "mixture.yaml"), "--samples", "24"]
+    assert evaluate.main([*words, "--metrics", str(learnt / "metrics.jsonl")]) == 0
+    text = page.read_text()
+    for part in (
+        "without the wrist camera",
+        "last motion once more",
+        "By dataset",
+        "no difference",
+    ):
+        assert part in text
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    assert numbers["translation_share_of_hold_still"] < 0.3
+    assert {"whole/translation_mm", "no_state/rotation_deg"} <= set(numbers)
+    capsys.readouterr()
+    assert evaluate.main([*words, "--statistics", "/nowhere.json"]) == 2
+    assert "/nowhere.json: cannot be read" in capsys.readouterr().err
+    (tmp_path / "card.json").write_text("{}")
+    assert evaluate.main([*words, "--checkpoint", str(tmp_path)]) == 2
+    assert "card" in capsys.readouterr().err
 
 
 def test_training_goes_on_from_stage_1_or_from_a_checkpoint(learnt, data, tmp_path):

@@ -6,7 +6,7 @@ than they are has learned nothing yet, whatever its loss is. The probes take one
 what the policy reads: the sentence, either camera, the state.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spear_policy.geometry import quaternions as quat
+from spear_policy.inference.spear_engine import Policy
 from spear_policy.inference.statistics import Statistics, denormalise
 from spear_policy.model.sampling import Sampler
 from spear_policy.model.spear import SpearModel
 from spear_training.data.loader import Batch, BatchSource, FrameSampleReader
+from spear_training.data.mixture import MixtureStore, open_stores
 from spear_training.data.preparation import Preparation
+from spear_training.data.statistics.normalisation import Normalisation
 
 BASELINES = ("hold_still", "mean_action", "repeat_last")
 PROBES = ("sentence", "external", "wrist", "state")
@@ -113,6 +116,57 @@ class OpenLoopErrors:
             found[f"{name}/translation_mm"] = float(part.translation_mm.mean())
             found[f"{name}/rotation_deg"] = float(part.rotation_deg.mean())
         return found
+
+
+def readers_of(parts: Sequence[MixtureStore], steps: int) -> dict[str, FrameSampleReader]:
+    """The moments of each store of a mixture, by its name there. Raises DataFileError."""
+    pairs = zip(parts, open_stores(parts), strict=True)
+    return {part.name: FrameSampleReader(store, steps) for part, store in pairs}
+
+
+def open_loop_of(
+    policy: Policy,
+    parts: Sequence[MixtureStore],
+    samples: int,
+    *,
+    robots: Mapping[str, str] | None = None,
+    normalisation: Normalisation | None = None,
+    device: str = "cpu",
+) -> "OpenLoop":
+    """Demonstrations to judge a checkpoint on.
+
+    Args:
+        policy: on `device`.
+        parts: of a mixture.
+        samples: how many moments.
+        robots: by dataset, the robot whose reference orientation of the card its states have.
+        normalisation: of the training; None: the card's statistics for every dataset.
+
+    Raises:
+        DataFileError: a store is damaged.
+        ValueError: the card has no such robot, or a dataset has no statistics.
+    """
+    card, config = policy.card, policy.model.config
+    readers = readers_of(parts, config.chunk_length)
+    if normalisation is None:
+        each = dict.fromkeys(readers, card.statistics)
+        normalisation = Normalisation("global_quantile", card.statistics, each)
+    references = {
+        name: card.reference_orientation_xyzw(robot)
+        for name, robot in (robots or {}).items()
+        if name in readers
+    }
+    preparation = Preparation(
+        config,
+        policy.tokenizer,
+        tuple(readers),
+        normalisation,
+        device=device,
+        references_xyzw=references,
+        mask_missing=config.mask_missing_camera,
+    )
+    statistics = {name: normalisation.by_dataset[name] for name in readers}
+    return OpenLoop(readers, tuple(range(len(readers))), statistics, preparation, samples)
 
 
 class OpenLoop:

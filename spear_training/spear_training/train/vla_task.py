@@ -26,12 +26,12 @@ from spear_policy.model.spear import ModelInputs, SpearModel, build
 from spear_policy.model.tokenizer import TokenizerError
 from spear_policy.shared.config import ConfigError
 from spear_policy.shared.seeds import seed_of
-from spear_training.data.loader import Batch, BatchSource, FrameSampleReader
-from spear_training.data.mixture import MixtureStore, load_mixture, open_stores
+from spear_training.data.loader import Batch, BatchSource
+from spear_training.data.mixture import MixtureStore, load_mixture
 from spear_training.data.preparation import Augmentation, Preparation, TrainingBatch
 from spear_training.data.reader import DataFileError
 from spear_training.data.statistics.normalisation import Normalisation, read_normalisation
-from spear_training.evaluation.open_loop import OpenLoop
+from spear_training.evaluation.open_loop import OpenLoop, readers_of
 from spear_training.train.config import TrainConfig, TrainingError
 from spear_training.train.vlm_task import read_tokenizer, write_record
 
@@ -183,7 +183,7 @@ class VlaTask:
         self._config, self._device = config, device
         self._flow = FlowMatching(config.model.flow)
         self._parts = self._mixture(task.mixture)
-        self._readers = _readers(self._parts, config)
+        self._readers = readers_of(self._parts, config.model.chunk_length)
         self._names = tuple(self._readers)
         self.normalisation = self._read_statistics()
         self._tokenizer = read_tokenizer(config)
@@ -237,7 +237,7 @@ class VlaTask:
                 f"{mixture} has {unknown[0]}, which is not trained on: name the held-out store of "
                 "a dataset as the dataset is named in the mixture (`name:` in the YAML)"
             )
-        readers = _readers(parts, self._config)
+        readers = readers_of(parts, self._config.model.chunk_length)
         statistics = {name: self.normalisation.by_dataset[name] for name in readers}
         places = tuple(self._names.index(name) for name in readers)
         return OpenLoop(
@@ -392,15 +392,6 @@ class VlaTask:
             }
             for part, reader in zip(self._parts, self._readers.values(), strict=True)
         ]
-
-
-def _readers(parts, config: TrainConfig) -> dict[str, FrameSampleReader]:
-    stores = open_stores(parts)
-    length = config.model.chunk_length
-    return {
-        part.name: FrameSampleReader(store, length)
-        for part, store in zip(parts, stores, strict=True)
-    }
 
 
 def _joined(draws: list[FlowSample], rows: slice) -> FlowSample:
