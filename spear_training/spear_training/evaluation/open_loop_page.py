@@ -45,8 +45,8 @@ _TEMPLATE = Path(__file__).with_name("open_loop.html")
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of the page."""
+class ErrorTable:
+    """One of the tables on the page."""
 
     title: str
     columns: tuple[str, ...]
@@ -98,12 +98,12 @@ def _headlines(found: OpenLoopErrors) -> list[Headline]:
     return headlines
 
 
-def _errors_table(found: OpenLoopErrors, steps: int) -> Table:
+def _errors_table(found: OpenLoopErrors, steps: int) -> ErrorTable:
     numbers = [str(step) for step in range(1, steps + 1)]
     columns = ("", *(f"mm, step {n}" for n in numbers), *(f"°, step {n}" for n in numbers), "F1")
     every = {"the policy": found.model} | {NAMES[name]: found.others[name] for name in BASELINES}
     rows = [(name, *_cells(errors)) for name, errors in every.items()]
-    return Table("Errors", columns, rows, CAPTION)
+    return ErrorTable("Errors", columns, rows, CAPTION)
 
 
 def _cells(errors: ChunkErrors) -> list[str]:
@@ -112,7 +112,7 @@ def _cells(errors: ChunkErrors) -> list[str]:
     return [*cells, _number(errors.gripper_f1, 2)]
 
 
-def _probe_table(found: OpenLoopErrors) -> list[Table]:
+def _probe_table(found: OpenLoopErrors) -> list[ErrorTable]:
     rows = []
     for probe in PROBES:
         errors = found.others.get(f"no_{probe}")
@@ -132,7 +132,7 @@ def _probe_table(found: OpenLoopErrors) -> list[Table]:
         )
     columns = ("", "mm", "°", "F1", "p", "")
     title = "What the policy reads"
-    return [Table(title, columns, rows, PROBE_CAPTION)] if rows else []
+    return [ErrorTable(title, columns, rows, PROBE_CAPTION)] if rows else []
 
 
 def p_value(without: ChunkErrors, whole: ChunkErrors) -> float:
@@ -141,7 +141,7 @@ def p_value(without: ChunkErrors, whole: ChunkErrors) -> float:
     return float(wilcoxon(difference).pvalue) if np.any(difference) else 1.0
 
 
-def _dataset_table(found: OpenLoopErrors) -> list[Table]:
+def _dataset_table(found: OpenLoopErrors) -> list[ErrorTable]:
     names = sorted(set(found.dataset))
     if len(names) < 2:
         return []
@@ -152,7 +152,7 @@ def _dataset_table(found: OpenLoopErrors) -> list[Table]:
         cells = (own.translation_mm, still.translation_mm, own.rotation_deg, still.rotation_deg)
         rows.append((str(name), str(int(mine.sum())), *(f"{cell.mean():.1f}" for cell in cells)))
     columns = ("", "moments", "mm", "hold still mm", "°", "hold still °")
-    return [Table("By dataset", columns, rows, "Means over all moments and steps.")]
+    return [ErrorTable("By dataset", columns, rows, "Means over all moments and steps.")]
 
 
 def _number(value: float, digits: int) -> str:

@@ -140,7 +140,7 @@ def rows_of(inputs: ModelInputs, rows: slice) -> ModelInputs:
     return ModelInputs(images, **cut)
 
 
-class Draws:
+class FlowDraws:
     """Noise and times of a step: a function of seed and step, whatever process asks."""
 
     def __init__(self, flow: FlowMatching, config: TrainConfig, rank: int, ranks: int):
@@ -272,7 +272,7 @@ class VlaTask:
 
     def source(self, rank: int, ranks: int) -> BatchSource:
         """Batches of this process."""
-        self._draws = Draws(self._flow, self._config, rank, ranks)
+        self._draws = FlowDraws(self._flow, self._config, rank, ranks)
         weights = [part.weight for part in self._parts]
         size, seed = self._config.batch_size, self._config.seed
         return BatchSource(
