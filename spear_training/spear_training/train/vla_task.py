@@ -285,9 +285,9 @@ class VlaTask:
             prepared = self.preparation(batch)
             draws = self._draws.draw(prepared, batch.step)
         except ValueError as error:
-            names = ", ".join(self._moment_names(batch)[:8])
+            names = ", ".join(self._frame_names(batch)[:8])
             raise TrainingError(f"step {batch.step}: {error}; of {names}") from None
-        count, names = len(batch) // parts, self._moment_names(batch)
+        count, names = len(batch) // parts, self._frame_names(batch)
         rows = [slice(i * count, (i + 1) * count) for i in range(parts)]
         dataset = batch.dataset.to(self._device)
         return [
@@ -295,7 +295,7 @@ class VlaTask:
             for row in rows
         ]
 
-    def _moment_names(self, batch: Batch) -> tuple[str, ...]:
+    def _frame_names(self, batch: Batch) -> tuple[str, ...]:
         pairs = zip(batch.dataset.tolist(), batch.frame.tolist(), strict=True)
         return tuple(f"{self._names[dataset]} frame {frame}" for dataset, frame in pairs)
 
