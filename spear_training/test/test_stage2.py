@@ -34,9 +34,9 @@ from spear_training.recipes.tiny import tiny_spear, tiny_vla
 from spear_training.train import command
 from spear_training.train.config import TrainingError, with_changes
 from spear_training.train.distributed import Processes
+from spear_training.train.lora import merge_adapters
 from spear_training.train.optimiser import parts_of
 from spear_training.train.train import train
-from spear_training.train.vla_task import VlaTaskConfig
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
@@ -255,6 +255,34 @@ def test_a_checkpoint_is_evaluated_on_a_page_with_the_numbers_beside_it(
     assert "card" in capsys.readouterr().err
 
 
+def test_corrections_of_the_language_model_learn_in_its_place_and_are_merged(
+    learnt, data, tmp_path
+):
+    changes = [*STEADY, "steps=6", "optimiser.peak_learning_rate=1e-2", "task.lora_rank=4"]
+    config = recipe(data, *changes, start=str(learnt / "final"), ema_decay=None)
+    config = replace(config, trained={**config.trained, "siglip": 0.0, "tokens.words": 0.0})
+    adapted = config.task.make(config, CPU).build_model()
+    learn = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert {"language.layers.1.qkv.adapter_in", "expert.action_out.weight"} <= learn
+    assert not learn & {f"language.layers.0.{part}.weight" for part in ("qkv", "out", "down")}
+    assert train(config, tmp_path / "run", ALONE, console=Console(quiet=True)) == 0
+    before, after = load(learnt / "final").model, load(tmp_path / "run/final").model
+    assert set(after.state_dict()) == set(before.state_dict())
+    for layer in (0, 1):  # of the last one, actions see keys and values only
+        qkv = [model.language.layers[layer].qkv.weight for model in (before, after)]
+        assert not torch.equal(*qkv)
+    assert torch.equal(before.siglip.patch.weight, after.siglip.patch.weight)
+    _, (part,) = made(config)
+    with torch.no_grad():
+        for layer in adapted.modules():
+            if hasattr(layer, "adapter_out"):
+                layer.adapter_out.normal_(std=0.1)
+        sample = part.sample
+        found = adapted(part.inputs, sample.noisy, sample.tau)
+        merge_adapters(adapted)
+        torch.testing.assert_close(adapted(part.inputs, sample.noisy, sample.tau), found)
+
+
 def test_training_goes_on_from_stage_1_or_from_a_checkpoint(learnt, data, tmp_path):
     config = recipe(data)
     stage1 = build(replace(config.model, cameras=config.model.cameras[:1], expert=None), seed=7)
@@ -320,7 +348,8 @@ def test_data_that_does_not_belong_together_is_refused(data, tmp_path):
     with pytest.raises(TrainingError, match="robots has 'third', which is not in the mixture"):
         config.task.make(config, CPU)
     with pytest.raises(ConfigError, match="robots names 'ur5'"):
-        VlaTaskConfig(mixture="oxe", robots={"whole": "ur5"})
+        recipe(data, "task.robots.whole=ur5")
+    assert recipe(data, "task.robots.whole=franka").task.robots == {"whole": "franka"}
     headless = replace(recipe(data), model=replace(micro_spear(), expert=None))
     with pytest.raises(TrainingError, match="no action expert"):
         headless.task.make(headless, CPU)

@@ -366,10 +366,9 @@ class GemmaLayer(nn.Module):
             (B, S, width), or None for `keys_only`; keys and values, each (B, P + S, head_dim).
         """
         # flat arguments and results: reentrant checkpointing loses gradients inside of tuples
-        weight, heads = self.qkv.weight, self.heads
-        if keys_only:
-            weight, heads = weight[heads * self.head_dim :], 0
-        qkv = F.linear(self.norm1(x), weight).unflatten(-1, (-1, self.head_dim))
+        heads = 0 if keys_only else self.heads
+        found = _outputs(self.qkv, self.norm1(x), (self.heads - heads) * self.head_dim)
+        qkv = found.unflatten(-1, (-1, self.head_dim))
         q, k, v = qkv.split([heads, 1, 1], dim=-2)
         k, v = rotate(k, rotary).squeeze(-2), v.squeeze(-2)
         if in_place:
@@ -383,6 +382,13 @@ class GemmaLayer(nn.Module):
         x = x + self.out(multi_query_attention(rotate(q, rotary), keys, values, allowed))
         gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
         return x + self.down(F.gelu(gate, approximate="tanh") * up), keys, values
+
+
+def _outputs(layer: nn.Linear, x: Tensor, first: int) -> Tensor:
+    """The outputs of a linear layer without bias from number `first` on."""
+    if type(layer) is nn.Linear:
+        return F.linear(x, layer.weight[first:])
+    return layer(x)[..., first:]  # in a training it may be more than its weight
 
 
 class GemmaStack(nn.Module):

@@ -93,6 +93,22 @@ def finetune_trials() -> TrainConfig:
     )
 
 
+def finetune_trials_lora() -> TrainConfig:
+    """The same on one GPU: corrections of the language model, its words and SigLIP frozen."""
+    whole = finetune_trials()
+    return replace(
+        whole,
+        name="finetune_trials_lora",
+        about="your own demonstrations on one GPU: LoRA on the language model; expert in full",
+        machine="one GPU of 24 GB by the estimate of --dry-run; not measured",
+        task=VlaTaskConfig(mixture="", lora_rank=16),
+        trained={**TRAINED, "siglip": 0.0, "tokens.words": 0.0},
+        batch_size=32,
+        micro_batches=16,
+        ema_decay=None,
+    )
+
+
 # What matters of stage 2 -------------------------------------------------------------------------
 
 
@@ -154,4 +170,12 @@ ABLATIONS = (
     _variant("matrix", "rotations as matrices (Table 11)", _flow(rotation="matrix")),
     _variant("euler", "rotations as Euler angles (Table 11)", _flow(rotation="euler")),
 )
-RECIPES = (vla_pretrain, vla_bridge, vla_droid, finetune_trials, vla_ablation, *ABLATIONS)
+RECIPES = (
+    vla_pretrain,
+    vla_bridge,
+    vla_droid,
+    finetune_trials,
+    finetune_trials_lora,
+    vla_ablation,
+    *ABLATIONS,
+)

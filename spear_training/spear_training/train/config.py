@@ -244,10 +244,10 @@ def _plain(text: str):
 def _changed(part, path: list[str], value, where: str):
     name, rest = path[0], path[1:]
     if isinstance(part, Mapping):
-        if ".".join(path) not in part:  # keys have dots of their own
-            raise ConfigError(f"{where}: there is no {'.'.join(path)}; it has {', '.join(part)}")
-        key = ".".join(path)
-        if isinstance(part[key], str):
+        key = ".".join(path)  # keys have dots of their own
+        if part and key not in part:
+            raise ConfigError(f"{where}: there is no {key}; it has {', '.join(part)}")
+        if not part or isinstance(part[key], str):  # what may be empty names things by words
             return {**part, key: str(value)}
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{where}: {value!r} must be a number")

@@ -33,6 +33,7 @@ from spear_training.data.reader import DataFileError
 from spear_training.data.statistics.normalisation import Normalisation, read_normalisation
 from spear_training.evaluation.open_loop import OpenLoop, readers_of
 from spear_training.train.config import TrainConfig, TrainingError
+from spear_training.train.lora import add_adapters, merge_adapters
 from spear_training.train.vlm_task import read_tokenizer, write_record
 
 _SAME = ("siglip", "depth", "language", "vocabulary", "patch_size", "cameras", "expert", "flow")
@@ -51,6 +52,8 @@ class VlaTaskConfig:
             as franka. A dataset that is not there has none (the paper's literal reading).
         robot_dataset: whose statistics the card gets under the scheme dataset_quantile.
         augmentation: of pictures; None: none.
+        lora_rank: of corrections that the language model learns in place of its weights (`lora`);
+            0: it learns its weights.
         draws: of noise and time for each sample; one reading of the pictures serves all.
         tokenizer: tokenizer.json; "": that of `start`, or for a small vocabulary our own.
         held_out: a mixture of stores that are not trained on; "": no validation.
@@ -65,6 +68,7 @@ class VlaTaskConfig:
     robots: Mapping[str, str] = field(default_factory=dict)
     robot_dataset: str = ""
     augmentation: Augmentation | None = field(default_factory=Augmentation)
+    lora_rank: int = 0
     draws: int = 1
     tokenizer: str = ""
     held_out: str = ""
@@ -82,7 +86,14 @@ class VlaTaskConfig:
     def empty_model(self, config: TrainConfig) -> SpearModel:
         """The model without values."""
         with torch.device("meta"):
-            return SpearModel(config.model)
+            model = SpearModel(config.model)
+            self.adapt(model)
+        return model
+
+    def adapt(self, model: SpearModel) -> None:
+        """Give the language model adapters, where they are asked for. Raises TrainingError."""
+        if self.lora_rank:
+            add_adapters(model, "language", self.lora_rank)
 
     def longest_loss(self, config: TrainConfig, model: SpearModel) -> Tensor:
         """The loss of a sample with the longest sentence, on the meta device."""
@@ -246,6 +257,11 @@ class VlaTask:
 
     def build_model(self) -> SpearModel:
         """Random weights, those of a checkpoint, or those of stage 1 with a random expert."""
+        model = self._started()
+        self._config.task.adapt(model)
+        return model
+
+    def _started(self) -> SpearModel:
         config, start = self._config, Path(self._config.start)
         if config.start == "random":
             return build(config.model, seed=config.seed)
@@ -350,6 +366,7 @@ class VlaTask:
     def export(self, model: SpearModel, folder: Path, record: Mapping[str, Any]) -> None:
         """A checkpoint that the policy node loads, and the record of what made it."""
         try:
+            merge_adapters(model)
             card = save(folder, Policy(model, self._tokenizer, self._card(record)))
             data = {"data": self._data(), "statistics": self.normalisation.hashes()}
             write_record(folder, {**record, **data}, card.file_hashes)
