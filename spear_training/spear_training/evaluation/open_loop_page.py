@@ -18,6 +18,7 @@ from spear_policy.shared.pages import (
     svg_address,
 )
 from spear_training.evaluation.open_loop import BASELINES, PROBES, ChunkErrors, OpenLoopErrors
+from spear_training.train.metrics import plot_metric
 
 NAMES = {
     "hold_still": "hold still",
@@ -199,9 +200,7 @@ def _draw_curves(metrics: Sequence[dict], figure) -> None:
         (right, "rotation_error_deg", BLUE, "rotation, one step to the end"),
         (right, "rotation_identity_deg", GREY, "not turning"),
     ):
-        points = [(r["step"], r[key]) for r in metrics if r.get(key) is not None]
-        if points:
-            axis.plot(*zip(*points, strict=True), color=colour, label=label)
+        plot_metric(axis, metrics, key, colour, label)
     left.set(xlabel="step", yscale="log")
     right.set(xlabel="step", ylabel="°", yscale="log")
     for axis in (left, right):

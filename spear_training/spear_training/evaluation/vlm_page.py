@@ -32,6 +32,7 @@ from spear_training.annotation.inspection.overlays import (
 )
 from spear_training.annotation.records import PICTURE_HEIGHT_PX, PICTURE_WIDTH_PX
 from spear_training.evaluation.vlm_accuracy import AnsweredQuestion, VlmAccuracy
+from spear_training.train.metrics import plot_metric
 from spear_training.vqa.dataset import VqaSet
 
 COLUMNS = (
@@ -151,9 +152,7 @@ def _draw_curves(metrics: Sequence[dict], figure) -> None:
         (right, "coordinate_accuracy", ORANGE, "3D tokens, training"),
         (right, "token_accuracy_held_out", GREEN, "tokens, held out"),
     ):
-        points = [(r["step"], r[key]) for r in metrics if r.get(key) is not None]
-        if points:
-            axis.plot(*zip(*points, strict=True), color=colour, label=label)
+        plot_metric(axis, metrics, key, colour, label)
     left.set(xlabel="step", ylabel="loss", yscale="log")
     right.set(xlabel="step", ylim=(0, 1))
     legend_above(right)

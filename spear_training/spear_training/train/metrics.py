@@ -74,6 +74,13 @@ def read_metrics(path: Path) -> list[dict]:
     return found
 
 
+def plot_metric(axis, records: Sequence[dict], name: str, colour: str, label: str) -> None:
+    """Draw a number over the steps on an axis of matplotlib; nothing where nobody logged it."""
+    points = [(each["step"], each[name]) for each in records if each.get(name) is not None]
+    if points:
+        axis.plot(*zip(*points, strict=True), color=colour, label=label)
+
+
 class TensorBoard:
     """Event files under `tensorboard/` of the run's folder."""
 

@@ -34,9 +34,7 @@ from spear_training.data.statistics.normalisation import Normalisation, read_nor
 from spear_training.evaluation.open_loop import OpenLoop, readers_of
 from spear_training.train.config import TrainConfig, TrainingError
 from spear_training.train.lora import add_adapters, merge_adapters
-from spear_training.train.vlm_task import read_tokenizer, write_record
-
-_SAME = ("siglip", "depth", "language", "vocabulary", "patch_size", "cameras", "expert", "flow")
+from spear_training.train.vlm_task import check_same_model, read_tokenizer, write_record
 
 
 @dataclass(frozen=True)
@@ -268,12 +266,7 @@ class VlaTask:
         try:
             if (start / CARD_FILE).is_file():
                 model = load(start, dtype=torch.float32).model
-                for part in _SAME:
-                    if getattr(model.config, part) != getattr(config.model, part):
-                        raise TrainingError(
-                            f"start: {start} has another {part} than the recipe's model: give "
-                            "weights of the same model"
-                        )
+                check_same_model(config, model.config)
                 return model
             model = build(config.model, seed=config.seed)
             if not (start / RECORD_FILE).is_file():

@@ -258,28 +258,7 @@ class VlmTask:
 
     def build_model(self) -> SpearModel:
         """Random weights, or those of `start`, a folder of this suite without an action expert."""
-        config = self._config
-        if config.start == "random":
-            return build(config.model, seed=config.seed)
-        try:
-            model, _ = load_weights(config.start, dtype=torch.float32, progress=False)
-        except CheckpointError as error:
-            raise TrainingError(f"start: {error}") from None
-        for part in (
-            "siglip",
-            "depth",
-            "language",
-            "vocabulary",
-            "cameras",
-            "patch_size",
-            "expert",
-        ):
-            if getattr(model.config, part) != getattr(config.model, part):
-                raise TrainingError(
-                    f"start: {config.start} has another {part} than the recipe's model: give "
-                    "weights of the same model"
-                )
-        return model
+        return starting_model(self._config)
 
     def source(self, rank: int, ranks: int) -> VlmBatches:
         """Batches of this process."""
@@ -349,6 +328,31 @@ class VlmTask:
             write_record(folder, record, hashes)
         except (OSError, ValueError, JobError) as error:
             raise TrainingError(f"{folder} cannot be written: {error}") from None
+
+
+_SAME = ("siglip", "depth", "language", "vocabulary", "cameras", "patch_size", "expert", "flow")
+
+
+def check_same_model(config: TrainConfig, there: ModelConfig) -> None:
+    """Raise TrainingError where the weights of `start` are of another model than the recipe's."""
+    for part in _SAME:
+        if getattr(there, part) != getattr(config.model, part):
+            raise TrainingError(
+                f"start: {config.start} has another {part} than the recipe's model: give weights "
+                "of the same model"
+            )
+
+
+def starting_model(config: TrainConfig) -> SpearModel:
+    """Random weights, or those of the folder `start`. Raises TrainingError."""
+    if config.start == "random":
+        return build(config.model, seed=config.seed)
+    try:
+        model, _ = load_weights(config.start, dtype=torch.float32, progress=False)
+    except CheckpointError as error:
+        raise TrainingError(f"start: {error}") from None
+    check_same_model(config, model.config)
+    return model
 
 
 def read_tokenizer(config: TrainConfig) -> TextTokenizer:
