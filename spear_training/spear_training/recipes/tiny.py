@@ -22,7 +22,6 @@ from spear_training.recipes.stage1 import ALIGNED, WHOLE
 from spear_training.recipes.stage2 import TRAINED
 from spear_training.train.config import OptimiserConfig, TrainConfig
 from spear_training.train.depth_task import DepthTaskConfig
-from spear_training.train.names_task import NamesTaskConfig
 from spear_training.train.vla_task import VlaTaskConfig
 from spear_training.train.vlm_task import VlmTaskConfig
 
@@ -61,17 +60,6 @@ def tiny_depth() -> TrainConfig:
         workers=0,
         log_every=50,
         validate_every=500,
-    )
-
-
-def tiny_names() -> TrainConfig:
-    """SigLIP learns what things are called, from the encoder of tiny_depth's folder on."""
-    return replace(
-        tiny_depth(),
-        name="tiny_names",
-        about="SigLIP of tiny_vlm on the words of what patches show; in place of its pre-training",
-        task=NamesTaskConfig(folder=""),
-        trained={"siglip": 1.0, "reader": 1.0},
     )
 
 
@@ -144,4 +132,4 @@ def tiny_vla() -> TrainConfig:
     )
 
 
-RECIPES = (tiny_depth, tiny_names, tiny_vlm_align, tiny_vlm_3d, *recipes_of(tiny_vlm_3d), tiny_vla)
+RECIPES = (tiny_depth, tiny_vlm_align, tiny_vlm_3d, *recipes_of(tiny_vlm_3d), tiny_vla)
