@@ -119,6 +119,9 @@ def manager_spec(specs: list[NodeSpec], autostart: bool = True, **timeouts: floa
         timeouts: parameters of config/lifecycle_manager.yaml.
     """
     managed = [spec for spec in specs if spec.managed]
+    policies = [spec.full_name for spec in managed if spec.name == "policy"]
+    # ROS has no type for an empty list; the default names a policy that is not there.
+    first = {"deactivate_first": policies} if policies else {}
     return NodeSpec(
         package="spear_bringup",
         executable="lifecycle_manager",
@@ -126,7 +129,7 @@ def manager_spec(specs: list[NodeSpec], autostart: bool = True, **timeouts: floa
         namespace=managed[0].namespace,
         parameters={
             "node_names": [spec.full_name for spec in managed],
-            "deactivate_first": [spec.full_name for spec in managed if spec.name == "policy"],
+            **first,
             "autostart": autostart,
             **timeouts,
         },

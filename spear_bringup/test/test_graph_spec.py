@@ -78,3 +78,4 @@ def test_the_manager_knows_the_managed_nodes_in_order():
     assert spec.parameters["node_names"] == ["/left/robot", "/left/policy"]
     assert spec.parameters["deactivate_first"] == ["/left/policy"]
     assert not spec.managed
+    assert "deactivate_first" not in manager_spec(specs[:1]).parameters
