@@ -26,10 +26,17 @@ from spear_policy.model.config import (
 from spear_policy.model.spear import build
 from spear_policy.model.tokenizer import train_tokenizer
 from spear_policy.shared.config import ConfigError
+from spear_training.data.oxe.table import load_table
 from spear_training.data.stats import main as spear_stats
 from spear_training.evaluation import command as evaluate
 from spear_training.evaluation.open_loop import BASELINES, ChunkErrors, Chunks
-from spear_training.recipes.stage2 import ABLATIONS, vla_ablation, vla_bridge, vla_pretrain
+from spear_training.recipes.stage2 import (
+    ABLATIONS,
+    vla_ablation,
+    vla_bridge,
+    vla_droid,
+    vla_pretrain,
+)
 from spear_training.recipes.tiny import tiny_spear, tiny_vla
 from spear_training.train import command
 from spear_training.train.config import TrainingError, with_changes
@@ -366,6 +373,9 @@ def test_the_recipes_of_the_paper_train_what_it_says():
         "bridge",
         {"bridge": "widowx"},
     )
+    rows = load_table()
+    for config in (pretrain, bridge, vla_droid()):
+        assert set(config.task.robots) <= set(rows)
     parts = parts_of(pretrain.task.empty_model(pretrain), pretrain.trained)
     assert {part.name for part in parts if not part.trained} == {"depth", "tokens.coordinates"}
 
