@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 from spear_training.annotation.annotate import main
-from spear_training.annotation.run_folder import RUN_FILE
 from spear_training.annotation.stages import JobError
 
 EXAMPLE = """\
@@ -58,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from rich.console import Console
+
+    from spear_training.annotation.run_folder import RUN_FILE
 
     for name, value in (
         ("--scenes", options.scenes),
@@ -119,7 +120,7 @@ def _write_truth(scenes: Path, records: Path) -> int:
     from spear_training.annotation.accuracy.compare import read_truth
     from spear_training.annotation.accuracy.measure import ITEMS, TRUTH
     from spear_training.annotation.records import read_items
-    from spear_training.annotation.run_folder import Shard, agree_on_run
+    from spear_training.annotation.run_folder import RUN_FILE, Shard, agree_on_run
     from spear_training.annotation.synthetic.generate import GENERATOR
 
     records.mkdir(parents=True, exist_ok=True)
