@@ -47,8 +47,7 @@ from spear_training.train.train import train
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
-STEADY = [f"task.augmentation.{name}=0" for name in ("brightness", "contrast", "saturation")]
-STEADY += ["task.augmentation.crop=1", "task.augmentation.rotate_deg=0"]
+STEADY = ["task.augmentation=null"]
 
 
 def micro_spear():
@@ -356,6 +355,11 @@ def test_data_that_does_not_belong_together_is_refused(data, tmp_path):
         config.task.make(config, CPU)
     with pytest.raises(ConfigError, match="robots names 'ur5'"):
         recipe(data, "task.robots.whole=ur5")
+    assert recipe(data, *STEADY).task.augmentation is None
+    with pytest.raises(ConfigError, match="task.augmentation names a group: add one of crop"):
+        recipe(data, "task.augmentation=0")
+    with pytest.raises(ConfigError, match="optimiser"):
+        recipe(data, "optimiser=null")
     assert recipe(data, "task.robots.whole=franka").task.robots == {"whole": "franka"}
     headless = replace(recipe(data), model=replace(micro_spear(), expert=None))
     with pytest.raises(TrainingError, match="no action expert"):

@@ -55,6 +55,9 @@ class Place:
         return Place(Pose(position, turned), self.size_m)
 
 
+_OTHERS = ((1, 2), (0, 2), (0, 1))  # of each axis of the corners, the other two
+
+
 def place_of_box(vertices_m: ArrayLike) -> Place:
     """The box that fits eight corners best.
 
@@ -78,9 +81,6 @@ def place_of_box(vertices_m: ArrayLike) -> Place:
     size_m = np.abs(np.sum(axes * edges, axis=0))
     orientation = Rotation.from_matrix(axes).as_quat()
     return Place(Pose(corners.mean(axis=(0, 1, 2)), orientation), size_m)
-
-
-_OTHERS = ((1, 2), (0, 2), (0, 1))  # of each axis of the corners, the other two
 
 
 @dataclass(frozen=True)

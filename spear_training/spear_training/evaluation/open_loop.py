@@ -51,13 +51,11 @@ class ChunkErrors:
 
     Attributes:
         translation_mm, rotation_deg: (S, N).
-        gripper_wrong: (S, N) bool.
         gripper_f1: of "closed" over all steps; NaN where nothing is closed, recorded or said.
     """
 
     translation_mm: NDArray
     rotation_deg: NDArray
-    gripper_wrong: NDArray
     gripper_f1: float
 
     @classmethod
@@ -68,15 +66,14 @@ class ChunkErrors:
         closed, truly = found.grippers < 0.5, true.grippers < 0.5
         both, either = (closed & truly).sum(), closed.sum() + truly.sum()
         f1 = float(2 * both / either) if either else float("nan")
-        return cls(1e3 * off, np.rad2deg(turned), closed != truly, f1)
+        return cls(1e3 * off, np.rad2deg(turned), f1)
 
     def rows(self, mine: NDArray[np.bool_]) -> "ChunkErrors":
         """Those of some moments; the F1 stays that of all."""
-        return ChunkErrors(
-            self.translation_mm[mine],
-            self.rotation_deg[mine],
-            self.gripper_wrong[mine],
-            self.gripper_f1,
+        return replace(
+            self,
+            translation_mm=self.translation_mm[mine],
+            rotation_deg=self.rotation_deg[mine],
         )
 
 

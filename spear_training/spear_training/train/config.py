@@ -256,11 +256,12 @@ def _changed(part, path: list[str], value, where: str):
     if name not in names:
         raise ConfigError(f"{where}: there is no {name}; it may be {', '.join(names)}")
     old = getattr(part, name)
-    if dataclasses.is_dataclass(old) or (isinstance(old, Mapping) and rest):
-        if not rest:
-            inner = ", ".join(each.name for each in dataclasses.fields(old))
-            raise ConfigError(f"{where} names a group: add one of {inner}")
+    group = dataclasses.is_dataclass(old)
+    if rest and (group or isinstance(old, Mapping)):
         return dataclasses.replace(part, **{name: _changed(old, rest, value, where)})
+    if group and value is not None:  # null switches off what may be off
+        inner = ", ".join(each.name for each in dataclasses.fields(old))
+        raise ConfigError(f"{where} names a group: add one of {inner}")
     if rest:
         raise ConfigError(f"{where}: {name} is a value and has no {'.'.join(rest)}")
     others = {each: getattr(part, each) for each in names if each != name}

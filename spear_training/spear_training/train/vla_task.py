@@ -34,7 +34,12 @@ from spear_training.data.statistics.normalisation import Normalisation, read_nor
 from spear_training.evaluation.open_loop import OpenLoop, readers_of
 from spear_training.train.config import TrainConfig, TrainingError
 from spear_training.train.lora import add_adapters, merge_adapters
-from spear_training.train.vlm_task import check_same_model, read_tokenizer, write_record
+from spear_training.train.vlm_task import (
+    check_same_model,
+    read_tokenizer,
+    starting_model,
+    write_record,
+)
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,7 @@ class VlaTask:
             raise ValueError(f"robots has {unknown[0]!r}, which is not in the mixture")
         self._references = {name: REFERENCES_XYZW[robot] for name, robot in task.robots.items()}
         self.preparation = self._preparation(task.augmentation)
+        self._draws: FlowDraws | None = None  # of this process, from `source` on
         self._held_out: OpenLoop | None = None
         if task.held_out and device.type != "meta":
             self._held_out = self._open_loop(task.held_out)
@@ -262,7 +268,7 @@ class VlaTask:
     def _started(self) -> SpearModel:
         config, start = self._config, Path(self._config.start)
         if config.start == "random":
-            return build(config.model, seed=config.seed)
+            return starting_model(config)
         try:
             if (start / CARD_FILE).is_file():
                 model = load(start, dtype=torch.float32).model
